@@ -1,0 +1,47 @@
+"""The gated recurrent unit, compiled: exact, fast and small, on NumPy and SciPy alone.
+
+>>> import numpy as np, cgru
+>>> gru = cgru.GRU(input_size=40, hidden_size=64)
+>>> y, h_n = gru(np.zeros((100, 8, 40), np.float32))   # T 100, B 8
+>>> y.shape, h_n.shape
+((100, 8, 64), (1, 8, 64))
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cgru.config import get_num_threads, set_num_threads, show_config
+from cgru.errors import FormatError
+from cgru.gru import GRU, GRUCell
+
+if TYPE_CHECKING:
+    from cgru.formats import load
+    from cgru.formats.torch import from_torch
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GRU",
+    "FormatError",
+    "GRUCell",
+    "from_torch",
+    "get_num_threads",
+    "load",
+    "set_num_threads",
+    "show_config",
+]
+
+_LATER = {"load": "cgru.formats", "from_torch": "cgru.formats.torch"}  # name -> the module that has it
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'cgru' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LATER[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

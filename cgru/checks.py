@@ -1,0 +1,131 @@
+"""Arguments checked before anything is computed; every message names the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Shape = tuple["int | str", ...]
+
+MAX_DIMENSION = 2**31 - 1
+"""The largest dimension that BLAS's integers hold."""
+
+
+def describe(shape: Iterable[object]) -> str:
+    """A shape as messages print it: (T, B, 40), or (7,)."""
+    parts = [str(part) for part in shape]
+    return f"({parts[0]},)" if len(parts) == 1 else f"({', '.join(parts)})"
+
+
+def integer(name: str, value: object, low: int, high: int = MAX_DIMENSION) -> int:
+    """An integer from low to high; bool and float are refused."""
+    expected = f"{name}: expected an integer from {low} to {high}, got {value!r}"
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(expected)
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(expected) from None
+    if not low <= number <= high:
+        raise ValueError(expected)
+    return number
+
+
+def flag(name: str, value: object) -> bool:
+    """A bool."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected True or False, got {value!r}")
+    return bool(value)
+
+
+def choice(name: str, value: object, choices: Iterable[str]) -> str:
+    """One of a few names."""
+    choices = list(choices)
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name}: expected {' or '.join(map(repr, choices))}, got {value!r}")
+    return value
+
+
+def floating(name: str, value: object) -> np.dtype[Any]:
+    """The dtype float32 or float64."""
+    try:
+        dtype = None if value is None else np.dtype(value)  # type: ignore[call-overload]
+    except TypeError:
+        dtype = None
+    if dtype is None or dtype.name not in ("float32", "float64") or not dtype.isnative:
+        raise TypeError(f"{name}: expected float32 or float64, got {value!r}")
+    return np.dtype(dtype)
+
+
+def array(name: str, value: object, dtype: np.dtype[Any], *shapes: Shape) -> Array:
+    """An array of a dtype and of one of the shapes, whose names stand for any size; strides are free."""
+    if isinstance(value, np.ndarray) and value.dtype == dtype:
+        for shape in shapes:
+            if _fits(value.shape, shape):
+                return value if value.flags.aligned else value.copy()
+    raise _misfit(name, value, dtype, shapes)
+
+
+def _fits(shape: tuple[int, ...], expected: Shape) -> bool:
+    if len(shape) != len(expected):
+        return False
+    for got, wanted in zip(shape, expected):  # noqa: B905, SIM110 - every call comes through here
+        if got != wanted and not isinstance(wanted, str):
+            return False
+    return True
+
+
+def _misfit(name: str, value: object, dtype: np.dtype[Any], shapes: tuple[Shape, ...]) -> Exception:
+    """What is wrong with an argument; of several shapes the message gives the one of its number of axes."""
+    meant = [shape for shape in shapes if isinstance(value, np.ndarray) and len(shape) == value.ndim] or shapes
+    expected = f"{name}: expected {' or '.join(map(describe, meant))} {dtype}"
+    if not isinstance(value, np.ndarray):
+        mend = f"make an array with numpy.asarray({name}, numpy.{dtype})"
+        return TypeError(f"{expected}, got {type(value).__name__}; {mend}")
+    if not any(_fits(value.shape, shape) for shape in shapes):
+        return ValueError(f"{expected}, got {describe(value.shape)}")
+    return TypeError(f"{expected}, got {value.dtype}; convert it with {name}.astype(numpy.{dtype})")
+
+
+def output(out: object, dtype: np.dtype[Any], shape: tuple[int, ...], inputs: dict[str, Array | None]) -> Array:
+    """An array to write a result to: writeable, without overlap of its own or with the inputs."""
+    if isinstance(out, np.ndarray) and not out.flags.aligned:
+        raise ValueError("out: expected an aligned array, got an unaligned one")
+    result = array("out", out, dtype, shape)
+    if not result.flags.writeable:
+        raise ValueError("out: expected a writeable array, got a read-only one")
+    if any(stride == 0 and size > 1 for stride, size in zip(result.strides, result.shape, strict=True)):
+        raise ValueError(f"out: expected distinct elements, got an array that repeats them (strides {result.strides})")
+    for name, value in inputs.items():
+        if value is not None and _overlap(result, value):
+            raise ValueError(f"out: expected memory of its own, got an array that overlaps {name}")
+    return result
+
+
+def _overlap(a: Array, b: Array) -> bool:
+    try:
+        return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]
+    except np.exceptions.TooHardError:  # undecided in reasonable time: refuse rather than corrupt
+        return True
+
+
+def lengths(value: object, batch: int, steps: int) -> npt.NDArray[np.int64]:
+    """(B,) integers from 0 to T, as a list or an array."""
+    try:
+        result = np.asarray(value)
+    except ValueError:  # lists of different lengths
+        raise TypeError(f"lengths: expected {describe((batch,))} integers, got {type(value).__name__}") from None
+    if result.shape != (batch,):
+        raise ValueError(f"lengths: expected {describe((batch,))} integers, got {describe(result.shape)}")
+    if result.dtype.kind not in "iu" and result.size:
+        raise TypeError(f"lengths: expected {describe((batch,))} integers, got {result.dtype}")
+    wrong = (result < 0) | (result > steps)
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        raise ValueError(f"lengths: expected integers from 0 to {steps}, got {result[at]} at position {at}")
+    return result.astype(np.int64)

@@ -1,0 +1,74 @@
+"""The command line: `cgru bench`. Needs click and rich: pip install "cgru[cli]"."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+try:
+    import click
+    import rich.box
+    from rich.console import Console
+    from rich.progress import track
+    from rich.table import Table
+except ImportError as error:
+    sys.exit(f'cgru: the command line needs click and rich: pip install "cgru[cli]" ({error})')
+
+import cgru
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(cgru.__version__, prog_name="cgru")
+def main() -> None:
+    """The gated recurrent unit, compiled."""
+
+
+@main.command()
+@click.option("--hidden", "sizes", type=click.IntRange(1, 8192), multiple=True, default=(32, 64, 128, 256),
+              show_default=True, help="Hidden units, and as many inputs; may be given several times.")  # fmt: skip
+@click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="Threads of everybody.")
+@click.option("--seconds", type=click.FloatRange(0.01, 600), default=0.5, show_default=True,
+              help="Measuring time of each contender in each case.")  # fmt: skip
+@click.option("--json", "json_path", type=click.Path(dir_okay=False), help="Write the times to a file, - for stdout.")
+@click.option("--plot", "plot_path", type=click.Path(dir_okay=False), help="Draw the times to a .png, .svg or .pdf.")
+def bench(sizes: tuple[int, ...], threads: int, seconds: float, json_path: str | None, plot_path: str | None) -> None:
+    """Time cgru on this machine beside NumPy and the frameworks installed.
+
+    One step, one sequence and a batch, float32; medians of interleaved rounds, in microseconds a call. Every result is
+    compared with the reference before anything is timed.
+    """
+    from cgru import bench as benchmark
+
+    if plot_path:
+        try:
+            import matplotlib  # noqa: F401
+        except ImportError as error:
+            raise click.ClickException(f'--plot needs matplotlib: pip install "cgru[bench]" ({error})') from error
+    names = benchmark.installed()
+    console = Console(stderr=json_path == "-")
+    cases = benchmark.cases(tuple(sorted(set(sizes))))
+    rows = [
+        benchmark.measure(case, names, threads, seconds)
+        for case in track(cases, "measuring", console=Console(stderr=True), transient=True)
+    ]
+    table = Table(box=rich.box.SIMPLE, title=f"microseconds a call, float32, {threads} thread{'s' * (threads > 1)}")
+    table.add_column("case")
+    table.add_column("I = H", justify="right")
+    for name in names:
+        table.add_column(name, justify="right", style="bold" if name == "cgru" else "")
+    table.add_column("fastest other / cgru", justify="right")
+    for row in rows:
+        others = min(value for name, value in row.seconds.items() if name != "cgru")
+        times = (f"{row.seconds[name] * 1e6:,.1f}" for name in names)
+        table.add_row(row.case.name, str(row.case.hidden), *times, f"{others / row.seconds['cgru']:.2f}")
+    console.print(table)
+    if json_path:
+        with click.open_file(json_path, "w") as file:
+            json.dump(benchmark.as_json(rows, threads), file, indent=2)
+            file.write("\n")
+    if plot_path:
+        benchmark.plot(rows, plot_path, threads)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""The one door to compiled code: choose an engine, and run a stack of canonical layers through it.
+
+An engine is a module with `forward(layer, x, h, y, lengths, reverse, threads)`, which runs one direction of one layer;
+it is imported when first used. Layers, directions and long sequences are dealt with here, the same for every engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from cgru import checks
+from cgru.layer import Layer
+
+Array = npt.NDArray[Any]
+
+ENGINES = ("blas",)
+
+BLOCK_BYTES = 1 << 20
+"""Stacks run through time in blocks whose states between layers take about so much memory."""
+
+
+class Engine(Protocol):
+    """What an engine's module offers."""
+
+    def forward(
+        self,
+        layer: Layer,
+        x: Array,  # (T, B, I), T and B at least 1, any strides
+        h: Array,  # (B, H) contiguous; h0 on entry, the last state on return
+        y: Array,  # (T, B, H), units contiguous; written
+        lengths: Array | None,  # (B,) or None
+        reverse: bool,
+        threads: int,
+    ) -> None:
+        """Run one direction of one layer."""
+
+
+def choose(name: str) -> Engine:
+    """The engine of a call's `engine` argument."""
+    engine = _imported.get(name)
+    if engine is None:
+        checks.choice("engine", name, ("auto", *ENGINES))
+        module = import_module(f"cgru.engines.{'blas' if name == 'auto' else name}")
+        engine = _imported[name] = cast(Engine, module)
+    return engine
+
+
+_imported: dict[str, Engine] = {}
+
+
+def run(
+    engine: Engine,
+    layers: Sequence[tuple[Layer, ...]],  # of each layer its directions
+    x: Array,  # (T, B, I)
+    h: Array,  # (L*D, B, H); initial states on entry, last states on return
+    y: Array,  # (T, B, D*H); written
+    lengths: Array | None,  # (B,)
+    threads: int,
+) -> None:
+    """Run a stack of layers; memory beyond x and y does not grow with T, unless a deep stack is bidirectional."""
+    steps, batch, _ = x.shape
+    if steps == 0 or batch == 0:
+        return
+    hidden, directions = h.shape[2], len(layers[0])
+    if len(layers) == directions == 1:
+        engine.forward(layers[0][0], x, h[0], y, lengths, False, threads)
+        return
+    block = steps
+    if len(layers) > 1 and directions == 1:
+        block = min(steps, max(1, BLOCK_BYTES // (batch * hidden * x.itemsize)))
+    between = [np.empty((block, batch, directions * hidden), x.dtype) for _ in range(min(2, len(layers) - 1))]
+
+    for start in range(0, steps, block):
+        size = min(block, steps - start)
+        remaining = None if lengths is None else np.clip(lengths - start, 0, size)
+        source = x[start : start + size]
+        for k, layer in enumerate(layers):
+            target = y[start : start + size] if k == len(layers) - 1 else between[k % 2][:size]
+            for d, direction in enumerate(layer):
+                part = target[:, :, d * hidden : (d + 1) * hidden]
+                engine.forward(direction, source, h[k * directions + d], part, remaining, d == 1, threads)
+            source = target

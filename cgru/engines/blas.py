@@ -1,0 +1,47 @@
+"""The BLAS engine's door: rows in order of length, then `src/blas.pyx`. For float32 and float64, any machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cgru import _blas
+from cgru.layer import Layer
+
+Array = npt.NDArray[Any]
+
+PARALLEL_UNITS = 1 << 21
+"""Units in a step (rows times H) from which its elementwise loops run in parallel.
+
+OpenMP's waiting threads and those of a threaded BLAS fight for the cores: alternating them costs a scheduler's time
+slice, some 10 ms a step on two cores (benchmarks/blas_threads.py), which only loops of that length repay.
+"""
+
+
+FORWARD = {np.dtype(np.float32): _blas.forward["float"], np.dtype(np.float64): _blas.forward["double"]}
+"""The compiled loop by dtype; chosen here, since Cython takes microseconds to do it from the arguments."""
+
+
+def forward(layer: Layer, x: Array, h: Array, y: Array, lengths: Array | None, reverse: bool, threads: int) -> None:
+    """Run one direction of one layer; see `cgru.engines.Engine`.
+
+    Sequences that still run stand together at the head of the state, longest first, so that every product of a step is
+    one product of just those. The state is worked on as (H, B).
+    """
+    loop = FORWARD[x.dtype]
+    kind = "blas single" if x.shape[1] == 1 else "blas"
+    weights = layer.prepared.get(kind)
+    if weights is None:
+        weights = layer.prepared[kind] = _blas.Weights(layer, x.shape[1] == 1)
+    if lengths is None:
+        state = np.ascontiguousarray(h.T)  # h itself if B is 1
+        loop(weights, x, state, y, None, None, reverse, threads, PARALLEL_UNITS)
+        if len(h) > 1:
+            h[...] = state.T
+    else:
+        order = np.argsort(-lengths, kind="stable")
+        state = np.ascontiguousarray(h[order].T)
+        loop(weights, x, state, y, order, lengths[order], reverse, threads, PARALLEL_UNITS)
+        h[order] = state.T

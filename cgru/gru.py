@@ -1,0 +1,275 @@
+"""GRU and GRUCell: arguments checked, results made, and the work handed to an engine."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cgru import checks, config, engines
+from cgru.parameters import ActivationOption, Array, Model
+
+
+class GRU(Model):
+    """A stack of gated recurrent layers, called as `y, h_n = gru(x)`.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        I and H.
+    num_layers : int
+        L; each layer reads the states of the one below.
+    bias : bool
+        Whether there are two biases of 3H per layer and direction.
+    batch_first : bool
+        Whether x and y are (B, T, ...) and not (T, B, ...).
+    dropout : float
+        Share of states dropped between layers while training; inference does not use it.
+    bidirectional : bool
+        Whether a second set of weights reads each sequence from its last step to its first (D = 2, else 1).
+    reset_after : bool
+        Whether the reset gate acts after the recurrent product (PyTorch, cuDNN, Keras' default) or before it (the
+        original paper, ONNX's default).
+    update_gate : {"state", "candidate"}
+        What the update gate z weighs: h' = (1-z) n + z h, or h' = (1-z) h + z n.
+    activation, recurrent_activation : str or (str, float, float)
+        Candidate's and gates' function, by name or as (name, alpha, beta): tanh, sigmoid, relu, hard_sigmoid, softsign,
+        softplus, elu, leaky_relu, thresholded_relu, scaled_tanh, affine, linear. Formulas and default parameters are
+        ONNX's; Keras 3's and PyTorch's hard sigmoid is ("hard_sigmoid", 1/6, 0.5).
+    clip : float, optional
+        Bounds the activations' arguments to [-clip, clip].
+    dtype : float32 or float64
+        Of parameters, inputs and results.
+    rng : int or numpy.random.Generator, optional
+        Source of the initial parameters, uniform between -1/sqrt(H) and 1/sqrt(H).
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is of the wrong kind or out of range; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np, cgru
+    >>> gru = cgru.GRU(3, 8, num_layers=2, rng=0)
+    >>> gru
+    GRU(3, 8, num_layers=2)
+    >>> y, h_n = gru(np.zeros((5, 4, 3), np.float32))   # T 5, B 4
+    >>> y.shape, h_n.shape
+    ((5, 4, 8), (2, 4, 8))
+    >>> y, h_n = gru(np.zeros((5, 3), np.float32))      # one sequence
+    >>> y.shape, h_n.shape
+    ((5, 8), (2, 8))
+    """
+
+    num_layers: int
+    batch_first: bool
+    dropout: float
+    bidirectional: bool
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        reset_after: bool = True,
+        update_gate: str = "state",
+        activation: ActivationOption = "tanh",
+        recurrent_activation: ActivationOption = "sigmoid",
+        clip: float | None = None,
+        dtype: npt.DTypeLike = np.float32,
+        rng: int | np.random.Generator | None = None,
+    ) -> None:
+        options = dict(locals())
+        super().__init__({name: options[name] for name in options if name not in ("self", "rng", "__class__")}, rng)
+
+    def _set_options(self, options: Any) -> None:
+        super()._set_options(options)
+        dropout = options["dropout"]
+        if isinstance(dropout, bool) or not isinstance(dropout, (int, float, np.integer, np.floating)):
+            raise TypeError(f"dropout: expected a number from 0 to below 1, got {dropout!r}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout: expected a number from 0 to below 1, got {dropout!r}")
+        self.__dict__.update(
+            num_layers=checks.integer("num_layers", options["num_layers"], 1, 10_000),
+            batch_first=checks.flag("batch_first", options["batch_first"]),
+            bidirectional=checks.flag("bidirectional", options["bidirectional"]),
+            dropout=float(dropout),
+        )
+
+    def _suffixes(self) -> list[tuple[tuple[str, ...], int]]:
+        directions = ("", "_reverse") if self.bidirectional else ("",)
+        return [
+            (tuple(f"_l{k}{d}" for d in directions), self.input_size if k == 0 else len(directions) * self.hidden_size)
+            for k in range(self.num_layers)
+        ]
+
+    def __call__(
+        self,
+        x: Array,
+        h0: Array | None = None,
+        *,
+        lengths: npt.ArrayLike | None = None,
+        out: Array | None = None,
+        engine: str = "auto",
+        num_threads: int | None = None,
+    ) -> tuple[Array, Array]:
+        """Run sequences through the layers.
+
+        Parameters
+        ----------
+        x : (T, B, I), with batch_first (B, T, I), or (T, I) for one sequence
+            Of the model's dtype; any strides.
+        h0 : (L*D, B, H), or (L*D, H) for one sequence, optional
+            Initial states; zero where absent.
+        lengths : (B,) integers from 0 to T, optional
+            Steps of each sequence, in any order. Past its length a sequence's y is 0 and its state stands still; the
+            reverse direction starts at its last step.
+        out : array of y's shape, optional
+            Where to write y; must not overlap x or h0.
+        engine : {"auto", "blas"}
+        num_threads : int, optional
+            Threads this call may use; `cgru.get_num_threads()` where absent.
+
+        Returns
+        -------
+        y : (T, B, D*H), (B, T, D*H) or (T, D*H)
+            The last layer's states at every step; `out` where that is given.
+        h_n : (L*D, B, H) or (L*D, H)
+            The state of every layer and direction after its last step.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument does not fit; nothing has been written then.
+        """
+        chosen = engines.choose(engine)
+        threads = config.threads_for(num_threads)
+        batched = ("B", "T", self.input_size) if self.batch_first else ("T", "B", self.input_size)
+        x = checks.array("x", x, self.dtype, batched, ("T", self.input_size))
+        single = x.ndim == 2
+        x_steps = x[:, None] if single else x.swapaxes(0, 1) if self.batch_first else x  # (T, B, I)
+        steps, batch, _ = x_steps.shape
+        if batch > checks.MAX_DIMENSION:
+            raise ValueError(f"x: expected B up to {checks.MAX_DIMENSION}, got {batch}")
+
+        directions = 2 if self.bidirectional else 1
+        state_shape = (self.num_layers * directions, batch, self.hidden_size)
+        h_n = np.zeros(state_shape, self.dtype)
+        if h0 is not None:
+            h0 = checks.array("h0", h0, self.dtype, state_shape[::2] if single else state_shape)
+        last = None
+        if lengths is not None:
+            last = checks.lengths([lengths] if single and np.ndim(lengths) == 0 else lengths, batch, steps)
+        y_shape = (*x.shape[:-1], directions * self.hidden_size)
+        if out is None:
+            y = np.empty(y_shape, self.dtype)
+        else:
+            y = checks.output(out, self.dtype, y_shape, {"x": x, "h0": h0})
+
+        if h0 is not None:
+            h_n[...] = h0.reshape(state_shape) if single else h0
+        contiguous = y.strides[-1] == y.itemsize or y.size == 0
+        written = y if contiguous else np.empty(y_shape, self.dtype)
+        y_steps = written[:, None] if single else written.swapaxes(0, 1) if self.batch_first else written
+        engines.run(chosen, self._layers, x_steps, h_n, y_steps, last, threads)
+        if not contiguous:
+            y[...] = written
+        return y, h_n[:, 0] if single else h_n
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a .safetensors file with every option in its metadata; `cgru.load` reads it back.
+
+        The file appears whole or not at all. Needs the package safetensors: pip install "cgru[safetensors]".
+        """
+        from cgru.formats import safetensors
+
+        safetensors.save(self, path)
+
+    def to_torch(self) -> Any:
+        """A torch.nn.GRU of the same parameters.
+
+        Raises
+        ------
+        cgru.FormatError
+            torch.nn.GRU has no such option: reset gate before the product, other activations, clip.
+        """
+        from cgru.formats import torch
+
+        return torch.to_torch(self)
+
+
+class GRUCell(Model):
+    """One step of one gated recurrent layer, called as `h = cell(x, h)`; options as in `GRU`.
+
+    >>> import numpy as np, cgru
+    >>> cell = cgru.GRUCell(3, 8, rng=0)
+    >>> h = cell(np.ones((4, 3), np.float32))        # B 4, from the zero state
+    >>> h = cell(np.ones((4, 3), np.float32), h)
+    >>> h.shape
+    (4, 8)
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        *,
+        reset_after: bool = True,
+        update_gate: str = "state",
+        activation: ActivationOption = "tanh",
+        recurrent_activation: ActivationOption = "sigmoid",
+        clip: float | None = None,
+        dtype: npt.DTypeLike = np.float32,
+        rng: int | np.random.Generator | None = None,
+    ) -> None:
+        options = dict(locals())
+        super().__init__({name: options[name] for name in options if name not in ("self", "rng", "__class__")}, rng)
+
+    def _suffixes(self) -> list[tuple[tuple[str, ...], int]]:
+        return [(("",), self.input_size)]
+
+    def __call__(
+        self, x: Array, h: Array | None = None, *, engine: str = "auto", num_threads: int | None = None
+    ) -> Array:
+        """The state after one step.
+
+        Parameters
+        ----------
+        x : (B, I), or (I,) for one sequence
+        h : (B, H) or (H,), optional
+            The state before it; zero where absent. It is not changed.
+
+        Returns
+        -------
+        h' : (B, H) or (H,)
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument does not fit.
+        """
+        chosen = engines.choose(engine)
+        threads = config.threads_for(num_threads)
+        x = checks.array("x", x, self.dtype, (self.input_size,), ("B", self.input_size))
+        if h is None:
+            state = np.zeros((*x.shape[:-1], self.hidden_size), self.dtype)
+        else:
+            state = checks.array("h", h, self.dtype, (*x.shape[:-1], self.hidden_size)).copy()
+        rows = state.reshape(1, -1, self.hidden_size)
+        engines.run(chosen, self._layers, x.reshape(1, -1, self.input_size), rows, np.empty_like(rows), None, threads)
+        return state
+
+    def to_torch(self) -> Any:
+        """A torch.nn.GRUCell of the same parameters; FormatError where that has no such option."""
+        from cgru.formats import torch
+
+        return torch.to_torch(self)

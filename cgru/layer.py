@@ -1,0 +1,73 @@
+"""The canonical layer: the one GRU that engines know, and the changes of convention that lead to it.
+
+Every model, whatever its origin, is a stack of these: gates in the order r, z, n, weights (3H, I) and (3H, H), the
+update gate weighing the state. PyTorch's parameters are canonical but for the biases, which are added up where the
+equations allow it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cgru.activations import Activation
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One direction of one layer; arrays are contiguous and never written after construction."""
+
+    w_ih: Array  # (3H, I)
+    w_hh: Array  # (3H, H)
+    bias: Array  # (4, H): b_r + c_r, b_z + c_z, b_n, c_n; the last added to the third and zero if reset before
+    reset_after: bool
+    flip: bool  # z weighs the candidate: only where negating the update gate cannot express it
+    gate: Activation
+    candidate: Activation
+    clip: float  # infinity: no bound
+    prepared: dict[str, Any] = field(default_factory=dict)  # engines keep here what they make of the weights, once
+
+    @property
+    def hidden_size(self) -> int:
+        """H."""
+        return self.w_hh.shape[1]
+
+
+def canonical(
+    w_ih: Array,
+    w_hh: Array,
+    b_ih: Array | None,
+    b_hh: Array | None,
+    *,
+    reset_after: bool,
+    update_gate: str,
+    gate: Activation,
+    candidate: Activation,
+    clip: float | None,
+) -> Layer:
+    """The canonical layer of PyTorch-shaped parameters under any convention of the contract.
+
+    `update_gate="candidate"` is the canonical layer with the update gate's rows negated, since f(-x) = 1 - f(x) for the
+    usual gate functions; for the others the layer keeps a flag.
+    """
+    hidden = w_hh.shape[1]
+    zero = np.zeros(3 * hidden, w_ih.dtype)
+    b_r, b_z, b_n = np.split(zero if b_ih is None else b_ih, 3)
+    c_r, c_z, c_n = np.split(zero if b_hh is None else b_hh, 3)
+    bias = np.stack(
+        [b_r + c_r, b_z + c_z, b_n, c_n] if reset_after else [b_r + c_r, b_z + c_z, b_n + c_n, zero[:hidden]]
+    )
+    flip = update_gate == "candidate"
+    if flip and gate.mirrored_by_negation:
+        update = slice(hidden, 2 * hidden)
+        w_ih, w_hh = w_ih.copy(), w_hh.copy()
+        w_ih[update] *= -1
+        w_hh[update] *= -1
+        bias[1] *= -1
+        flip = False
+    return Layer(w_ih, w_hh, bias, reset_after, flip, gate, candidate, float("inf") if clip is None else clip)

@@ -1,0 +1,139 @@
+"""The specification: the gated recurrent unit in NumPy, to be read beside its equations.
+
+One step of one layer, from the input x and the previous state h (Cho et al. 2014, section 2.3):
+
+    r = f(W_r x + b_r + U_r h + c_r)                       reset gate
+    z = f(W_z x + b_z + U_z h + c_z)                       update gate
+    n = g(W_n x + b_n + r * (U_n h + c_n))                 candidate, reset gate after the product
+    n = g(W_n x + b_n + U_n (r * h) + c_n)                 candidate, reset gate before the product
+    h' = (1 - z) * n + z * h                               z weighs the state
+    h' = (1 - z) * h + z * n                               z weighs the candidate
+
+f is the recurrent activation (sigmoid), g the activation (tanh); `clip` bounds their arguments. Every engine of the
+package is tested against this file, in float64 and float32. It computes in the dtype of its input.
+
+Shapes: T steps, B sequences, I inputs, H hidden units, L layers, D directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cgru import activations
+
+Array = npt.NDArray[Any]
+Function = Callable[[Array], Array]
+
+
+def step(
+    x: Array,  # (B, I)
+    h: Array,  # (B, H)
+    w: Array,  # (3H, I), gates r, z, n
+    u: Array,  # (3H, H)
+    b: Array,  # (3H,)
+    c: Array,  # (3H,)
+    *,
+    reset_after: bool,
+    update_gate: str,
+    f: Function,
+    g: Function,
+) -> Array:
+    """The state (B, H) after one step."""
+    w_r, w_z, w_n = np.split(w, 3)
+    u_r, u_z, u_n = np.split(u, 3)
+    b_r, b_z, b_n = np.split(b, 3)
+    c_r, c_z, c_n = np.split(c, 3)
+
+    r = f(x @ w_r.T + b_r + h @ u_r.T + c_r)
+    z = f(x @ w_z.T + b_z + h @ u_z.T + c_z)
+    if reset_after:  # noqa: SIM108 - as the equations stand
+        n = g(x @ w_n.T + b_n + r * (h @ u_n.T + c_n))
+    else:
+        n = g(x @ w_n.T + b_n + (r * h) @ u_n.T + c_n)
+    if update_gate == "state":
+        return (1 - z) * n + z * h
+    return (1 - z) * h + z * n
+
+
+def forward(
+    x: Array,  # (T, B, I)
+    parameters: Mapping[str, Array],
+    h0: Array | None = None,  # (L*D, B, H)
+    *,
+    lengths: npt.ArrayLike | None = None,  # (B,)
+    reset_after: bool = True,
+    update_gate: str = "state",
+    activation: str | tuple[str, float, float] = "tanh",
+    recurrent_activation: str | tuple[str, float, float] = "sigmoid",
+    clip: float | None = None,
+) -> tuple[Array, Array]:
+    """Run a stack of layers over sequences.
+
+    Parameters
+    ----------
+    x : (T, B, I)
+        Sequences, time first.
+    parameters : mapping
+        `weight_ih_l0` (3H, I), `weight_hh_l0` (3H, H), `bias_ih_l0` and `bias_hh_l0` (3H,), gates in the order r, z, n;
+        further layers as `_l1`, ..., a second direction as `_l0_reverse`, ...; biases may be absent. The number of
+        layers and directions is read off the names.
+    h0 : (L*D, B, H), optional
+        Initial states; zero where absent.
+    lengths : (B,), optional
+        Steps of each sequence. Past its length a sequence's output is 0 and its state stands still; the reverse
+        direction starts at its last step.
+
+    Returns
+    -------
+    y : (T, B, D*H)
+        The last layer's states, both directions side by side.
+    h_n : (L*D, B, H)
+        Every layer's and direction's last state.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> zero = {"weight_ih_l0": np.zeros((6, 3)), "weight_hh_l0": np.zeros((6, 2))}
+    >>> y, h_n = forward(np.ones((4, 1, 3)), zero, np.full((1, 1, 2), 8.0))   # r = z = 1/2, n = 0: halves each step
+    >>> y[:, 0, 0]
+    array([4. , 2. , 1. , 0.5])
+    """
+    steps, batch, _ = x.shape
+    hidden = parameters["weight_hh_l0"].shape[1]
+    layers = sum(name.startswith("weight_ih_l") and not name.endswith("_reverse") for name in parameters)
+    directions = ["", "_reverse"] if "weight_ih_l0_reverse" in parameters else [""]
+    if h0 is None:
+        h0 = np.zeros((layers * len(directions), batch, hidden), x.dtype)
+    last = np.full(batch, steps) if lengths is None else np.asarray(lengths)
+    f = _clipped(activations.parse("recurrent_activation", recurrent_activation), clip)
+    g = _clipped(activations.parse("activation", activation), clip)
+
+    h_n = np.array(h0)
+    y = x
+    for layer in range(layers):
+        outputs = []
+        for d, direction in enumerate(directions):
+            suffix = f"_l{layer}{direction}"
+            w, u = parameters["weight_ih" + suffix], parameters["weight_hh" + suffix]
+            zero = np.zeros(3 * hidden, x.dtype)
+            b, c = parameters.get("bias_ih" + suffix, zero), parameters.get("bias_hh" + suffix, zero)
+            h = h_n[layer * len(directions) + d]
+            output = np.zeros((steps, batch, hidden), x.dtype)
+            for t in reversed(range(steps)) if direction else range(steps):
+                runs = t < last
+                h[runs] = step(
+                    y[t, runs], h[runs], w, u, b, c, reset_after=reset_after, update_gate=update_gate, f=f, g=g
+                )
+                output[t, runs] = h[runs]
+            outputs.append(output)
+        y = np.concatenate(outputs, axis=-1)
+    return y, h_n
+
+
+def _clipped(function: activations.Activation, clip: float | None) -> Function:
+    bound = np.inf if clip is None else clip
+    return lambda x: function(np.clip(x, -bound, bound))

@@ -1,0 +1,176 @@
+"""English spelling to phonemes: the trained encoder and decoder of the package g2p-en, run by cgru.
+
+    python examples/g2p.py gated recurrent unit     # a line a word: the word, then its phonemes
+    python examples/g2p.py --words words.txt        # a whole list, in batches of sequences of different lengths
+
+The encoder, a GRU, reads a word letter by letter; the decoder, a GRU cell, starts from its last state and names a
+phoneme a step, reading back the one before. Results are compared with the package's own NumPy inference, and timed
+beside it. Needs: pip install "cgru[examples]".
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import statistics
+import sys
+import time
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+
+import cgru
+
+MAX_PHONEMES = 20
+START, END = "<s>", "</s>"
+NEEDED = 'this example needs the packages g2p-en and tqdm: pip install "cgru[examples]"'
+
+
+class Pronouncer:
+    """The trained network: embeddings, encoder, decoder and the layer that scores phonemes."""
+
+    def __init__(self, graphemes: dict[str, int], phonemes: dict[int, str], weights: dict[str, np.ndarray]) -> None:
+        self.graphemes, self.phonemes = graphemes, phonemes
+        self.start = next(i for i, name in phonemes.items() if name == START)
+        self.end = next(i for i, name in phonemes.items() if name == END)
+        self.letters = weights["enc_emb"]  # (29, I)
+        self.sounds = weights["dec_emb"]  # (74, I)
+        self.score_weights = np.ascontiguousarray(weights["fc_w"].T)  # (H, 74)
+        self.score_bias = weights["fc_b"]  # (74,)
+        hidden, inputs = weights["enc_w_hh"].shape[1], weights["enc_w_ih"].shape[1]
+        self.encoder = cgru.GRU(inputs, hidden)
+        self.encoder.load_state_dict(parameters(weights, "enc", "_l0"))
+        self.decoder = cgru.GRUCell(inputs, hidden)
+        self.decoder.load_state_dict(parameters(weights, "dec", ""))
+
+    def spell(self, word: str) -> list[int]:
+        """A word's letters as numbers, an end mark behind them."""
+        return [self.graphemes.get(letter, self.graphemes["<unk>"]) for letter in [*word, END]]
+
+    def __call__(self, word: str) -> list[str]:
+        """One word's phonemes."""
+        _, h_n = self.encoder(self.letters[self.spell(word)])
+        h, sound = h_n[0], self.start
+        phonemes = []
+        for _ in range(MAX_PHONEMES):
+            h = self.decoder(self.sounds[sound], h)
+            sound = int((h @ self.score_weights + self.score_bias).argmax())
+            if sound == self.end:
+                break
+            phonemes.append(self.phonemes[sound])
+        return phonemes
+
+    def batch(self, words: list[str]) -> list[list[str]]:
+        """The phonemes of many words: one call encodes all, each at its length; the decoder keeps the unfinished."""
+        spelled = [self.spell(word) for word in words]
+        lengths = np.array([len(letters) for letters in spelled])
+        x = np.zeros((lengths.max(), len(words), self.letters.shape[1]), np.float32)
+        for b, letters in enumerate(spelled):
+            x[: len(letters), b] = self.letters[letters]
+        _, h_n = self.encoder(x, lengths=lengths)
+
+        phonemes: list[list[str]] = [[] for _ in words]
+        open_words = np.arange(len(words))
+        h, sounds = h_n[0], np.full(len(words), self.start)
+        for _ in range(MAX_PHONEMES):
+            h = self.decoder(self.sounds[sounds], h)
+            sounds = (h @ self.score_weights + self.score_bias).argmax(axis=1)
+            going = sounds != self.end
+            open_words, h, sounds = open_words[going], h[going], sounds[going]
+            for b, sound in zip(open_words, sounds, strict=True):
+                phonemes[b].append(self.phonemes[int(sound)])
+            if not len(open_words):
+                break
+        return phonemes
+
+
+def parameters(weights: dict[str, np.ndarray], part: str, suffix: str) -> dict[str, np.ndarray]:
+    """The checkpoint's names for a GRU's parameters, as PyTorch's; both hold the gates as r, z, n."""
+    names = {"w_ih": "weight_ih", "w_hh": "weight_hh", "b_ih": "bias_ih", "b_hh": "bias_hh"}
+    return {theirs + suffix: weights[f"{part}_{ours}"] for ours, theirs in names.items()}
+
+
+def load() -> tuple[Pronouncer, object]:
+    """cgru's pronouncer, and the package's own object, ready for its predict()."""
+    spec = importlib.util.find_spec("g2p_en")
+    if spec is None or importlib.util.find_spec("tqdm") is None:
+        sys.exit(NEEDED)
+    import nltk
+
+    with mock.patch.object(nltk, "download"):  # word lists that its predict() does not use
+        from g2p_en import g2p
+
+    package = g2p.G2p.__new__(g2p.G2p)
+    with mock.patch.object(g2p, "cmudict", new=mock.MagicMock()):
+        package.__init__()
+    with np.load(Path(g2p.dirname) / "checkpoint20.npz") as file:
+        weights = {name: file[name] for name in file.files}
+    return Pronouncer(package.g2idx, package.idx2p, weights), package
+
+
+def compare(pronounce: Pronouncer, package: object, words: list[str], repeats: int = 15) -> bool:
+    """Print whether both give the same phonemes, and the times of both a word; whether they do."""
+    different = [word for word in words if pronounce(word) != package.predict(word)]
+    times: dict[str, list[float]] = {"cgru": [], "g2p-en": []}
+    for _ in range(repeats):
+        for name, call in (("cgru", pronounce), ("g2p-en", package.predict)):
+            start = time.perf_counter()
+            for word in words:
+                call(word)
+            times[name].append((time.perf_counter() - start) / len(words) * 1e6)
+    ours, theirs = (statistics.median(values) for values in times.values())
+    verdict = f"DIFFERENT for {' '.join(different)}" if different else "the same"
+    print(f"# {len(words)} words compared with g2p-en's own NumPy inference: {verdict}", file=sys.stderr)
+    print(f"# a word at a time: cgru {ours:.0f} us, g2p-en {theirs:.0f} us, {theirs / ours:.1f} times", file=sys.stderr)
+    return not different
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="English spelling to phonemes by a trained GRU.")
+    parser.add_argument("word", nargs="*", help="words to pronounce")
+    parser.add_argument("--words", metavar="FILE", type=Path, help="a list of words, separated by blanks or lines")
+    parser.add_argument("--batch", type=int, default=256, help="words in a batch of --words (default: 256)")
+    arguments = parser.parse_args()
+    if bool(arguments.word) == bool(arguments.words):
+        parser.error("give words, or --words FILE")
+    if arguments.batch < 1:
+        parser.error(f"--batch: expected at least 1, got {arguments.batch}")
+    words = [word.lower() for word in arguments.word]
+    if arguments.words:
+        try:
+            words = arguments.words.read_text(encoding="utf-8").lower().split()
+        except (OSError, UnicodeDecodeError) as error:
+            parser.error(f"--words: {error}")
+    pronounce, package = load()
+
+    if arguments.word:
+        for word in words:
+            print(word, *pronounce(word))
+        sys.exit(not compare(pronounce, package, words))
+
+    from tqdm import tqdm
+
+    start = time.perf_counter()
+    with tqdm(total=len(words), unit="word", disable=None) as progress:
+        for first in range(0, len(words), arguments.batch):
+            part = words[first : first + arguments.batch]
+            for word, phonemes in zip(part, pronounce.batch(part), strict=True):
+                tqdm.write(" ".join([word, *phonemes]))
+            progress.update(len(part))
+    seconds = time.perf_counter() - start
+    print(
+        f"# {len(words)} words in {seconds:.2f} s, {seconds / max(1, len(words)) * 1e6:.0f} us a word", file=sys.stderr
+    )
+    sample = words[:: max(1, len(words) // 200)][:200]
+    if sample:
+        alone = [package.predict(word) for word in sample]
+        batched = [phonemes for first in range(0, len(sample), arguments.batch)
+                   for phonemes in pronounce.batch(sample[first : first + arguments.batch])]  # fmt: skip
+        print(f"# {len(sample)} of them compared with g2p-en's own, batched: "
+              f"{sum(a == b for a, b in zip(alone, batched, strict=True))} the same", file=sys.stderr)  # fmt: skip
+        sys.exit(not compare(pronounce, package, sample[:20]) or alone != batched)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""The compiled part of the package: extension modules, and one static library of kernels per instruction set.
+
+Everything else stands in pyproject.toml. Environment: CGRU_OPENMP=0 builds without OpenMP.
+"""
+
+import os
+import platform
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import scipy
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools._distutils.ccompiler import new_compiler
+from setuptools._distutils.errors import CompileError, LinkError
+from setuptools._distutils.sysconfig import customize_compiler
+
+MSVC = sys.platform == "win32"
+MACHINE = platform.machine().lower()
+GENERATED = Path("build") / "include"
+
+# -ffp-contract=off: a fused multiply-add stands where the kernels write one and nowhere else.
+KERNEL_FLAGS = (
+    ["/O2", "/std:c++14"]
+    if MSVC
+    else ["-std=c++14", "-O3", "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno"]
+    + ["-fno-exceptions", "-fno-rtti", "-fvisibility=hidden", "-Wall", "-Wextra"]
+)
+
+# Instruction sets beside plain C++, by machine: the flags of each set's file.
+if MSVC:  # no vector extensions there: the plain text alone
+    SETS = {}
+elif MACHINE in ("x86_64", "amd64"):
+    SETS = {
+        "sse2": [],
+        "avx2": ["-mavx2", "-mfma"],
+        "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
+    }
+elif MACHINE in ("aarch64", "arm64"):
+    SETS = {"neon": []}
+else:
+    SETS = {}
+
+
+def compiles(flags, text="int main() { return 0; }\n"):
+    """Whether the compiler builds and links a small program with these flags."""
+    compiler = new_compiler()
+    customize_compiler(compiler)
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "probe.cpp"
+        source.write_text(text)
+        try:
+            objects = compiler.compile([str(source)], output_dir=folder, extra_postargs=flags)
+            compiler.link_executable(objects, str(Path(folder) / "probe"), extra_postargs=flags)
+        except (CompileError, LinkError):
+            return False
+    return True
+
+
+def openmp_flags():
+    if os.environ.get("CGRU_OPENMP") == "0":
+        return []
+    flags = ["/openmp"] if MSVC else ["-fopenmp"]
+    program = "#include <omp.h>\nint main() { return omp_get_max_threads() < 1; }\n"
+    return flags if compiles(flags, program) else []
+
+
+def kernel_libraries():
+    headers = [str(path) for path in sorted(Path("src/kernels").glob("*.h"))]
+    sets = {name: flags for name, flags in SETS.items() if not flags or compiles(flags)}
+    chosen = [f"-DCGRU_HAS_{name.upper()}" for name in sets]
+
+    def library(name, file, flags):
+        source = f"src/kernels/{file}.cpp"
+        return (
+            name,
+            {
+                "sources": [source],
+                "obj_deps": {"": headers, source: headers},
+                "cflags": [*KERNEL_FLAGS, *flags],
+            },
+        )
+
+    # A linker reads static libraries in order: the one that chooses comes first.
+    yield library("cgru_choose", "choose", chosen)
+    for name, flags in {"plain": [], **sets}.items():
+        yield library(f"cgru_{name}", name, flags)
+
+
+def write_blas_int():
+    """SciPy says from 1.18 on which integer its BLAS takes; before, it is int."""
+    declarations = Path(scipy.__file__).parent / "linalg" / "cython_blas.pxd"
+    known = "blas_int" in declarations.read_text()
+    GENERATED.mkdir(parents=True, exist_ok=True)
+    (GENERATED / "blas_int.pxd").write_text(
+        "from scipy.linalg.cython_blas cimport blas_int\n" if known else "ctypedef int blas_int\n"
+    )
+
+
+def extension(name, source, openmp=()):
+    return Extension(
+        f"cgru.{name}",
+        [source],
+        include_dirs=["src", np.get_include()],
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+        extra_compile_args=[*openmp, *([] if MSVC else ["-O2", "-fvisibility=hidden"])],
+        extra_link_args=[] if MSVC else [*openmp],
+        depends=[str(path) for path in sorted(Path("src").rglob("*.h"))],
+    )
+
+
+write_blas_int()
+OPENMP = openmp_flags()
+setup(
+    libraries=list(kernel_libraries()),
+    ext_modules=cythonize(
+        [
+            extension("_blas", "src/blas.pyx", OPENMP),
+            extension("_threads", "src/threads.pyx", OPENMP),
+        ],
+        build_dir="build",
+        include_path=["src", str(GENERATED)],
+    ),
+)

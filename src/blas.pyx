@@ -1,0 +1,272 @@
+# distutils: language = c++
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""The BLAS engine: products by SciPy's BLAS, everything else by the vector kernels in OpenMP loops.
+
+`forward` runs one direction of one layer. Arrays are checked and dimensions bounded before they arrive (cgru/checks.py);
+the Python side (cgru/engines/blas.py) arranges rows by length. BLAS is never called inside a parallel region.
+"""
+
+import numpy as np
+
+from cython.parallel cimport prange
+from libc.stdint cimport int64_t
+from libc.string cimport memcpy, memset
+
+from blas cimport product, real, row_product, transposed_product
+from kernels cimport Activation, FlushDenormals, GateKernels, GateStep, Kernels, kernels, runnable_sets
+
+cdef const Kernels* table = kernels()
+if table == NULL:
+    import os
+    raise ImportError(f"CGRU_ISA: expected one of {', '.join(runnable_sets().decode().split())} on this machine, "
+                      f"got {os.environ['CGRU_ISA']}")
+
+ISA = table.name.decode()
+RUNNABLE_ISAS = tuple(runnable_sets().decode().split())
+
+# The input product is made for a chunk of steps at once. It stays near the core and is long enough for BLAS.
+cdef int64_t CHUNK_BYTES = 512 * 1024
+
+cdef int64_t FEW_ROWS = 8
+cdef int64_t MANY_ROWS = 64
+
+ctypedef void (*StepKernel)(const GateStep[real]&, int64_t, int64_t) noexcept nogil
+
+
+cdef const GateKernels[real]* gate_kernels(real unused) noexcept nogil:
+    if real is float:
+        return &table.single
+    else:
+        return &table.twice
+
+
+# Run a kernel on all lines, shared out among threads if they hold `parallel_units` values or more.
+cdef void run(StepKernel kernel, const GateStep[real]* step, int threads, int64_t parallel_units) noexcept nogil:
+    cdef int part
+    if threads > step.lines:
+        threads = <int> step.lines
+    if threads <= 1 or step.lines * step.width < parallel_units:
+        kernel(step[0], 0, step.lines)
+        return
+    for part in prange(threads, num_threads=threads, schedule="static", chunksize=1):
+        kernel(step[0], step.lines * part // threads, step.lines * (part + 1) // threads)
+
+
+# Element strides of x (T, B, I).
+cdef struct Strides:
+    int64_t step, sequence, feature
+
+
+# rows (steps, batch, I) := the steps [0, steps) of x, dense and in the order of the state's rows.
+cdef void gather(const real* x, Strides s, const int64_t* order, real* rows,
+                 int64_t steps, int64_t batch, int64_t inputs) noexcept nogil:
+    cdef int64_t t, b, i
+    cdef const real* row
+    for t in range(steps):
+        for b in range(batch):
+            row = x + t * s.step + (b if order == NULL else order[b]) * s.sequence
+            if s.feature == 1:
+                memcpy(rows, row, inputs * sizeof(real))
+            else:
+                for i in range(inputs):
+                    rows[i] = row[i * s.feature]
+            rows += inputs
+
+
+# output[order[b]] := column b of state (H, B), for the first rows; the other rows 0.
+cdef void emit(const real* state, int64_t batch, int64_t hidden, int64_t rows, const int64_t* order,
+               real* output, int64_t stride) noexcept nogil:
+    cdef int64_t b, j, first, last
+    cdef real* row
+    if batch == 1 and rows == 1:
+        memcpy(output, state, hidden * sizeof(real))
+        return
+    for first in range(0, hidden, 16):  # a cache line of each sequence at a time
+        last = min(first + 16, hidden)
+        for b in range(rows):
+            row = output + (b if order == NULL else order[b]) * stride
+            for j in range(first, last):
+                row[j] = state[j * batch + b]
+    for b in range(rows, batch):
+        memset(output + order[b] * stride, 0, hidden * sizeof(real))
+
+
+# How many sequences have a step t; lengths fall, so they are the first ones.
+cdef int64_t running(const int64_t* length, int64_t batch, int64_t t) noexcept nogil:
+    cdef int64_t low = 0, high = batch, middle
+    if length == NULL:
+        return batch
+    while low < high:
+        middle = (low + high) // 2
+        if length[middle] > t:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+# inputs (n, 3H) := x W' for n steps of a single sequence, by the quickest of three ways (H 64 to 256, AVX2): row by row;
+# as one product of the form that is quick for few rows, then transposed; as one product.
+cdef void single_input_product(const real* x, int64_t stride, const real* w, const real* w_t, real* inputs, real* spare,
+                               int64_t n, int64_t k, int64_t m) noexcept nogil:
+    cdef int64_t row
+    if n < FEW_ROWS:
+        for row in range(n):
+            row_product(x + row * stride, w_t, m, inputs + row * m, k, m)
+    elif n < MANY_ROWS:
+        transposed_product(w, x, stride, True, spare, n, n, k, m)
+        emit(<const real*> spare, n, m, n, NULL, inputs, m)
+    else:
+        product(x, stride, w_t, inputs, n, k, m)
+
+
+# out := U h of the gates [first, last), for the first rows of h (H, B).
+cdef void recurrent_product(const real* u, const real* h, real* out, int64_t batch, int64_t rows, int64_t hidden,
+                            int64_t first, int64_t last) noexcept nogil:
+    cdef int64_t width = (last - first) * hidden
+    if batch == 1:
+        row_product(h, u + first * hidden, 3 * hidden, out + first * hidden, hidden, width)
+    else:
+        transposed_product(u + first * hidden * hidden, h, batch, False, out + first * hidden * batch, batch,
+                           rows, hidden, width)
+
+
+def activate(int code, double alpha, double beta, double clip, const real[::1] x, real[::1] out):
+    """out := f(x) with the kernel of an activation, x bounded to [-clip, clip]; for tests and the curious."""
+    cdef Activation f = Activation(code, alpha, beta, clip)
+    cdef int64_t count = x.shape[0]
+    if out.shape[0] != count:
+        raise ValueError(f"out: expected ({count},), got ({out.shape[0]},)")
+    if count:
+        with nogil:
+            gate_kernels[real](0).activate(f, &x[0], &out[0], count)
+
+
+cdef class Weights:
+    """A layer's arrays and options as the loops need them, looked up once a layer and not once a call."""
+    cdef object arrays  # kept alive
+    cdef void* w_ih     # (3H, I)
+    cdef void* w_ih_t   # (I, 3H), for a single sequence only
+    cdef void* w_hh     # (3H, H), or (H, 3H) for a single sequence
+    cdef void* bias     # (4, H)
+    cdef int64_t inputs, hidden
+    cdef bint single, is_double, reset_after, flip
+    cdef Activation gate, candidate
+
+    def __init__(self, layer, bint single):
+        w_hh, w_ih_t = (layer.w_hh.T, layer.w_ih.T) if single else (layer.w_hh, layer.w_ih)
+        self.arrays = [np.ascontiguousarray(array) for array in (layer.w_ih, w_ih_t, w_hh, layer.bias)]
+        self.is_double = layer.bias.dtype == np.float64
+        addresses = [array.ctypes.data for array in self.arrays]
+        self.w_ih = <void*> <size_t> addresses[0]
+        self.w_ih_t = <void*> <size_t> addresses[1]
+        self.w_hh = <void*> <size_t> addresses[2]
+        self.bias = <void*> <size_t> addresses[3]
+        self.single = single
+        self.inputs, self.hidden = layer.w_ih.shape[1], layer.w_hh.shape[1]
+        self.reset_after, self.flip = layer.reset_after, layer.flip
+        self.gate = Activation(layer.gate.code, layer.gate.alpha, layer.gate.beta, layer.clip)
+        self.candidate = Activation(layer.candidate.code, layer.candidate.alpha, layer.candidate.beta, layer.clip)
+
+
+def forward(Weights layer,
+            const real[:, :, :] x,            # (T, B, I)
+            real[:, ::1] state,               # (H, B), in order of falling length; h0 on entry, h_n on return
+            real[:, :, :] y,                  # (T, B, H), units contiguous; written
+            const int64_t[::1] order,         # (B,) the sequence of each column of state, or None: as they come
+            const int64_t[::1] lengths,       # (B,) falling, or None: all T
+            bint reverse, int threads, int64_t parallel_units):
+    """Run one direction of one layer over T >= 1 steps of B >= 1 sequences.
+
+    Many sequences are worked on unit by unit, all sequences of a unit side by side; a single one with its units side by
+    side. Each has the weights in the form that its products read fastest.
+    """
+    cdef int64_t T = x.shape[0], B = x.shape[1], I = layer.inputs, H = layer.hidden, size = sizeof(real)
+    if layer.single != (B == 1) or layer.is_double != (size == 8):
+        raise ValueError("layer: prepared for another kind of call")
+    cdef bint reset_after = layer.reset_after
+    cdef int64_t chunk = min(T, max(1, CHUNK_BYTES // (B * 3 * H * size)))
+    cdef Strides xs = Strides(x.strides[0] // size, x.strides[1] // size, x.strides[2] // size)
+    cdef int64_t x_row = xs.step if B == 1 else xs.sequence
+    cdef bint direct = xs.feature == 1 and x_row >= I and order is None and (B == 1 or T == 1 or xs.step == B * x_row)
+    cdef int64_t y_step = y.strides[0] // size, y_sequence = y.strides[1] // size
+
+    # scratch: the input product of a chunk, the same transposed, the recurrent product, r * h, and rows of x to be copied
+    cdef int64_t inputs_size = chunk * B * 3 * H
+    cdef int64_t spare_size = min(chunk, MANY_ROWS) * 3 * H if B == 1 and chunk >= FEW_ROWS else 0
+    cdef int64_t dense_size = 0 if direct else chunk * B * I
+    cdef real[::1] scratch = np.empty(inputs_size + spare_size + 4 * B * H + dense_size,
+                                      np.float32 if real is float else np.float64)
+    cdef real* inputs = &scratch[0]
+    cdef real* spare = inputs + inputs_size
+    cdef real* dense = spare + spare_size + 4 * B * H
+
+    cdef GateStep[real] step
+    step.single = layer.single
+    step.recurrent = spare + spare_size
+    step.recurrent_gate = B * H
+    step.state = &state[0, 0]
+    step.reset_state = step.recurrent + 3 * B * H
+    step.line = B
+    step.bias = <const real*> layer.bias
+    step.bias_gate = H
+    step.gate = layer.gate
+    step.candidate = layer.candidate
+    step.flip = layer.flip
+    cdef const GateKernels[real]* kernel = gate_kernels[real](0)
+
+    cdef const real* w = <const real*> layer.w_ih
+    cdef const real* w_t = <const real*> layer.w_ih_t
+    cdef const real* u = <const real*> layer.w_hh
+    cdef const real* x_first = &x[0, 0, 0]
+    cdef const real* x_rows
+    cdef real* y_first = &y[0, 0, 0]
+    cdef const int64_t* sequence = NULL
+    cdef const int64_t* length = NULL
+    if order is not None:
+        sequence = &order[0]
+        length = &lengths[0]
+    cdef int64_t start, stop, k, t, columns, rows
+    cdef FlushDenormals mode
+
+    with nogil:
+        for k in range((T + chunk - 1) // chunk):
+            start = k * chunk
+            if reverse:
+                start = max(0, T - start - chunk)
+                stop = T - k * chunk
+            else:
+                stop = min(T, start + chunk)
+            columns = running(length, B, start)  # sequences that have any step here
+            x_rows = x_first + start * xs.step
+            if not direct and columns:
+                gather(x_rows, xs, sequence, dense, stop - start, columns, I)
+                x_rows, x_row = dense, I
+            if B == 1:
+                single_input_product(x_rows, x_row, w, w_t, inputs, spare, stop - start, I, 3 * H)
+                step.input_line, step.input_gate = 3 * H, H
+                step.lines, step.width = 1, H
+            elif columns:
+                step.input_line = (stop - start) * columns
+                step.input_gate = H * step.input_line
+                step.lines = H
+                transposed_product(w, x_rows, x_row, True, inputs, step.input_line, step.input_line, I, 3 * H)
+            for t in range(stop - start):
+                if reverse:
+                    t = stop - start - 1 - t
+                rows = running(length, B, start + t)
+                if B == 1:
+                    step.input = inputs + t * 3 * H
+                else:
+                    step.input = inputs + t * columns
+                    step.width = rows
+                if rows:
+                    if reset_after:
+                        recurrent_product(u, step.state, step.recurrent, B, rows, H, 0, 3)
+                        run[real](kernel.reset_after, &step, threads, parallel_units)
+                    else:
+                        recurrent_product(u, step.state, step.recurrent, B, rows, H, 0, 2)
+                        run[real](kernel.reset_before, &step, threads, parallel_units)
+                        recurrent_product(u, step.reset_state, step.recurrent, B, rows, H, 2, 3)
+                        run[real](kernel.update_state, &step, threads, parallel_units)
+                emit(<const real*> step.state, B, H, rows, sequence, y_first + (start + t) * y_step, y_sequence)

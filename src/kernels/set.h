@@ -1,0 +1,19 @@
+// One instruction set's table. Each file that includes this defines CGRU_PLAIN, CGRU_SSE2, CGRU_AVX2, CGRU_AVX512 or
+// CGRU_NEON and CGRU_NAMESPACE, and is compiled with that set's flags (setup.py). Everything here has internal linkage,
+// so the linker can never hand one set's code to another.
+#pragma once
+
+#include "gates.h"
+
+namespace cgru {
+
+#define CGRU_QUOTE_(x) #x
+#define CGRU_QUOTE(x) CGRU_QUOTE_(x)
+#define CGRU_TABLE_(set) kernels_##set
+#define CGRU_TABLE(set) CGRU_TABLE_(set)
+
+extern const Kernels CGRU_TABLE(CGRU_NAMESPACE);
+const Kernels CGRU_TABLE(CGRU_NAMESPACE) = {CGRU_QUOTE(CGRU_NAMESPACE), CGRU_NAMESPACE::gate_kernels<float>(),
+                                              CGRU_NAMESPACE::gate_kernels<double>()};
+
+}  // namespace cgru

@@ -1,0 +1,125 @@
+// The machine's vectors, under one set of names: Vector<float> and Vector<double> with the operations the kernels use.
+// Every instruction set's file includes this text once, after naming its set; kernels above it never mention a machine.
+//
+// Arithmetic on vectors is written with ordinary operators (GCC's and clang's vector extensions). The plain set has one
+// lane and is ordinary C++. Only `fma` differs between sets: it is one rounding where the machine has the instruction,
+// two where it has not, and never left to the compiler's choice (the build sets -ffp-contract=off), so that the same
+// text gives the same bits wherever it is inlined.
+#pragma once
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(CGRU_SSE2) || defined(CGRU_AVX2) || defined(CGRU_AVX512)
+#include <immintrin.h>
+#elif defined(CGRU_NEON)
+#include <arm_neon.h>
+#endif
+
+#if defined(__GNUC__)
+#define CGRU_INLINE static inline __attribute__((always_inline))
+#define CGRU_MEMBER inline __attribute__((always_inline))
+#define CGRU_RESTRICT __restrict__
+#define CGRU_NOINLINE __attribute__((noinline))
+#else
+#define CGRU_INLINE static inline
+#define CGRU_MEMBER inline
+#define CGRU_RESTRICT
+#define CGRU_NOINLINE
+#endif
+
+namespace cgru {
+namespace CGRU_NAMESPACE {
+
+// Lanes of 32 and 64 bits. `Bits` is the unsigned integer of the same shape.
+template <class T> struct Vector;
+
+#if defined(CGRU_PLAIN)
+
+template <> struct Vector<float> {
+    static const int lanes = 1;
+    typedef float Value;
+    typedef uint32_t Bits;
+};
+template <> struct Vector<double> {
+    static const int lanes = 1;
+    typedef double Value;
+    typedef uint64_t Bits;
+};
+
+#else
+
+#if defined(CGRU_AVX512)
+#define CGRU_VECTOR_BYTES 64
+#elif defined(CGRU_AVX2)
+#define CGRU_VECTOR_BYTES 32
+#else
+#define CGRU_VECTOR_BYTES 16
+#endif
+
+template <> struct Vector<float> {
+    static const int lanes = CGRU_VECTOR_BYTES / 4;
+    typedef float Value __attribute__((vector_size(CGRU_VECTOR_BYTES)));
+    typedef uint32_t Bits __attribute__((vector_size(CGRU_VECTOR_BYTES)));
+};
+template <> struct Vector<double> {
+    static const int lanes = CGRU_VECTOR_BYTES / 8;
+    typedef double Value __attribute__((vector_size(CGRU_VECTOR_BYTES)));
+    typedef uint64_t Bits __attribute__((vector_size(CGRU_VECTOR_BYTES)));
+};
+
+#endif
+
+typedef Vector<float>::Value FloatVector;
+typedef Vector<double>::Value DoubleVector;
+typedef Vector<float>::Bits FloatBits;
+typedef Vector<double>::Bits DoubleBits;
+
+// a * b + c
+#if defined(CGRU_AVX512)
+CGRU_INLINE FloatVector fma(FloatVector a, FloatVector b, FloatVector c) { return _mm512_fmadd_ps(a, b, c); }
+CGRU_INLINE DoubleVector fma(DoubleVector a, DoubleVector b, DoubleVector c) { return _mm512_fmadd_pd(a, b, c); }
+#elif defined(CGRU_AVX2)
+CGRU_INLINE FloatVector fma(FloatVector a, FloatVector b, FloatVector c) { return _mm256_fmadd_ps(a, b, c); }
+CGRU_INLINE DoubleVector fma(DoubleVector a, DoubleVector b, DoubleVector c) { return _mm256_fmadd_pd(a, b, c); }
+#elif defined(CGRU_NEON)
+CGRU_INLINE FloatVector fma(FloatVector a, FloatVector b, FloatVector c) {
+    return (FloatVector)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+}
+CGRU_INLINE DoubleVector fma(DoubleVector a, DoubleVector b, DoubleVector c) {
+    return (DoubleVector)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+}
+#else
+CGRU_INLINE FloatVector fma(FloatVector a, FloatVector b, FloatVector c) { return a * b + c; }
+CGRU_INLINE DoubleVector fma(DoubleVector a, DoubleVector b, DoubleVector c) { return a * b + c; }
+#endif
+
+// All lanes the same value; subtracting zero keeps even the sign of -0.
+template <class T> CGRU_INLINE typename Vector<T>::Value broadcast(T value) {
+    return value - typename Vector<T>::Value{};
+}
+
+// The same bits seen as integers, and back.
+CGRU_INLINE FloatBits bits_of(FloatVector x) { FloatBits r; memcpy(&r, &x, sizeof r); return r; }
+CGRU_INLINE DoubleBits bits_of(DoubleVector x) { DoubleBits r; memcpy(&r, &x, sizeof r); return r; }
+CGRU_INLINE FloatVector from_bits(FloatBits x) { FloatVector r; memcpy(&r, &x, sizeof r); return r; }
+CGRU_INLINE DoubleVector from_bits(DoubleBits x) { DoubleVector r; memcpy(&r, &x, sizeof r); return r; }
+
+// Loads and stores at any address; with a count, of the first lanes only (the others read as zero).
+template <class T> CGRU_INLINE typename Vector<T>::Value load(const T* p) {
+    typename Vector<T>::Value r;
+    memcpy(&r, p, sizeof r);
+    return r;
+}
+template <class T> CGRU_INLINE typename Vector<T>::Value load(const T* p, int64_t count) {
+    typename Vector<T>::Value r{};
+    memcpy(&r, p, size_t(count) * sizeof(T));
+    return r;
+}
+template <class T> CGRU_INLINE void store(T* p, typename Vector<T>::Value x) { memcpy(p, &x, sizeof x); }
+template <class T> CGRU_INLINE void store(T* p, typename Vector<T>::Value x, int64_t count) {
+    memcpy(p, &x, size_t(count) * sizeof(T));
+}
+
+}  // namespace CGRU_NAMESPACE
+}  // namespace cgru

@@ -1,0 +1,18 @@
+"""What every test file shares: the versions under test in the header, and hypothesis without time limits."""
+
+from hypothesis import settings
+
+import cgru
+
+settings.register_profile("cgru", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("cgru")
+
+
+def pytest_report_header(config):
+    return [f"cgru {cgru.__version__} from {cgru.__file__}", *_config()]
+
+
+def _config():
+    from cgru import _blas, _threads
+
+    return [f"instruction set {_blas.ISA} of {', '.join(_blas.RUNNABLE_ISAS)}; OpenMP {_threads.OPENMP}"]

@@ -1,0 +1,65 @@
+"""The matrix of options, and random problems for any point of it."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+import cgru
+from cgru import reference
+
+BOUNDED = ["tanh", "sigmoid", "hard_sigmoid", "softsign", ("scaled_tanh", 0.9, 0.7), ("hard_sigmoid", 1 / 6, 0.5)]
+UNBOUNDED = [
+    "relu",
+    "softplus",
+    ("elu", 0.7, 0),
+    ("leaky_relu", 0.1, 0),
+    ("thresholded_relu", 0.05, 0),
+    ("affine", 0.6, 0.1),
+    "linear",
+]
+
+
+@dataclass
+class Problem:
+    """A GRU of some options, an input (T, B, I), an initial state and lengths, with the reference's answer to them."""
+
+    options: dict
+    steps: int = 6
+    batch: int = 3
+    inputs: int = 5
+    hidden: int = 11
+    ragged: bool = False
+    dtype: type = np.float64
+    seed: int = 0
+    gru: cgru.GRU = field(init=False)
+
+    def __post_init__(self):
+        rng = np.random.default_rng(self.seed)
+        self.gru = cgru.GRU(self.inputs, self.hidden, dtype=self.dtype, rng=rng, **self.options)
+        # states stay small, so that unbounded activations do not run away
+        self.gru.load_state_dict({name: array * self.dtype(0.7) for name, array in self.gru.state_dict().items()})
+        batch_first = self.options.get("batch_first", False)
+        self.x = rng.standard_normal((self.steps, self.batch, self.inputs)).astype(self.dtype)
+        if batch_first:
+            self.x = np.ascontiguousarray(self.x.swapaxes(0, 1))
+        directions = 2 if self.gru.bidirectional else 1
+        self.h0 = rng.uniform(-1, 1, (self.gru.num_layers * directions, self.batch, self.hidden)).astype(self.dtype)
+        self.lengths = rng.integers(0, self.steps + 1, self.batch) if self.ragged else None
+
+    def expected(self):
+        """y and h_n in float64."""
+        kept = ("reset_after", "update_gate", "activation", "recurrent_activation", "clip")
+        options = {name: value for name, value in self.options.items() if name in kept}
+        double = {name: array.astype(np.float64) for name, array in self.gru.state_dict().items()}
+        x = self.x.swapaxes(0, 1) if self.gru.batch_first else self.x
+        y, h_n = reference.forward(
+            x.astype(np.float64), double, self.h0.astype(np.float64), lengths=self.lengths, **options
+        )
+        return (y.swapaxes(0, 1) if self.gru.batch_first else y), h_n
+
+
+def relative_error(result, expected):
+    """The largest difference, relative to the largest value expected (at least 1)."""
+    if not expected.size:
+        return 0.0
+    return float(np.max(np.abs(result - expected)) / max(1.0, np.max(np.abs(expected))))
