@@ -22,12 +22,9 @@ MACHINE = platform.machine().lower()
 GENERATED = Path("build") / "include"
 
 # -ffp-contract=off: a fused multiply-add stands where the kernels write one and nowhere else.
-KERNEL_FLAGS = (
-    ["/O2", "/std:c++14"]
-    if MSVC
-    else ["-std=c++14", "-O3", "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno"]
-    + ["-fno-exceptions", "-fno-rtti", "-fvisibility=hidden", "-Wall", "-Wextra"]
-)
+GCC_FLAGS = ["-std=c++14", "-O3", "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno", "-fno-exceptions"]
+GCC_FLAGS += ["-fno-rtti", "-fvisibility=hidden", "-Wall", "-Wextra"]
+KERNEL_FLAGS = ["/O2", "/std:c++14"] if MSVC else GCC_FLAGS
 
 # Instruction sets beside plain C++, by machine: the flags of each set's file.
 if MSVC:  # no vector extensions there: the plain text alone

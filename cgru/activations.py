@@ -6,14 +6,15 @@ the order of the table. Names, formulas and default parameters are those of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cgru.types import ActivationOption, Array
 
 
 def sigmoid(x: Array) -> Array:
@@ -64,7 +65,7 @@ class Activation(NamedTuple):
         return FUNCTIONS[self.name].formula(x, self.alpha, self.beta).astype(x.dtype, copy=False)
 
     @property
-    def option(self) -> str | tuple[str, float, float]:
+    def option(self) -> ActivationOption:
         """The shortest way to write it as a constructor's argument."""
         function = FUNCTIONS[self.name]
         return (

@@ -12,18 +12,20 @@ import contextlib
 import importlib.util
 import statistics
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 import cgru
 from cgru import reference
 
-Array = npt.NDArray[Any]
-Call = Callable[[], Array]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cgru.types import Array
+
+    Call = Callable[[], Array]
 
 TOLERANCE = 1e-5
 """Largest accepted difference of a float32 result from the reference in float64; outputs lie between -1 and 1."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
-Shape = tuple["int | str", ...]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cgru.types import Array, Lengths, Shape
 
 MAX_DIMENSION = 2**31 - 1
 """The largest dimension that BLAS's integers hold."""
@@ -114,7 +114,7 @@ def _overlap(a: Array, b: Array) -> bool:
         return True
 
 
-def lengths(value: object, batch: int, steps: int) -> npt.NDArray[np.int64]:
+def lengths(value: object, batch: int, steps: int) -> Lengths:
     """(B,) integers from 0 to T, as a list or an array."""
     try:
         result = np.asarray(value)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from cgru import checks, config, engines
-from cgru.parameters import ActivationOption, Array, Model
+from cgru.parameters import Model
+
+if TYPE_CHECKING:
+    import os
+
+    import numpy.typing as npt
+
+    from cgru.types import ActivationOption, Array
 
 
 class GRU(Model):

@@ -7,30 +7,35 @@ equations allow it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from cgru.activations import Activation
+if TYPE_CHECKING:
+    from cgru.activations import Activation
+    from cgru.types import Array
 
-Array = npt.NDArray[Any]
 
-
-@dataclass(frozen=True, eq=False)
 class Layer:
-    """One direction of one layer; arrays are contiguous and never written after construction."""
+    """One direction of one layer; arrays are contiguous, and nothing is written after construction."""
 
-    w_ih: Array  # (3H, I)
-    w_hh: Array  # (3H, H)
-    bias: Array  # (4, H): b_r + c_r, b_z + c_z, b_n, c_n; the last added to the third and zero if reset before
-    reset_after: bool
-    flip: bool  # z weighs the candidate: only where negating the update gate cannot express it
-    gate: Activation
-    candidate: Activation
-    clip: float  # infinity: no bound
-    prepared: dict[str, Any] = field(default_factory=dict)  # engines keep here what they make of the weights, once
+    def __init__(
+        self,
+        w_ih: Array,  # (3H, I)
+        w_hh: Array,  # (3H, H)
+        bias: Array,  # (4, H): b_r + c_r, b_z + c_z, b_n, c_n; the last added to the third and zero if reset before
+        *,
+        reset_after: bool,
+        flip: bool,  # z weighs the candidate: only where negating the update gate cannot express it
+        gate: Activation,
+        candidate: Activation,
+        clip: float,  # infinity: no bound
+    ) -> None:
+        self.w_ih, self.w_hh, self.bias = w_ih, w_hh, bias
+        self.reset_after, self.flip = reset_after, flip
+        self.gate, self.candidate, self.clip = gate, candidate, clip
+        self.prepared: dict[str, Any] = {}
+        """What engines make of the weights, once: by engine's name."""
 
     @property
     def hidden_size(self) -> int:
@@ -70,4 +75,5 @@ def canonical(
         w_hh[update] *= -1
         bias[1] *= -1
         flip = False
-    return Layer(w_ih, w_hh, bias, reset_after, flip, gate, candidate, float("inf") if clip is None else clip)
+    bound = float("inf") if clip is None else clip
+    return Layer(w_ih, w_hh, bias, reset_after=reset_after, flip=flip, gate=gate, candidate=candidate, clip=bound)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from cgru import activations, checks
-from cgru.layer import Layer, canonical
+from cgru.layer import canonical
 
-Array = npt.NDArray[Any]
-ActivationOption = str | tuple[str, float, float]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from cgru.layer import Layer
+    from cgru.types import ActivationOption, Array
 
 
 class Model:

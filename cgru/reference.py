@@ -17,16 +17,20 @@ Shapes: T steps, B sequences, I inputs, H hidden units, L layers, D directions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from cgru import activations
 
-Array = npt.NDArray[Any]
-Function = Callable[[Array], Array]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import numpy.typing as npt
+
+    from cgru.types import ActivationOption, Array
+
+    Function = Callable[[Array], Array]
 
 
 def step(
@@ -67,8 +71,8 @@ def forward(
     lengths: npt.ArrayLike | None = None,  # (B,)
     reset_after: bool = True,
     update_gate: str = "state",
-    activation: str | tuple[str, float, float] = "tanh",
-    recurrent_activation: str | tuple[str, float, float] = "sigmoid",
+    activation: ActivationOption = "tanh",
+    recurrent_activation: ActivationOption = "sigmoid",
     clip: float | None = None,
 ) -> tuple[Array, Array]:
     """Run a stack of layers over sequences.

@@ -6,17 +6,18 @@ it is imported when first used. Layers, directions and long sequences are dealt 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from cgru import checks
-from cgru.layer import Layer
 
-Array = npt.NDArray[Any]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cgru.layer import Layer
+    from cgru.types import Array
 
 ENGINES = ("blas",)
 

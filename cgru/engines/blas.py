@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from cgru import _blas
-from cgru.layer import Layer
 
-Array = npt.NDArray[Any]
+if TYPE_CHECKING:
+    from cgru.layer import Layer
+    from cgru.types import Array
 
 PARALLEL_UNITS = 1 << 21
 """Units in a step (rows times H) from which its elementwise loops run in parallel.

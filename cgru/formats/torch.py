@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from cgru.errors import FormatError
 from cgru.gru import GRU, GRUCell
 
-Array = npt.NDArray[Any]
+if TYPE_CHECKING:
+    from cgru.types import Array
+
 NAME = re.compile(r"(weight|bias)_(ih|hh)(?:_l(\d{1,4})(_reverse)?)?")
 
 
