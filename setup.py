@@ -23,7 +23,7 @@ GENERATED = Path("build") / "include"
 
 # -ffp-contract=off: a fused multiply-add stands where the kernels write one and nowhere else.
 GCC_FLAGS = ["-std=c++14", "-O3", "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno", "-fno-exceptions"]
-GCC_FLAGS += ["-fno-rtti", "-fvisibility=hidden", "-Wall", "-Wextra"]
+GCC_FLAGS += ["-fno-rtti", "-fvisibility=hidden", "-g0", "-Wall", "-Wextra"]
 KERNEL_FLAGS = ["/O2", "/std:c++14"] if MSVC else GCC_FLAGS
 
 # Instruction sets beside plain C++, by machine: the flags of each set's file.
@@ -102,7 +102,7 @@ def extension(name, source, openmp=()):
         [source],
         include_dirs=["src", np.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
-        extra_compile_args=[*openmp, *([] if MSVC else ["-O2", "-fvisibility=hidden"])],
+        extra_compile_args=[*openmp, *([] if MSVC else ["-O2", "-g0", "-fvisibility=hidden"])],
         extra_link_args=[] if MSVC else [*openmp],
         depends=[str(path) for path in sorted(Path("src").rglob("*.h"))],
     )
