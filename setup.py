@@ -23,7 +23,8 @@ GENERATED = Path("build") / "include"
 
 # -ffp-contract=off: a fused multiply-add stands where the kernels write one and nowhere else.
 GCC_FLAGS = ["-std=c++14", "-O3", "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno", "-fno-exceptions"]
-GCC_FLAGS += ["-fno-rtti", "-fvisibility=hidden", "-g0", "-Wall", "-Wextra"]
+# -fno-gcse: GCC would keep the constants of the activations in registers through the products, and spill the sums.
+GCC_FLAGS += ["-fno-gcse", "-fno-rtti", "-fvisibility=hidden", "-g0", "-Wall", "-Wextra"]
 KERNEL_FLAGS = ["/O2", "/std:c++14"] if MSVC else GCC_FLAGS
 
 # Instruction sets beside plain C++, by machine: the flags of each set's file.
@@ -80,7 +81,8 @@ def kernel_libraries():
             },
         )
 
-    # A linker reads static libraries in order: the one that chooses comes first.
+    # A linker reads static libraries in order: those that use others come first.
+    yield library("cgru_sequence", "sequence", OPENMP)
     yield library("cgru_choose", "choose", chosen)
     for name, flags in {"plain": [], **sets}.items():
         yield library(f"cgru_{name}", name, flags)
@@ -115,6 +117,7 @@ setup(
     ext_modules=cythonize(
         [
             extension("_blas", "src/blas.pyx", OPENMP),
+            extension("_packed", "src/packed.pyx", OPENMP),
             extension("_threads", "src/threads.pyx", OPENMP),
         ],
         build_dir="build",

@@ -139,7 +139,8 @@ class GRU(Model):
             reverse direction starts at its last step.
         out : array of y's shape, optional
             Where to write y; must not overlap x or h0.
-        engine : {"auto", "blas"}
+        engine : {"auto", "packed", "blas"}
+            "auto" is "packed" for float32 and "blas" for float64.
         num_threads : int, optional
             Threads this call may use; `cgru.get_num_threads()` where absent.
 
@@ -155,7 +156,7 @@ class GRU(Model):
         TypeError, ValueError
             An argument does not fit; nothing has been written then.
         """
-        chosen = engines.choose(engine)
+        chosen = engines.choose(engine, self.dtype)
         threads = config.threads_for(num_threads)
         batched = ("B", "T", self.input_size) if self.batch_first else ("T", "B", self.input_size)
         x = checks.array("x", x, self.dtype, batched, ("T", self.input_size))
@@ -262,7 +263,7 @@ class GRUCell(Model):
         TypeError, ValueError
             An argument does not fit.
         """
-        chosen = engines.choose(engine)
+        chosen = engines.choose(engine, self.dtype)
         threads = config.threads_for(num_threads)
         x = checks.array("x", x, self.dtype, (self.input_size,), ("B", self.input_size))
         if h is None:

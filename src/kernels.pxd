@@ -29,10 +29,38 @@ cdef extern from "kernels/kernels.h" namespace "cgru" nogil:
         void (*update_state)(const GateStep[T]&, int64_t, int64_t) noexcept nogil
         void (*activate)(const Activation&, const T*, T*, int64_t) noexcept nogil
 
+    cdef struct PackedLayer:
+        int64_t inputs, hidden, blocks
+        const float* input_weights
+        const float* recurrent_weights
+        const float* bias
+        const float* candidate_bias
+        Activation gate, candidate
+        int reset_after, flip, usual
+
+    cdef struct PackedCall:
+        const PackedLayer* layer
+        int64_t steps, batch
+        const float* x
+        int64_t x_step, x_sequence, x_feature
+        float* state
+        float* y
+        int64_t y_step, y_sequence
+        const int64_t* order
+        const int64_t* lengths
+        int reverse
+        int threads
+
+    cdef struct PackedKernels:
+        int64_t lanes
+
+    int run_packed_call(const PackedKernels&, const PackedCall&)
+
     cdef cppclass Kernels:
         const char* name
         GateKernels[float] single
         GateKernels[double] twice
+        PackedKernels packed
 
     const Kernels* kernels()
     const char* runnable_sets()

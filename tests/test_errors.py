@@ -166,6 +166,12 @@ def test_cell():
             call()
 
 
+def test_packed_engine_is_for_float32():
+    gru = cgru.GRU(4, 6, dtype=np.float64)
+    with pytest.raises(ValueError, match=re.escape("engine: 'packed' computes in float32, got a model of float64")):
+        gru(zeros(5, 4, dtype=np.float64), engine="packed")
+
+
 def test_threads():
     for value, error in [(0, ValueError), (-1, ValueError), (1.5, TypeError), (None, TypeError), (10**6, ValueError)]:
         with pytest.raises(error, match=re.escape(f"n: expected an integer from 1 to 1024, got {value!r}")):

@@ -17,7 +17,7 @@ def test_forced(isa):
     if os.environ.get("CGRU_ISA"):
         pytest.skip(f"CGRU_ISA={_blas.ISA} is already forced for this run")
     command = [sys.executable, "-m", "pytest", "-q", "-x", "--import-mode=importlib", "-p", "no:cacheprovider"]
-    files = [str(HERE / "test_functions.py"), str(HERE / "test_engines.py")]
+    files = [str(HERE / "test_functions.py"), str(HERE / "test_engines.py"), str(HERE / "test_invariance.py")]
     environment = {**os.environ, "CGRU_ISA": isa}
     run = subprocess.run(
         [*command, *files, "-m", "not long"], env=environment, capture_output=True, text=True, cwd=HERE.parent

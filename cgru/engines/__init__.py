@@ -7,7 +7,7 @@ it is imported when first used. Layers, directions and long sequences are dealt 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cgru.layer import Layer
     from cgru.types import Array
 
-ENGINES = ("blas",)
+ENGINES = ("packed", "blas")
 
 BLOCK_BYTES = 1 << 20
 """Stacks run through time in blocks whose states between layers take about so much memory."""
@@ -41,17 +41,19 @@ class Engine(Protocol):
         """Run one direction of one layer."""
 
 
-def choose(name: str) -> Engine:
-    """The engine of a call's `engine` argument."""
-    engine = _imported.get(name)
+def choose(name: str, dtype: np.dtype[Any]) -> Engine:
+    """The engine of a call's `engine` argument: the packed one for float32 unless said otherwise, else BLAS."""
+    engine = _chosen.get((name, dtype))
     if engine is None:
         checks.choice("engine", name, ("auto", *ENGINES))
-        module = import_module(f"cgru.engines.{'blas' if name == 'auto' else name}")
-        engine = _imported[name] = cast(Engine, module)
+        chosen = name if name != "auto" else "packed" if dtype == np.float32 else "blas"
+        if chosen == "packed" and dtype != np.float32:
+            raise ValueError(f"engine: 'packed' computes in float32, got a model of {dtype}; choose 'auto' or 'blas'")
+        engine = _chosen[name, dtype] = cast(Engine, import_module(f"cgru.engines.{chosen}"))
     return engine
 
 
-_imported: dict[str, Engine] = {}
+_chosen: dict[tuple[str, np.dtype[Any]], Engine] = {}
 
 
 def run(

@@ -59,11 +59,68 @@ template <class T> struct GateKernels {
     void (*activate)(const Activation&, const T* x, T* y, int64_t count);    // y = f(x)
 };
 
+// A layer for the packed engine; how its arrays lie is written in packed.h. float32.
+struct PackedLayer {
+    int64_t inputs, hidden;          // I, H
+    int64_t blocks;                  // of `lanes` units each; units beyond H are zero
+    const float* input_weights;
+    const float* recurrent_weights;
+    const float* bias;               // [blocks][3][lanes]: r, z, n's input part
+    const float* candidate_bias;     // [blocks][lanes]: n's recurrent part
+    Activation gate, candidate;
+    int reset_after, flip;
+    int usual;                       // 1: sigmoid, tanh, no clip, no flip
+};
+
+// Rows [first_row, last_row) by blocks [first_block, last_block) of one step, or of many steps' input products.
+// Rows of state, next, reset_state and update hold blocks * lanes values and lie at one stride.
+struct PackedStep {
+    const float* const* x;           // [rows] addresses of inputs (I,); read
+    float* products;                 // rows of [blocks][3][lanes]: bias + W x; written by the input product, else read
+    const float* state;              // h; read
+    float* next;                     // h'; written, another array than state
+    int64_t stride;
+    float* reset_state;              // r * h, reset before the product
+    float* update;                   // z, reset before the product
+    float* const* y;                 // [rows] addresses of outputs (H,); written
+    int64_t first_row, last_row, first_block, last_block;
+    int downwards;                   // the order of blocks
+};
+
+struct PackedKernels {
+    int64_t lanes;
+    int64_t tile_rows;               // rows from which x and h are best multiplied together
+    void (*input_product)(const PackedLayer&, const PackedStep&);       // x -> products
+    void (*step_from_input)(const PackedLayer&, const PackedStep&);     // x, state -> next, y; reset after
+    void (*step)(const PackedLayer&, const PackedStep&);                // products, state -> next, y; reset after
+    void (*gates_before)(const PackedLayer&, const PackedStep&);        // products, state -> reset_state, update
+    void (*state_before)(const PackedLayer&, const PackedStep&);        // products, reset_state, update -> next, y
+};
+
 struct Kernels {
     const char* name;
     GateKernels<float> single;
     GateKernels<double> twice;
+    PackedKernels packed;
 };
+
+// A call of the packed engine: one direction of one layer over T steps of B sequences.
+struct PackedCall {
+    const PackedLayer* layer;
+    int64_t steps, batch;            // T, B
+    const float* x;                  // (T, B, I) at these strides; read
+    int64_t x_step, x_sequence, x_feature;
+    float* state;                    // (B, H) contiguous, in the order of `order`; h0 on entry, h_n on return
+    float* y;                        // (T, B, H), units contiguous; written
+    int64_t y_step, y_sequence;
+    const int64_t* order;            // [B] the sequence of each row of state; null: as they come
+    const int64_t* lengths;          // [B] falling; null: all T
+    int reverse;
+    int threads;
+};
+
+// Run a call. Returns 0, or 1 if there is no memory for its scratch; nothing is written to y and state then.
+int run_packed_call(const PackedKernels& kernels, const PackedCall& call);
 
 // The table in use: CGRU_ISA's if that is set, else the best this machine runs. Null if CGRU_ISA names none of those.
 const Kernels* kernels();

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "gates.h"
+#include "packed.h"
 
 namespace cgru {
 
@@ -12,8 +13,7 @@ namespace cgru {
 #define CGRU_TABLE_(set) kernels_##set
 #define CGRU_TABLE(set) CGRU_TABLE_(set)
 
-extern const Kernels CGRU_TABLE(CGRU_NAMESPACE);
-const Kernels CGRU_TABLE(CGRU_NAMESPACE) = {CGRU_QUOTE(CGRU_NAMESPACE), CGRU_NAMESPACE::gate_kernels<float>(),
-                                              CGRU_NAMESPACE::gate_kernels<double>()};
+extern const Kernels CGRU_TABLE(CGRU_NAMESPACE) = {CGRU_QUOTE(CGRU_NAMESPACE), CGRU_NAMESPACE::gate_kernels<float>(),
+                                            CGRU_NAMESPACE::gate_kernels<double>(), CGRU_NAMESPACE::packed_kernels()};
 
 }  // namespace cgru

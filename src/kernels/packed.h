@@ -1,0 +1,282 @@
+// The fused kernels of the packed engine: products, gates, activations and state update in one pass over the weights.
+//
+// Weights lie in blocks of as many hidden units as a vector has lanes. A block holds, for every input k in turn, the
+// vectors of its gates side by side, so that one broadcast of x[k] or h[k] feeds all of them:
+//
+//   input weights       [blocks][I][3][lanes]     r, z, n
+//   recurrent weights   [blocks][H][3][lanes]     r, z, n         reset after the product
+//                       [blocks][H][2][lanes]     r, z; then      reset before the product
+//                       [blocks][H][1][lanes]     n
+//
+// A tile is a few rows (sequences) by a few blocks whose sums fit the registers. Every sum starts from its bias, adds
+// x[0] w[0], x[1] w[1], ..., and then h[0] u[0], h[1] u[1], ..., one fused multiply-add after the other. That order is
+// the same in every tile, which is why a result does not depend on what else is computed beside it.
+#pragma once
+
+#include "activations.h"
+
+namespace cgru {
+namespace CGRU_NAMESPACE {
+
+static const int lanes = Vector<float>::lanes;
+
+// Rows of the tiles for many rows; 3 sums a row and the weights of a block must fit the registers.
+#if defined(CGRU_AVX512) || defined(CGRU_NEON)
+static const int tile_rows = 8;
+#else
+static const int tile_rows = 4;
+#endif
+// Blocks of the tiles for one row: enough independent sums to hide a multiply-add's latency.
+static const int tile_blocks = 4;
+
+#if defined(__clang__)
+#define CGRU_UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define CGRU_UNROLL _Pragma("GCC unroll 16")
+#else
+#define CGRU_UNROLL
+#endif
+
+// Make the compiler leave an array in memory rather than in registers across a loop.
+template <class A> CGRU_INLINE void keep_in_memory(A& array) {
+#if defined(__GNUC__)
+    __asm__ volatile("" : : "r"(&array) : "memory");
+#else
+    (void)array;
+#endif
+}
+
+// sums += rows[.][k] weights[k], for k from 0 to count
+template <int R, int B, int G>
+CGRU_INLINE void sweep(FloatVector (&sums)[R][B][G], const float* const (&weights)[B], const float* const (&rows)[R],
+                       int64_t count) {
+    for (int64_t k = 0; k < count; ++k) {
+        if (R > 2) {
+            FloatVector w[B][G];
+            CGRU_UNROLL for (int b = 0; b < B; ++b)
+                CGRU_UNROLL for (int g = 0; g < G; ++g) w[b][g] = load<float>(weights[b] + (k * G + g) * lanes);
+            CGRU_UNROLL for (int r = 0; r < R; ++r) {
+                const FloatVector v = broadcast<float>(rows[r][k]);
+                CGRU_UNROLL for (int b = 0; b < B; ++b)
+                    CGRU_UNROLL for (int g = 0; g < G; ++g) sums[r][b][g] = fma(w[b][g], v, sums[r][b][g]);
+            }
+        } else {
+            FloatVector v[R];
+            CGRU_UNROLL for (int r = 0; r < R; ++r) v[r] = broadcast<float>(rows[r][k]);
+            CGRU_UNROLL for (int b = 0; b < B; ++b)
+                CGRU_UNROLL for (int g = 0; g < G; ++g) {
+                    const FloatVector w = load<float>(weights[b] + (k * G + g) * lanes);
+                    CGRU_UNROLL for (int r = 0; r < R; ++r) sums[r][b][g] = fma(w, v[r], sums[r][b][g]);
+                }
+        }
+    }
+}
+
+// The addresses of a tile: its first row and block, and the arrays of a step from there on.
+template <int R, int B> struct Tile {
+    int64_t row, block;
+
+    // R rows of a matrix with rows at one stride
+    CGRU_MEMBER void rows_of(const float* matrix, int64_t stride, const float* (&rows)[R]) const {
+        CGRU_UNROLL for (int r = 0; r < R; ++r) rows[r] = matrix + (row + r) * stride;
+    }
+    // B blocks of weights with `count` times G vectors each
+    CGRU_MEMBER void blocks_of(const float* weights, int64_t count, int G, const float* (&blocks)[B]) const {
+        CGRU_UNROLL for (int b = 0; b < B; ++b) blocks[b] = weights + (block + b) * count * G * lanes;
+    }
+};
+
+// sums := the first G gates' bias + W x
+template <int R, int B, int G>
+CGRU_INLINE void start_from_input(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step,
+                                  FloatVector (&sums)[R][B][G]) {
+    const float *rows[R], *weights[B];
+    tile.blocks_of(layer.input_weights, layer.inputs, 3, weights);
+    CGRU_UNROLL for (int r = 0; r < R; ++r) {
+        rows[r] = step.x[tile.row + r];
+        CGRU_UNROLL for (int b = 0; b < B; ++b)
+            CGRU_UNROLL for (int g = 0; g < G; ++g)
+                sums[r][b][g] = load<float>(layer.bias + ((tile.block + b) * 3 + g) * lanes);
+    }
+    sweep<R, B, G>(sums, weights, rows, layer.inputs);
+}
+
+// sums := the input products made before, G gates from the first on
+template <int R, int B, int G>
+CGRU_INLINE void start_from_product(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step, int first,
+                                    FloatVector (&sums)[R][B][G]) {
+    CGRU_UNROLL for (int r = 0; r < R; ++r)
+        CGRU_UNROLL for (int b = 0; b < B; ++b)
+            CGRU_UNROLL for (int g = 0; g < G; ++g)
+                sums[r][b][g] = load<float>(step.products + (tile.row + r) * layer.blocks * 3 * lanes +
+                                            ((tile.block + b) * 3 + first + g) * lanes);
+}
+
+template <int R, int B, int G>
+CGRU_INLINE void add_recurrent(const Tile<R, B>& tile, const float* weights, const float* state, int64_t stride,
+                               int64_t hidden, FloatVector (&sums)[R][B][G]) {
+    const float *rows[R], *blocks[B];
+    tile.rows_of(state, stride, rows);
+    tile.blocks_of(weights, hidden, G, blocks);
+    sweep<R, B, G>(sums, blocks, rows, hidden);
+}
+
+// products := bias + W x of a tile of rows, for many steps at once
+struct InputProduct {
+    template <int R, int B, class F>
+    static CGRU_MEMBER void run(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step, const F&) {
+        FloatVector sums[R][B][3];
+        start_from_input(tile, layer, step, sums);
+        CGRU_UNROLL for (int r = 0; r < R; ++r)
+            CGRU_UNROLL for (int b = 0; b < B; ++b)
+                CGRU_UNROLL for (int g = 0; g < 3; ++g)
+                    store<float>(step.products + (tile.row + r) * layer.blocks * 3 * lanes +
+                                     ((tile.block + b) * 3 + g) * lanes, sums[r][b][g]);
+    }
+};
+
+// next := the new state of a block's units, also to y
+template <int R, int B, class F>
+CGRU_INLINE void update(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step, const F& f, int r, int b,
+                        FloatVector z, FloatVector candidate) {
+    const int64_t unit = (tile.block + b) * lanes, row = tile.row + r;
+    const FloatVector n = f.candidate(candidate);
+    const FloatVector h = fma(z, load<float>(step.state + row * step.stride + unit) - n, n);
+    store<float>(step.next + row * step.stride + unit, h);
+    const int64_t left = layer.hidden - unit;
+    if (left >= lanes)
+        store<float>(step.y[row] + unit, h);
+    else
+        store<float>(step.y[row] + unit, h, left);
+}
+
+// A whole step, reset after the product; from x itself, or from the input products.
+template <bool from_input> struct ResetAfterStep {
+    template <int R, int B, class F>
+    static CGRU_MEMBER void run(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step, const F& f) {
+        FloatVector sums[R][B][3];
+        float input[R][B][lanes];  // the candidate's input part waits in memory: registers are for the sums
+        if (from_input)
+            start_from_input(tile, layer, step, sums);
+        else
+            start_from_product(tile, layer, step, 0, sums);
+        CGRU_UNROLL for (int r = 0; r < R; ++r)
+            CGRU_UNROLL for (int b = 0; b < B; ++b) {
+                store<float>(input[r][b], sums[r][b][2]);
+                sums[r][b][2] = load<float>(layer.candidate_bias + (tile.block + b) * lanes);
+            }
+        keep_in_memory(input);
+        add_recurrent(tile, layer.recurrent_weights, step.state, step.stride, layer.hidden, sums);
+        CGRU_UNROLL for (int r = 0; r < R; ++r)
+            CGRU_UNROLL for (int b = 0; b < B; ++b) {
+                const FloatVector reset = f.gate(sums[r][b][0]);
+                const FloatVector z = f.weight_of_state(f.gate(sums[r][b][1]));
+                update(tile, layer, step, f, r, b, z, fma(reset, sums[r][b][2], load<float>(input[r][b])));
+            }
+    }
+};
+
+// Reset before the product, first half: z, and r * h of all units, which the second half multiplies.
+struct ResetBeforeGates {
+    template <int R, int B, class F>
+    static CGRU_MEMBER void run(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step, const F& f) {
+        FloatVector sums[R][B][2];
+        start_from_product(tile, layer, step, 0, sums);
+        add_recurrent(tile, layer.recurrent_weights, step.state, step.stride, layer.hidden, sums);
+        CGRU_UNROLL for (int r = 0; r < R; ++r)
+            CGRU_UNROLL for (int b = 0; b < B; ++b) {
+                const int64_t at = (tile.row + r) * step.stride + (tile.block + b) * lanes;
+                store<float>(step.reset_state + at, f.gate(sums[r][b][0]) * load<float>(step.state + at));
+                store<float>(step.update + at, f.weight_of_state(f.gate(sums[r][b][1])));
+            }
+    }
+};
+
+struct ResetBeforeState {
+    template <int R, int B, class F>
+    static CGRU_MEMBER void run(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step, const F& f) {
+        FloatVector sums[R][B][1];
+        start_from_product(tile, layer, step, 2, sums);
+        const float* weights = layer.recurrent_weights + layer.blocks * layer.hidden * 2 * lanes;
+        add_recurrent(tile, weights, step.reset_state, step.stride, layer.hidden, sums);
+        CGRU_UNROLL for (int r = 0; r < R; ++r)
+            CGRU_UNROLL for (int b = 0; b < B; ++b) {
+                const int64_t at = (tile.row + r) * step.stride + (tile.block + b) * lanes;
+                update(tile, layer, step, f, r, b, load<float>(step.update + at), sums[r][b][0]);
+            }
+    }
+};
+
+// A kernel over all tiles of [first_row, last_row) x [first_block, last_block). Many rows go a block at a time, so that
+// its weights stay in the nearest cache for all of them; the rows left over go a few blocks at a time. Blocks are taken
+// upwards or downwards: alternating from step to step meets in the cache what the step before left there.
+template <class Kernel, class F>
+static void run_tiles(const PackedLayer& layer, const PackedStep& step) {
+    const F f(layer);
+    const int64_t whole = step.last_row - (step.last_row - step.first_row) % tile_rows;
+    const int64_t blocks = step.last_block - step.first_block;
+    if (step.first_row < whole)
+        for (int64_t i = 0; i < blocks; ++i) {
+            const int64_t block = step.downwards ? step.last_block - 1 - i : step.first_block + i;
+            for (int64_t row = step.first_row; row < whole; row += tile_rows)
+                Kernel::run(Tile<tile_rows, 1>{row, block}, layer, step, f);
+        }
+    int64_t row = whole;
+    for (; row + 2 <= step.last_row; row += 2) {
+        int64_t block = step.first_block;
+        for (; block + 2 <= step.last_block; block += 2) Kernel::run(Tile<2, 2>{row, block}, layer, step, f);
+        for (; block < step.last_block; ++block) Kernel::run(Tile<2, 1>{row, block}, layer, step, f);
+    }
+    if (row == step.last_row) return;
+    for (int64_t done = 0; done < blocks;) {
+        const int64_t size = blocks - done >= tile_blocks ? tile_blocks : blocks - done;
+        const int64_t block = step.downwards ? step.last_block - done - size : step.first_block + done;
+        switch (size) {
+            case 4: Kernel::run(Tile<1, 4>{row, block}, layer, step, f); break;
+            case 3: Kernel::run(Tile<1, 3>{row, block}, layer, step, f); break;
+            case 2: Kernel::run(Tile<1, 2>{row, block}, layer, step, f); break;
+            default: Kernel::run(Tile<1, 1>{row, block}, layer, step, f);
+        }
+        done += size;
+    }
+}
+
+struct UsualLayer {
+    explicit UsualLayer(const PackedLayer&) {}
+    CGRU_MEMBER FloatVector gate(FloatVector x) const { return sigmoid<float>(x); }
+    CGRU_MEMBER FloatVector candidate(FloatVector x) const { return tanh<float>(x); }
+    CGRU_MEMBER FloatVector weight_of_state(FloatVector z) const { return z; }
+};
+
+struct AnyLayer {
+    AnyActivation<float> f, g;
+    int flip;
+    explicit AnyLayer(const PackedLayer& layer) : f(layer.gate), g(layer.candidate), flip(layer.flip) {}
+    FloatVector gate(FloatVector x) const { return f(x); }
+    FloatVector candidate(FloatVector x) const { return g(x); }
+    FloatVector weight_of_state(FloatVector z) const { return flip ? 1.0f - z : z; }
+};
+
+template <class Kernel> static void run_packed(const PackedLayer& layer, const PackedStep& step) {
+    if (layer.usual)
+        run_tiles<Kernel, UsualLayer>(layer, step);
+    else
+        run_tiles<Kernel, AnyLayer>(layer, step);
+}
+
+static void input_product(const PackedLayer& layer, const PackedStep& step) {
+    run_tiles<InputProduct, UsualLayer>(layer, step);
+}
+
+constexpr PackedKernels packed_kernels() {
+    return {lanes,
+            tile_rows,
+            input_product,
+            run_packed<ResetAfterStep<true>>,
+            run_packed<ResetAfterStep<false>>,
+            run_packed<ResetBeforeGates>,
+            run_packed<ResetBeforeState>};
+}
+
+}  // namespace CGRU_NAMESPACE
+}  // namespace cgru
