@@ -83,6 +83,7 @@ def kernel_libraries():
 
     # A linker reads static libraries in order: those that use others come first.
     yield library("cgru_sequence", "sequence", OPENMP)
+    yield library("cgru_stream", "stream", [])
     yield library("cgru_choose", "choose", chosen)
     for name, flags in {"plain": [], **sets}.items():
         yield library(f"cgru_{name}", name, flags)
@@ -93,9 +94,10 @@ def write_blas_int():
     declarations = Path(scipy.__file__).parent / "linalg" / "cython_blas.pxd"
     known = "blas_int" in declarations.read_text()
     GENERATED.mkdir(parents=True, exist_ok=True)
-    (GENERATED / "blas_int.pxd").write_text(
-        "from scipy.linalg.cython_blas cimport blas_int\n" if known else "ctypedef int blas_int\n"
-    )
+    text = "from scipy.linalg.cython_blas cimport blas_int\n" if known else "ctypedef int blas_int\n"
+    path = GENERATED / "blas_int.pxd"
+    if not path.exists() or path.read_text() != text:  # a new file would have everything compiled again
+        path.write_text(text)
 
 
 def extension(name, source, openmp=()):

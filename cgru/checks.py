@@ -99,7 +99,7 @@ def output(out: object, dtype: np.dtype[Any], shape: tuple[int, ...], inputs: di
     result = array("out", out, dtype, shape)
     if not result.flags.writeable:
         raise ValueError("out: expected a writeable array, got a read-only one")
-    if any(stride == 0 and size > 1 for stride, size in zip(result.strides, result.shape, strict=True)):
+    if result.size and any(step == 0 and size > 1 for step, size in zip(result.strides, result.shape, strict=True)):
         raise ValueError(f"out: expected distinct elements, got an array that repeats them (strides {result.strides})")
     for name, value in inputs.items():
         if value is not None and _overlap(result, value):

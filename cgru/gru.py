@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from cgru.stream import DoubleStream, Stream, StreamPool
     from cgru.types import ActivationOption, Array
 
 
@@ -189,6 +190,32 @@ class GRU(Model):
         if not contiguous:
             y[...] = written
         return y, h_n[:, 0] if single else h_n
+
+    def stream(self, batch_size: int | None = None) -> Stream | DoubleStream:
+        """A stream of this model: state kept between calls, for sequences that arrive step by step.
+
+        Parameters
+        ----------
+        batch_size : int, optional
+            So many sequences in lockstep: step takes (B, I) and gives (B, H). Without it one: (I,) and (H,).
+
+        Raises
+        ------
+        ValueError
+            The model is bidirectional: its reverse direction begins at the last step of a whole sequence.
+        """
+        from cgru import stream
+
+        stream.refuse_bidirectional(self, "stream")
+        if batch_size is not None:
+            batch_size = checks.integer("batch_size", batch_size, 1)
+        return (stream.Stream if self.dtype == np.float32 else stream.DoubleStream)(self, batch_size)
+
+    def pool(self, capacity: int) -> StreamPool:
+        """Room for so many independent streams, any of which may be stepped together; see `StreamPool`."""
+        from cgru import stream
+
+        return stream.StreamPool(self, capacity)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a .safetensors file with every option in its metadata; `cgru.load` reads it back.

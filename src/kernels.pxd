@@ -54,6 +54,13 @@ cdef extern from "kernels/kernels.h" namespace "cgru" nogil:
     cdef struct PackedKernels:
         int64_t lanes
 
+    cdef cppclass PackedStream:
+        PackedStream(const PackedKernels&, const PackedLayer* const*, int64_t, int64_t)
+        bint valid()
+        void step(const float*, int64_t, float*, int64_t)
+        void get_state(float*)
+        void set_state(const float*)
+
     int run_packed_call(const PackedKernels&, const PackedCall&)
 
     cdef cppclass Kernels:

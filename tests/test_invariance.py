@@ -49,6 +49,19 @@ def test_whole_or_in_any_chunks(kind, batch, cuts):
     np.testing.assert_array_equal(h, h_n)
 
 
+@pytest.mark.parametrize("kind", ["usual", "reset before", "other functions"])
+def test_cell_by_cell(kind):
+    gru, x, h0 = problem(kind)
+    y, _ = gru(x, h0)
+    cell = cgru.GRUCell(19, 37, **OPTIONS[kind])
+    cell.load_state_dict({name.removesuffix("_l0"): array for name, array in gru.state_dict().items()})
+    h = h0[0]
+    for v, expected in zip(x, y, strict=True):
+        h = cell(v, h)
+        np.testing.assert_array_equal(h, expected)
+        np.testing.assert_array_equal(cell(v[3], y[0, 3]), cell(v, y[0])[3])
+
+
 @pytest.mark.parametrize("kind", OPTIONS)
 def test_on_any_number_of_threads(kind):
     gru, x, h0 = problem(kind, steps=60, batch=70, hidden=70)

@@ -13,15 +13,20 @@ if TYPE_CHECKING:
     from cgru.types import Array
 
 
+def weights(layer: Layer) -> _packed.Weights:
+    """The layer's packed weights, made once."""
+    packed: _packed.Weights | None = layer.prepared.get("packed")
+    if packed is None:
+        packed = layer.prepared["packed"] = _packed.Weights(layer)
+    return packed
+
+
 def forward(layer: Layer, x: Array, h: Array, y: Array, lengths: Array | None, reverse: bool, threads: int) -> None:
     """Run one direction of one layer; see `cgru.engines.Engine`."""
-    weights = layer.prepared.get("packed")
-    if weights is None:
-        weights = layer.prepared["packed"] = _packed.Weights(layer)
     if lengths is None:
-        _packed.forward(weights, x, h, y, None, None, reverse, threads)
+        _packed.forward(weights(layer), x, h, y, None, None, reverse, threads)
         return
     order = np.argsort(-lengths, kind="stable")
     state = h[order]
-    _packed.forward(weights, x, state, y, order, lengths[order], reverse, threads)
+    _packed.forward(weights(layer), x, state, y, order, lengths[order], reverse, threads)
     h[order] = state

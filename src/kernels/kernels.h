@@ -122,6 +122,28 @@ struct PackedCall {
 // Run a call. Returns 0, or 1 if there is no memory for its scratch; nothing is written to y and state then.
 int run_packed_call(const PackedKernels& kernels, const PackedCall& call);
 
+// States kept between steps: `layers` layers of `batch` sequences, advanced one step at a time. A step allocates nothing,
+// takes no lock and makes no system call. All memory is taken at construction; `valid()` says whether it was there.
+class PackedStream {
+  public:
+    PackedStream(const PackedKernels& kernels, const PackedLayer* const* layers, int64_t count, int64_t batch);
+    ~PackedStream();
+    bool valid() const { return memory != nullptr; }
+    // x: rows of (I,), out: rows of (H,); rows at these strides, values contiguous; the two do not overlap
+    void step(const float* x, int64_t x_stride, float* out, int64_t out_stride);
+    // states (layers, batch, H), contiguous
+    void get_state(float* states) const;
+    void set_state(const float* states);
+
+  private:
+    PackedStream(const PackedStream&);
+    struct Layer;
+    const PackedKernels& kernels;
+    int64_t count, batch;
+    char* memory;
+    Layer* layers;
+};
+
 // The table in use: CGRU_ISA's if that is set, else the best this machine runs. Null if CGRU_ISA names none of those.
 const Kernels* kernels();
 // The names of the sets this machine can run, best first: "avx2 sse2 plain".

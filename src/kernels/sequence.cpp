@@ -4,23 +4,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels.h"
+#include "rows.h"
 
 namespace cgru {
 namespace {
 
 const int64_t product_bytes = 128 * 1024;    // of input products made at once: they stay in a core's second-level cache
 const double parallel_flops = 4e6;           // work from which a thread more repays its start (some 40 us)
-const int64_t line = 16;                     // floats of a cache line
 
 int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
-// Rows at this stride never all fall into the same sets of a cache.
-int64_t row_stride(const PackedLayer& layer, int64_t lanes) {
-    const int64_t width = (layer.blocks * lanes + line - 1) / line * line;
-    return width % (8 * line) ? width : width + line;
-}
 
 // The sequences [first, last) of a call, and their part of the scratch memory.
 class Rows {
@@ -33,33 +26,29 @@ class Rows {
         dense = call.x_feature != 1;
     }
 
-    // Bytes of scratch, and the scratch itself, zeroed.
+    // Bytes of scratch that `run` takes; they come zeroed.
     int64_t scratch_size() const {
-        const int64_t floats = (2 + (layer.reset_after ? 0 : 2)) * count * stride + (together ? 0 : chunk * count * width) +
-                               (dense ? chunk * count * layer.inputs : 0) + 4 * line;
-        return floats * int64_t(sizeof(float)) + (chunk + 1) * count * int64_t(sizeof(float*));
+        return Parts::size<float*>(chunk * count) + Parts::size<float*>(count) + 4 * Parts::size<float>(count * stride) +
+               Parts::size<float>(together ? 0 : chunk * count * width) +
+               Parts::size<float>(dense ? chunk * count * layer.inputs : 0);
     }
 
     void run(char* scratch) {
         FlushDenormals mode;
-        x_rows = reinterpret_cast<const float**>(scratch);
-        y_rows = reinterpret_cast<float**>(scratch) + chunk * count;
-        float* next = reinterpret_cast<float*>(scratch + (chunk + 1) * count * int64_t(sizeof(float*)));
-        next += (64 - (reinterpret_cast<uintptr_t>(next) & 63)) / sizeof(float);
-        const auto take = [&next](int64_t floats) { float* p = next; next += floats; return p; };
-        state = take(count * stride);
-        other = take(count * stride);
+        Parts parts(scratch);
+        x_rows = parts.take<const float*>(chunk * count);
+        y_rows = parts.take<float*>(count);
+        state = parts.take<float>(count * stride);
+        other = parts.take<float>(count * stride);
         memset(&step, 0, sizeof step);
         step.x = x_rows;
         step.y = y_rows;
         step.stride = stride;
         step.last_block = layer.blocks;
-        if (!layer.reset_after) {
-            step.reset_state = take(count * stride);
-            step.update = take(count * stride);
-        }
-        products = together ? nullptr : take(chunk * count * width);
-        dense_x = dense ? take(chunk * count * layer.inputs) : nullptr;
+        step.reset_state = parts.take<float>(count * stride);
+        step.update = parts.take<float>(count * stride);
+        products = parts.take<float>(together ? 0 : chunk * count * width);
+        dense_x = parts.take<float>(dense ? chunk * count * layer.inputs : 0);
 
         for (int64_t done = 0; done < call.steps; done += chunk) {
             const int64_t size = smaller(chunk, call.steps - done);
