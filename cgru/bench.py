@@ -33,7 +33,7 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Case:
-    """A shape: T steps of B sequences, I inputs, H hidden units; T 0 stands for one step with the state handed back."""
+    """A shape: T steps of B sequences, I inputs, H hidden units; T 0 stands for one step from Python."""
 
     name: str
     steps: int
@@ -75,12 +75,12 @@ class Problem:
 
 
 def cgru_call(problem: Problem, threads: int) -> Call:
-    """cgru itself, as its users call it."""
+    """cgru itself, as its users call it: a stream for single steps, which keeps the state; else the GRU."""
     if problem.case.steps == 0:
-        cell = cgru.GRUCell(problem.case.inputs, problem.case.hidden)
-        cell.load_state_dict({name.removesuffix("_l0"): array for name, array in problem.parameters.items()})
-        x, h = problem.x[0], problem.h[0]
-        return lambda: cell(x, h, num_threads=threads)
+        stream = problem.gru.stream(batch_size=problem.case.batch)
+        stream.state = problem.h
+        x, out = problem.x[0], np.empty_like(problem.h[0])
+        return lambda: stream.step(x, out)
     return lambda: problem.gru(problem.x, problem.h, num_threads=threads)[0]
 
 

@@ -27,7 +27,7 @@ CGRU_INLINE double log1p_lane(double x) { return ::log1p(x); }
 // max(x, 0) + log(1 + exp(-|x|)); the logarithm lane by lane, this function being rare
 template <class T> CGRU_INLINE typename Vector<T>::Value softplus(typename Vector<T>::Value x) {
     typedef typename Vector<T>::Value V;
-    const T low = -ExpConstants<T>::sigmoid_high;  // the scale is 0 there
+    const T low = ExpConstants<T>::lowest;
     const V size = x < T(0) ? -x : x;
     V fraction, scale;
     split_exp<T>(-size < low ? broadcast<T>(low) : -size, fraction, scale);

@@ -5,8 +5,11 @@
 // for double): 2^-26.2 for float, 2^-58 for double.
 //
 // Errors over every float, and over dense samples of double (tests/test_functions.py): at most 3 units in the last
-// place where the result is a normal number; a result below the smallest normal number may be flushed to zero. NaN
-// stays NaN, sigmoid(-inf) = 0, sigmoid(inf) = 1, tanh(+-inf) = +-1, |tanh| <= 1.
+// place where the result is a normal number; one below the smallest normal number may come out as any such number, or zero.
+// NaN stays NaN, sigmoid(inf) = 1, tanh(+-inf) = +-1, |tanh| <= 1.
+//
+// A recurrent step waits for these functions, so they are written for few operations in a row: terms that do not depend
+// on each other stand side by side, and 1 + exp(x) is one multiply-add from the parts of exp(x).
 #pragma once
 
 #include "vector.h"
@@ -23,8 +26,8 @@ template <> struct ExpConstants<float> {
     static constexpr float round = 12582912.0f;      // 1.5 * 2^23: adding it leaves n in the low bits
     static constexpr uint32_t one = 127u << 23;      // the bits of 1.0f
     static constexpr int mantissa = 23;
-    static constexpr float sigmoid_low = -89.0f;     // exp(89) is inf, so sigmoid is 0 from here down
-    static constexpr float sigmoid_high = 88.0f;     // exp(-88) is below the normal numbers; its scale is 0
+    static constexpr float lowest = -88.0f;          // exp of it is below the normal numbers; its scale is 0
+    static constexpr float highest = 87.34f;         // 1 / exp of it is below the normal numbers
     static constexpr float tanh_high = 9.5f;         // tanh is 1 from here up
     static constexpr int terms = 5;
     static constexpr float term[terms] = {0.4999999701976776f, 0.1666654348373413f, 0.04166720062494278f,
@@ -38,8 +41,8 @@ template <> struct ExpConstants<double> {
     static constexpr double round = 6755399441055744.0;  // 1.5 * 2^52
     static constexpr uint64_t one = uint64_t(1023) << 52;
     static constexpr int mantissa = 52;
-    static constexpr double sigmoid_low = -710.0;
-    static constexpr double sigmoid_high = 709.0;
+    static constexpr double lowest = -709.0;
+    static constexpr double highest = 708.4;
     static constexpr double tanh_high = 19.5;
     static constexpr int terms = 11;
     static constexpr double term[terms] = {
@@ -52,7 +55,20 @@ constexpr float ExpConstants<float>::term[];
 constexpr double ExpConstants<double>::term[];
 #endif
 
-// exp(x) = scale * (1 + fraction), for x within the range of n.
+// c[0] + c[1] r + ... + c[N - 1] r^(N - 1), in pairs: half as many operations in a row as one term after the other.
+template <class T, int N> struct Polynomial {
+    typedef typename Vector<T>::Value V;
+    static CGRU_MEMBER V at(V r, V r2, const T* c) {
+        const V pair = fma(broadcast<T>(c[1]), r, broadcast<T>(c[0]));
+        return fma(Polynomial<T, N - 2>::at(r, r2, c + 2), r2, pair);
+    }
+};
+template <class T> struct Polynomial<T, 1> {
+    typedef typename Vector<T>::Value V;
+    static CGRU_MEMBER V at(V, V, const T* c) { return broadcast<T>(c[0]); }
+};
+
+// exp(x) = scale * (1 + fraction), for x from `lowest` to `highest`.
 template <class T> CGRU_INLINE void split_exp(typename Vector<T>::Value x, typename Vector<T>::Value& fraction,
                                               typename Vector<T>::Value& scale) {
     typedef ExpConstants<T> C;
@@ -61,24 +77,20 @@ template <class T> CGRU_INLINE void split_exp(typename Vector<T>::Value x, typen
     const V n = shifted - C::round;
     V r = fma(n, broadcast<T>(-C::ln2_high), x);
     r = fma(n, broadcast<T>(-C::ln2_low), r);
-    V p = broadcast<T>(C::term[C::terms - 1]);
-    for (int i = C::terms - 2; i >= 0; --i) p = fma(p, r, broadcast<T>(C::term[i]));
-    fraction = fma(r * r, p, r);
+    const V r2 = r * r;
+    fraction = fma(Polynomial<T, C::terms>::at(r, r2, C::term), r2, r);
     scale = from_bits((bits_of(shifted) << C::mantissa) + C::one);
 }
 
 // 1 / (1 + exp(-x))
 template <class T> CGRU_INLINE typename Vector<T>::Value sigmoid(typename Vector<T>::Value x) {
     typedef ExpConstants<T> C;
-    typedef typename Vector<T>::Value V;
-    x = x < C::sigmoid_low ? broadcast<T>(C::sigmoid_low) : x;
-    x = x > C::sigmoid_high ? broadcast<T>(C::sigmoid_high) : x;
-    V fraction, scale;
-    split_exp<T>(-x, fraction, scale);
-    return T(1) / (T(1) + (T(1) + fraction) * scale);
+    typename Vector<T>::Value fraction, scale;
+    split_exp<T>(at_most(broadcast<T>(C::highest), at_least(broadcast<T>(C::lowest), -x)), fraction, scale);
+    return T(1) / fma(fraction, scale, scale + T(1));
 }
 
-// exp(x) - 1, for x <= 2 tanh_high (below the range it is -1)
+// exp(x) - 1, for x within the range of `split_exp`
 template <class T> CGRU_INLINE typename Vector<T>::Value expm1_bounded(typename Vector<T>::Value x) {
     typename Vector<T>::Value fraction, scale;
     split_exp<T>(x, fraction, scale);
@@ -90,10 +102,11 @@ template <class T> CGRU_INLINE typename Vector<T>::Value tanh(typename Vector<T>
     typedef ExpConstants<T> C;
     typedef typename Vector<T>::Value V;
     const auto sign = bits_of(x) & bits_of(broadcast<T>(T(-0.0)));
-    V size = from_bits(bits_of(x) ^ sign);
-    size = size > C::tanh_high ? broadcast<T>(C::tanh_high) : size;
-    const V e = expm1_bounded<T>(size + size);
-    return from_bits(bits_of(e / (e + T(2))) | sign);
+    const V size = at_most(broadcast<T>(C::tanh_high), from_bits(bits_of(x) ^ sign));
+    V fraction, scale;
+    split_exp<T>(size + size, fraction, scale);
+    const V ratio = fma(fraction, scale, scale - T(1)) / fma(fraction, scale, scale + T(1));
+    return from_bits(bits_of(ratio) | sign);
 }
 
 }  // namespace CGRU_NAMESPACE

@@ -94,6 +94,30 @@ CGRU_INLINE FloatVector fma(FloatVector a, FloatVector b, FloatVector c) { retur
 CGRU_INLINE DoubleVector fma(DoubleVector a, DoubleVector b, DoubleVector c) { return a * b + c; }
 #endif
 
+// The larger, or smaller, of a bound and x; a NaN in x stays. (A comparison would cost two instructions where the machine
+// has one for it.)
+#if defined(CGRU_AVX512)
+CGRU_INLINE FloatVector at_least(FloatVector bound, FloatVector x) { return _mm512_max_ps(bound, x); }
+CGRU_INLINE FloatVector at_most(FloatVector bound, FloatVector x) { return _mm512_min_ps(bound, x); }
+CGRU_INLINE DoubleVector at_least(DoubleVector bound, DoubleVector x) { return _mm512_max_pd(bound, x); }
+CGRU_INLINE DoubleVector at_most(DoubleVector bound, DoubleVector x) { return _mm512_min_pd(bound, x); }
+#elif defined(CGRU_AVX2)
+CGRU_INLINE FloatVector at_least(FloatVector bound, FloatVector x) { return _mm256_max_ps(bound, x); }
+CGRU_INLINE FloatVector at_most(FloatVector bound, FloatVector x) { return _mm256_min_ps(bound, x); }
+CGRU_INLINE DoubleVector at_least(DoubleVector bound, DoubleVector x) { return _mm256_max_pd(bound, x); }
+CGRU_INLINE DoubleVector at_most(DoubleVector bound, DoubleVector x) { return _mm256_min_pd(bound, x); }
+#elif defined(CGRU_SSE2)
+CGRU_INLINE FloatVector at_least(FloatVector bound, FloatVector x) { return _mm_max_ps(bound, x); }
+CGRU_INLINE FloatVector at_most(FloatVector bound, FloatVector x) { return _mm_min_ps(bound, x); }
+CGRU_INLINE DoubleVector at_least(DoubleVector bound, DoubleVector x) { return _mm_max_pd(bound, x); }
+CGRU_INLINE DoubleVector at_most(DoubleVector bound, DoubleVector x) { return _mm_min_pd(bound, x); }
+#else
+CGRU_INLINE FloatVector at_least(FloatVector bound, FloatVector x) { return bound > x ? bound : x; }
+CGRU_INLINE FloatVector at_most(FloatVector bound, FloatVector x) { return bound < x ? bound : x; }
+CGRU_INLINE DoubleVector at_least(DoubleVector bound, DoubleVector x) { return bound > x ? bound : x; }
+CGRU_INLINE DoubleVector at_most(DoubleVector bound, DoubleVector x) { return bound < x ? bound : x; }
+#endif
+
 // All lanes the same value; subtracting zero keeps even the sign of -0.
 template <class T> CGRU_INLINE typename Vector<T>::Value broadcast(T value) {
     return value - typename Vector<T>::Value{};

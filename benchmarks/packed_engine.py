@@ -1,0 +1,73 @@
+"""The packed engine beside torch, ONNX Runtime, OpenVINO and NumPy: python benchmarks/packed_engine.py
+
+Single steps through a stream, one sequence, and batches, on one thread and on two; each beside the ratio to the fastest
+peer that is asked of it. --json FILE keeps the figures, --plot FILE draws them.
+"""
+
+import argparse
+import json
+
+from cgru import bench
+
+PEERS = ("torch", "onnxruntime", "openvino", "NumPy loop")
+
+
+def step(hidden):
+    return bench.Case("one step", 0, 1, hidden, hidden)
+
+
+def sequence(hidden, steps=100):
+    return bench.Case(f"B 1, T {steps}", steps, 1, hidden, hidden)
+
+
+def batch(size, steps, hidden):
+    return bench.Case(f"B {size}, T {steps}", steps, size, hidden, hidden)
+
+
+ASKED = [  # case, threads, ratio
+    *((step(h), 1, r) for h, r in {32: 20, 64: 14, 128: 5, 256: 3}.items()),
+    *((sequence(h), 1, r) for h, r in {32: 4, 64: 3, 128: 1.8, 256: 1.7, 512: 1.5}.items()),
+    (sequence(512), 2, 2.0),
+    (sequence(1024, 50), 2, 1.4),
+    (batch(32, 100, 128), 1, 1.15),
+    (batch(64, 50, 256), 1, 1.0),
+    (batch(64, 50, 512), 1, 1.05),
+    (batch(32, 100, 128), 2, 1.3),
+    (batch(64, 50, 256), 2, 1.15),
+    (batch(64, 50, 512), 2, 1.3),
+]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seconds", type=float, default=1.0, help="for each contender and case")
+    parser.add_argument("--threads", type=int, choices=[1, 2], help="only the cases on so many threads")
+    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--plot", metavar="FILE", help="of the cases on one thread")
+    arguments = parser.parse_args()
+    names = ["cgru", *(name for name in PEERS if name in bench.installed())]
+    print("microseconds a call, float32, I = H, medians of interleaved rounds; GFLOP/s are cgru's\n")
+    columns = (f"{name:>12}" for name in names)
+    print(f"{'case':12} {'H':>5} {'threads':>7}", *columns, f"{'ratio':>6} {'asked':>6} {'GFLOP/s':>8}")
+    rows, kept = [], []
+    for case, threads, asked in ASKED:
+        if arguments.threads not in (None, threads):
+            continue
+        row = bench.measure(case, names, threads, arguments.seconds, rounds=21)
+        ratio = min(row.seconds[name] for name in names[1:]) / row.seconds["cgru"]
+        flops = 6 * case.batch * case.hidden * (case.inputs + case.hidden) * max(1, case.steps)
+        times = (f"{row.seconds[name] * 1e6:12,.2f}" for name in names)
+        rate = flops / row.seconds["cgru"] / 1e9
+        print(f"{case.name:12} {case.hidden:5} {threads:7}", *times, f"{ratio:6.2f} {asked:6} {rate:8.1f}", flush=True)
+        kept.append({**bench.as_json([row], threads)["rows"][0], "threads": threads, "ratio": ratio, "asked": asked})
+        if threads == 1:
+            rows.append(row)
+    if arguments.json:
+        with open(arguments.json, "w") as file:
+            json.dump(kept, file, indent=2)
+    if arguments.plot:
+        bench.plot(rows, arguments.plot, 1)
+
+
+if __name__ == "__main__":
+    main()
