@@ -215,7 +215,7 @@ template <class Make> int run_parts(const Make& make, int parts, bool all_at_onc
     int64_t size = 0;
     for (int part = 0; part < parts; ++part) size = larger(size, make(part).scratch_size());
     size = (size + 127) / 64 * 64;
-    char* scratch = static_cast<char*>(calloc(size_t(parts), size_t(size)));
+    char* scratch = static_cast<char*>(calloc(1, size_t(parts * size)));
     if (!scratch) return 1;
     int result = 0;
     if (parts == 1) {
