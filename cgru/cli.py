@@ -46,28 +46,41 @@ def bench(sizes: tuple[int, ...], threads: int, seconds: float, json_path: str |
             raise click.ClickException(f'--plot needs matplotlib: pip install "cgru[bench]" ({error})') from error
     names = benchmark.installed()
     console = Console(stderr=json_path == "-")
+    console.width = max(console.width, 100)  # the table's columns; narrower, rich would leave some out
     cases = benchmark.cases(tuple(sorted(set(sizes))))
     rows = [
         benchmark.measure(case, names, threads, seconds)
         for case in track(cases, "measuring", console=Console(stderr=True), transient=True)
     ]
-    table = Table(box=rich.box.SIMPLE, title=f"microseconds a call, float32, {threads} thread{'s' * (threads > 1)}")
-    table.add_column("case")
+    table = Table(
+        box=rich.box.SIMPLE,
+        padding=(0, 1),
+        title=f"microseconds a call, float32, {threads} thread{'s' * (threads > 1)}",
+    )
+    table.add_column("case", no_wrap=True)
     table.add_column("I = H", justify="right")
     for name in names:
-        table.add_column(name, justify="right", style="bold" if name == "cgru" else "")
-    table.add_column("fastest other / cgru", justify="right")
+        header = name.replace("onnxruntime", "onnx\nruntime").replace(" ", "\n")
+        table.add_column(header, justify="right", style="bold" if name == "cgru" else "", no_wrap=True)
+    table.add_column("ratio", justify="right")
     for row in rows:
         others = min(value for name, value in row.seconds.items() if name != "cgru")
-        times = (f"{row.seconds[name] * 1e6:,.1f}" for name in names)
+        times = (_microseconds(row.seconds[name]) for name in names)
         table.add_row(row.case.name, str(row.case.hidden), *times, f"{others / row.seconds['cgru']:.2f}")
     console.print(table)
+    console.print("ratio: the fastest other's time to cgru's")
     if json_path:
         with click.open_file(json_path, "w") as file:
             json.dump(benchmark.as_json(rows, threads), file, indent=2)
             file.write("\n")
     if plot_path:
         benchmark.plot(rows, plot_path, threads)
+
+
+def _microseconds(seconds: float) -> str:
+    """Three digits or more."""
+    value = seconds * 1e6
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 if __name__ == "__main__":
