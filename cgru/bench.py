@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-5
 """Largest accepted difference of a float32 result from the reference in float64; outputs lie between -1 and 1."""
 
+REST = 0.05
+"""Seconds between contenders on several threads: most libraries' threads spin for a while after a call, on the cores
+that the next one needs."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -252,9 +256,12 @@ def measure(case: Case, names: list[str], threads: int, seconds: float = 1.0, ro
                 raise RuntimeError(f"{name}, {case}: differs from the reference by {error:.2g}")
             repeats[name] = max(1, int(seconds / rounds / _seconds_a_call(call, 1)))
         times: dict[str, list[float]] = {name: [] for name in names}
-        for _ in range(rounds):
-            for name, call in calls.items():
-                times[name].append(_seconds_a_call(call, repeats[name]))
+        for k in range(rounds):
+            for name in [*names[k % len(names) :], *names[: k % len(names)]]:  # each after every other
+                if threads > 1:
+                    time.sleep(REST)
+                    calls[name]()
+                times[name].append(_seconds_a_call(calls[name], repeats[name]))
     return Row(case, {name: statistics.median(values) for name, values in times.items()})
 
 
