@@ -3,9 +3,9 @@
     python examples/g2p.py gated recurrent unit     # a line a word: the word, then its phonemes
     python examples/g2p.py --words words.txt        # a whole list, in batches of sequences of different lengths
 
-The encoder, a GRU, reads a word letter by letter; the decoder, a GRU cell, starts from its last state and names a
-phoneme a step, reading back the one before. Results are compared with the package's own NumPy inference, and timed
-beside it. Needs: pip install "cgru[examples]".
+The encoder, a GRU, reads a word letter by letter; the decoder, another, starts from its last state and names a phoneme
+a step, reading back the one before: for one word as a stream, for many as a batch that shrinks as words are done.
+Results are compared with the package's own NumPy inference, and timed beside it. Needs: pip install "cgru[examples]".
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ class Pronouncer:
         hidden, inputs = weights["enc_w_hh"].shape[1], weights["enc_w_ih"].shape[1]
         self.encoder = cgru.GRU(inputs, hidden)
         self.encoder.load_state_dict(parameters(weights, "enc", "_l0"))
-        self.decoder = cgru.GRUCell(inputs, hidden)
-        self.decoder.load_state_dict(parameters(weights, "dec", ""))
+        self.decoder = cgru.GRU(inputs, hidden)
+        self.decoder.load_state_dict(parameters(weights, "dec", "_l0"))
+        self.stream = self.decoder.stream()
 
     def spell(self, word: str) -> list[int]:
         """A word's letters as numbers, an end mark behind them."""
@@ -50,11 +51,11 @@ class Pronouncer:
 
     def __call__(self, word: str) -> list[str]:
         """One word's phonemes."""
-        _, h_n = self.encoder(self.letters[self.spell(word)])
-        h, sound = h_n[0], self.start
+        _, self.stream.state = self.encoder(self.letters[self.spell(word)])
+        sound = self.start
         phonemes = []
         for _ in range(MAX_PHONEMES):
-            h = self.decoder(self.sounds[sound], h)
+            h = self.stream.step(self.sounds[sound])
             sound = int((h @ self.score_weights + self.score_bias).argmax())
             if sound == self.end:
                 break
@@ -72,12 +73,13 @@ class Pronouncer:
 
         phonemes: list[list[str]] = [[] for _ in words]
         open_words = np.arange(len(words))
-        h, sounds = h_n[0], np.full(len(words), self.start)
+        sounds = np.full(len(words), self.start)
         for _ in range(MAX_PHONEMES):
-            h = self.decoder(self.sounds[sounds], h)
+            _, h_n = self.decoder(self.sounds[sounds][None], h_n)
+            h = h_n[0]
             sounds = (h @ self.score_weights + self.score_bias).argmax(axis=1)
             going = sounds != self.end
-            open_words, h, sounds = open_words[going], h[going], sounds[going]
+            open_words, h_n, sounds = open_words[going], h_n[:, going], sounds[going]
             for b, sound in zip(open_words, sounds, strict=True):
                 phonemes[b].append(self.phonemes[int(sound)])
             if not len(open_words):

@@ -81,7 +81,7 @@ def test_on_any_number_of_threads(kind):
 @pytest.mark.parametrize("batch", [1, 3])
 def test_units_split_among_threads(kind, batch):
     """Few sequences through weights so large that threads share out the units and meet at every step."""
-    gru, x, h0 = problem(kind, steps=25, batch=batch, inputs=33, hidden=277)
+    gru, x, h0 = problem(kind, steps=60, batch=batch, inputs=33, hidden=277)
     y, h_n = gru(x, h0, num_threads=1)
     for threads in (2, 3, 8):
         again, h_again = gru(x, h0, num_threads=threads)

@@ -21,7 +21,8 @@ namespace {
 
 const int64_t product_bytes = 128 * 1024;    // of input products made at once: they stay in a core's second-level cache
 const double parallel_flops = 4e6;           // work from which a thread more repays its start (some 40 us)
-const int64_t split_weights = 3 << 18;       // bytes of recurrent weights from which splitting them repays the meetings
+const int64_t split_weights = 3 << 18;       // bytes of recurrent weights from which splitting them repays the meetings,
+const double split_flops = 2e7;              // in calls so long (some 300 us) that a busy machine's delays weigh little
 
 int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -251,7 +252,7 @@ int run_packed_call(const PackedKernels& kernels, const PackedCall& call) {
     const int64_t parts = larger(1, smaller(threads, tiles));
 
     const bool heavy = 3 * layer.hidden * layer.hidden * int64_t(sizeof(float)) >= split_weights;
-    if (parts == 1 && threads > 1 && heavy && !call.lengths) {
+    if (parts == 1 && threads > 1 && heavy && flops >= split_flops && !call.lengths) {
         Team team(int(smaller(threads, layer.blocks)));
         const auto share = [&](int member) { return Rows(kernels, call, 0, call.batch, &team, member); };
         const int result = run_parts(share, team.size, true);
