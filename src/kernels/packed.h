@@ -26,8 +26,9 @@ static const int tile_rows = 8;
 #else
 static const int tile_rows = 4;
 #endif
-// Blocks of the tiles for one row: enough independent sums to hide a multiply-add's latency.
-static const int tile_blocks = 4;
+// Blocks of the tiles for one row: enough independent sums to hide a multiply-add's latency, and few enough that the
+// next tile's products run beside this one's gates, and that what one step leaves in the nearest cache serves the next.
+static const int tile_blocks = 2;
 
 #if defined(__clang__)
 #define CGRU_UNROLL _Pragma("clang loop unroll(full)")
@@ -231,12 +232,10 @@ static void run_tiles(const PackedLayer& layer, const PackedStep& step) {
     for (int64_t done = 0; done < blocks;) {
         const int64_t size = blocks - done >= tile_blocks ? tile_blocks : blocks - done;
         const int64_t block = step.downwards ? step.last_block - done - size : step.first_block + done;
-        switch (size) {
-            case 4: Kernel::run(Tile<1, 4>{row, block}, layer, step, f); break;
-            case 3: Kernel::run(Tile<1, 3>{row, block}, layer, step, f); break;
-            case 2: Kernel::run(Tile<1, 2>{row, block}, layer, step, f); break;
-            default: Kernel::run(Tile<1, 1>{row, block}, layer, step, f);
-        }
+        if (size == tile_blocks)
+            Kernel::run(Tile<1, tile_blocks>{row, block}, layer, step, f);
+        else
+            Kernel::run(Tile<1, 1>{row, block}, layer, step, f);
         done += size;
     }
 }
