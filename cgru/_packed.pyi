@@ -8,16 +8,27 @@ from cgru.layer import Layer
 class Weights:
     def __init__(self, layer: Layer) -> None: ...
 
-def forward(
-    weights: Weights,
-    x: npt.NDArray[Any],
-    state: npt.NDArray[Any],
-    y: npt.NDArray[Any],
-    order: npt.NDArray[np.int64] | None,
-    lengths: npt.NDArray[np.int64] | None,
-    reverse: bool,
-    threads: int,
-) -> None: ...
+class Stack:
+    weights: list[Weights]
+    def __init__(self, weights: list[Weights], directions: int) -> None: ...
+    def run(
+        self,
+        x: npt.NDArray[Any],
+        state: npt.NDArray[Any],
+        y: npt.NDArray[Any],
+        order: npt.NDArray[np.intp] | None,
+        lengths: npt.NDArray[np.int64] | None,
+        threads: int,
+    ) -> None: ...
+    def call(
+        self, x: object, h0: object, batch_first: bool, threads: int
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]] | None: ...
+
+def share(way: str) -> None: ...
+def counts() -> tuple[int, int]: ...
+def machine_speed() -> dict[str, float]: ...
+def probe_flops(rounds: int) -> float: ...
+def probe_read(memory: npt.NDArray[np.float32], times: int) -> None: ...
 
 class Stream:
     def __new__(cls, weights: list[Weights], batch_size: int | None) -> Any: ...

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgru import checks, config, engines
+from cgru.engines import packed
 from cgru.parameters import Model
 
 if TYPE_CHECKING:
@@ -159,6 +160,10 @@ class GRU(Model):
         """
         chosen = engines.choose(engine, self.dtype)
         threads = config.threads_for(num_threads)
+        if lengths is None and out is None and chosen is packed:
+            result = packed.prepare(self._stack).call(x, h0, self.batch_first, threads)
+            if result is not None:  # the usual arguments: no more to check
+                return result
         batched = ("B", "T", self.input_size) if self.batch_first else ("T", "B", self.input_size)
         x = checks.array("x", x, self.dtype, batched, ("T", self.input_size))
         single = x.ndim == 2
@@ -186,7 +191,7 @@ class GRU(Model):
         contiguous = y.strides[-1] == y.itemsize or y.size == 0
         written = y if contiguous else np.empty(y_shape, self.dtype)
         y_steps = written[:, None] if single else written.swapaxes(0, 1) if self.batch_first else written
-        engines.run(chosen, self._layers, x_steps, h_n, y_steps, last, threads)
+        engines.run(chosen, self._stack, x_steps, h_n, y_steps, last, threads)
         if not contiguous:
             y[...] = written
         return y, h_n[:, 0] if single else h_n
@@ -298,7 +303,7 @@ class GRUCell(Model):
         else:
             state = checks.array("h", h, self.dtype, (*x.shape[:-1], self.hidden_size)).copy()
         rows = state.reshape(1, -1, self.hidden_size)
-        engines.run(chosen, self._layers, x.reshape(1, -1, self.input_size), rows, np.empty_like(rows), None, threads)
+        engines.run(chosen, self._stack, x.reshape(1, -1, self.input_size), rows, np.empty_like(rows), None, threads)
         return state
 
     def to_torch(self) -> Any:

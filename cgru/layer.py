@@ -43,6 +43,15 @@ class Layer:
         return self.w_hh.shape[1]
 
 
+class Stack:
+    """The layers of a model, of each its directions, and what engines make of them."""
+
+    def __init__(self, layers: list[tuple[Layer, ...]]) -> None:
+        self.layers = layers
+        self.prepared: dict[str, Any] = {}
+        """By engine's name."""
+
+
 def canonical(
     w_ih: Array,
     w_hh: Array,

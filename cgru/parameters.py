@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgru import activations, checks
-from cgru.layer import canonical
+from cgru.layer import Stack, canonical
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cgru.layer import Layer
     from cgru.types import ActivationOption, Array
 
 
@@ -31,7 +30,7 @@ class Model:
     clip: float | None
     dtype: np.dtype[Any]
     _parameters: dict[str, Array]
-    _layers: list[tuple[Layer, ...]]
+    _stack: Stack
 
     def __init__(self, options: Mapping[str, Any], rng: object) -> None:
         self._set_options(options)
@@ -92,7 +91,7 @@ class Model:
                 [part + suffix for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")] for suffix in suffixes
             ]
             layers.append(tuple(canonical(*map(parameters.get, group), **options) for group in names))  # type: ignore[arg-type]
-        self.__dict__.update(_parameters=parameters, _layers=layers)
+        self.__dict__.update(_parameters=parameters, _stack=Stack(layers))
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of the parameters under PyTorch's names.

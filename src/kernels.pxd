@@ -39,7 +39,8 @@ cdef extern from "kernels/kernels.h" namespace "cgru" nogil:
         int reset_after, flip, usual
 
     cdef struct PackedCall:
-        const PackedLayer* layer
+        const PackedLayer* const* layers
+        int64_t depth, directions
         int64_t steps, batch
         const float* x
         int64_t x_step, x_sequence, x_feature
@@ -48,11 +49,27 @@ cdef extern from "kernels/kernels.h" namespace "cgru" nogil:
         int64_t y_step, y_sequence
         const int64_t* order
         const int64_t* lengths
-        int reverse
         int threads
 
     cdef struct PackedKernels:
         int64_t lanes
+        double (*multiply_adds)(int64_t) noexcept nogil
+        void (*read)(const float*, int64_t, int) noexcept nogil
+
+    cdef struct Machine:
+        double flops, bytes, hot_start, cold_start, meeting
+
+    Machine machine(const PackedKernels&)
+
+    cdef enum Sharing:
+        sharing_measured, sharing_rows, sharing_units, sharing_none
+
+    void set_sharing(Sharing)
+
+    cdef struct ThreadCounts:
+        int64_t shared, abandoned
+
+    ThreadCounts thread_counts()
 
     cdef cppclass PackedStream:
         PackedStream(const PackedKernels&, const PackedLayer* const*, int64_t, int64_t)

@@ -13,7 +13,8 @@ from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 
 from kernels cimport (
-    Activation, Kernels, PackedCall, PackedLayer, PackedStream, kernels, run_packed_call, runnable_sets
+    Activation, Kernels, Machine, PackedCall, PackedLayer, PackedStream, Sharing, ThreadCounts, kernels, machine,
+    run_packed_call, runnable_sets, set_sharing, sharing_measured, sharing_none, sharing_rows, sharing_units, thread_counts
 )
 
 from cgru import checks
@@ -79,35 +80,161 @@ def aligned(array):
     return result
 
 
-def forward(Weights weights,
-            const float[:, :, :] x,        # (T, B, I)
-            float[:, ::1] state,           # (B, H), in order of falling length; h0 on entry, h_n on return
-            float[:, :, :] y,              # (T, B, H), units contiguous; written
-            const int64_t[::1] order,      # (B,) the sequence of each row of state, or None: as they come
-            const int64_t[::1] lengths,    # (B,) falling, or None: all T
-            bint reverse, int threads):
-    """Run one direction of one layer over T >= 1 steps of B >= 1 sequences."""
-    cdef int64_t size = sizeof(float)
-    cdef PackedCall call
-    call.layer = &weights.layer
-    call.steps, call.batch = x.shape[0], x.shape[1]
-    call.x = &x[0, 0, 0]
-    call.x_step, call.x_sequence, call.x_feature = x.strides[0] // size, x.strides[1] // size, x.strides[2] // size
-    call.state = &state[0, 0]
-    call.y = &y[0, 0, 0]
-    call.y_step, call.y_sequence = y.strides[0] // size, y.strides[1] // size
-    call.order = NULL
-    call.lengths = NULL
-    if order is not None:
-        call.order = &order[0]
-        call.lengths = &lengths[0]
-    call.reverse = reverse
-    call.threads = threads
-    cdef int failed
+# An array as it may go to the kernels: float32, so many axes, aligned, every stride a number of floats.
+cdef inline bint is_array(object array, int axes):
+    cdef cnp.ndarray a
+    cdef int axis
+    if not isinstance(array, cnp.ndarray):
+        return False
+    a = <cnp.ndarray> array
+    if cnp.PyArray_TYPE(a) != cnp.NPY_FLOAT32 or cnp.PyArray_NDIM(a) != axes or not cnp.PyArray_ISBEHAVED_RO(a):
+        return False
+    for axis in range(axes):
+        if cnp.PyArray_STRIDE(a, axis) % <cnp.npy_intp> sizeof(float):
+            return False
+    return True
+
+
+cdef inline int64_t step_of(cnp.ndarray a, int axis):
+    """A stride in floats."""
+    return cnp.PyArray_STRIDE(a, axis) // <int64_t> sizeof(float)
+
+
+cdef class Stack:
+    """The packed layers of a model, ready to be called; cgru/engines/packed.py makes it."""
+    cdef readonly list weights  # [L * D]
+    cdef const PackedLayer** layers
+    cdef int64_t depth, directions, inputs, hidden
+
+    def __cinit__(self, list weights, int64_t directions):
+        cdef int64_t k
+        self.weights = weights
+        self.layers = <const PackedLayer**> malloc(len(weights) * sizeof(PackedLayer*))
+        if self.layers == NULL:
+            raise MemoryError()
+        for k in range(len(weights)):
+            self.layers[k] = &(<Weights> weights[k]).layer
+        self.depth, self.directions = len(weights) // directions, directions
+        self.inputs, self.hidden = self.layers[0].inputs, self.layers[0].hidden
+
+    def __dealloc__(self):
+        free(self.layers)
+
+    def run(self,
+            cnp.ndarray x,       # (T, B, I), T and B at least 1; float32, any strides
+            cnp.ndarray state,   # (L*D, B, H) contiguous, in order of falling length; h0 on entry, h_n on return
+            cnp.ndarray y,       # (T, B, D*H), units contiguous; written
+            order,               # (B,) intp: the sequence of each row of state; or None: as they come
+            lengths,             # (B,) int64, falling; or None: all T
+            int threads):
+        """Run a call whose arrays have been checked."""
+        cdef PackedCall call
+        call.x_step, call.x_sequence, call.x_feature = step_of(x, 0), step_of(x, 1), step_of(x, 2)
+        call.y_step, call.y_sequence = step_of(y, 0), step_of(y, 1)
+        call.order = call.lengths = NULL
+        if order is not None:
+            call.order = <const int64_t*> cnp.PyArray_DATA(<cnp.ndarray?> order)
+            call.lengths = <const int64_t*> cnp.PyArray_DATA(<cnp.ndarray?> lengths)
+        call.steps, call.batch = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1)
+        call.x = <const float*> cnp.PyArray_DATA(x)
+        call.state = <float*> cnp.PyArray_DATA(state)
+        call.y = <float*> cnp.PyArray_DATA(y)
+        self.compute(call, threads)
+
+    cdef compute(self, PackedCall& call, int threads):
+        cdef int failed
+        call.layers = self.layers
+        call.depth, call.directions = self.depth, self.directions
+        call.threads = threads
+        with nogil:
+            failed = run_packed_call(table.packed, call)
+        if failed:
+            raise MemoryError("no memory for the scratch of this call")
+
+    def call(self, x, h0, bint batch_first, int threads):
+        """The outputs (y, h_n) of whole sequences, for arguments of the usual form; None where one is not.
+
+        This is the short way for `gru(x)` and `gru(x, h0)`: small models run in less time than the careful checks take.
+        """
+        cdef PackedCall call
+        cdef cnp.npy_intp y_shape[3]
+        cdef cnp.npy_intp state_shape[3]
+        cdef cnp.ndarray a, y, h_n, h
+        cdef int axes = 3, steps, sequences
+        if not is_array(x, 3):
+            if not is_array(x, 2):
+                return None
+            axes = 2
+        a = <cnp.ndarray> x
+        steps, sequences = (1, 0) if batch_first and axes == 3 else (0, 1)
+        call.steps = cnp.PyArray_DIM(a, steps)
+        call.batch = cnp.PyArray_DIM(a, sequences) if axes == 3 else 1
+        if call.steps == 0 or call.batch == 0 or cnp.PyArray_DIM(a, axes - 1) != self.inputs:
+            return None
+        state_shape[0] = self.depth * self.directions
+        state_shape[axes - 1], state_shape[1] = self.hidden, call.batch
+        if axes == 2:
+            state_shape[1] = self.hidden
+        if h0 is None:
+            h_n = cnp.PyArray_ZEROS(axes, state_shape, cnp.NPY_FLOAT32, 0)
+        else:
+            if not is_array(h0, axes):
+                return None
+            h = <cnp.ndarray> h0
+            if cnp.PyArray_DIM(h, 0) != state_shape[0] or cnp.PyArray_DIM(h, 1) != state_shape[1] or (
+                    axes == 3 and cnp.PyArray_DIM(h, 2) != self.hidden):
+                return None
+            h_n = cnp.PyArray_NewCopy(h, cnp.NPY_CORDER)
+        y_shape[0], y_shape[1] = cnp.PyArray_DIM(a, 0), cnp.PyArray_DIM(a, 1)
+        y_shape[axes - 1] = self.directions * self.hidden
+        y = cnp.PyArray_EMPTY(axes, y_shape, cnp.NPY_FLOAT32, 0)
+        call.x_step, call.x_feature = step_of(a, steps), step_of(a, axes - 1)
+        call.y_step = step_of(y, steps)
+        call.x_sequence = call.y_sequence = 0
+        if axes == 3:
+            call.x_sequence, call.y_sequence = step_of(a, sequences), step_of(y, sequences)
+        call.order = call.lengths = NULL
+        call.x = <const float*> cnp.PyArray_DATA(a)
+        call.state = <float*> cnp.PyArray_DATA(h_n)
+        call.y = <float*> cnp.PyArray_DATA(y)
+        self.compute(call, threads)
+        return y, h_n
+
+
+SHARING = {"measured": sharing_measured, "rows": sharing_rows, "units": sharing_units, "none": sharing_none}
+
+
+def share(str way):
+    """How calls are shared among threads: "measured", or for tests and benchmarks "rows", "units", "none" where possible."""
+    set_sharing(<Sharing> <int> SHARING[way])
+
+
+def counts():
+    """Calls that so far ran on more than one thread, and of those the ones that other processes made finish on one."""
+    cdef ThreadCounts c = thread_counts()
+    return c.shared, c.abandoned
+
+
+def machine_speed():
+    """What was measured of this machine: flops and bytes a second, and the seconds that threads cost."""
+    cdef Machine m = machine(table.packed)
+    return {"flops": m.flops, "bytes": m.bytes, "hot start": m.hot_start, "cold start": m.cold_start, "meeting": m.meeting}
+
+
+def probe_flops(int64_t rounds):
+    """Multiply-adds from registers; the number of floating-point operations done."""
+    cdef double flops
     with nogil:
-        failed = run_packed_call(table.packed, call)
-    if failed:
-        raise MemoryError("no memory for the scratch of this call")
+        flops = table.packed.multiply_adds(rounds)
+    return flops
+
+
+def probe_read(const float[::1] memory, int times):
+    """Read memory so many times, upwards and downwards by turns, as the kernels do with weights."""
+    cdef int i
+    with nogil:
+        for i in range(times):
+            table.packed.read(&memory[0], memory.shape[0], i & 1)
 
 
 # From so many multiply-adds a step on, a step lets other threads run; below, that would cost more than the step.

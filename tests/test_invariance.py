@@ -1,11 +1,16 @@
 """The promise of the packed engine: a sequence's result is the same to the last bit, however it is computed."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import cgru
+from cgru import _packed, _threads
 
 OPTIONS = {
     "usual": {},
@@ -15,11 +20,11 @@ OPTIONS = {
 }
 
 
-def problem(kind, steps=40, batch=23, inputs=19, hidden=37):
+def problem(kind, steps=40, batch=23, inputs=19, hidden=37, bidirectional=False):
     rng = np.random.default_rng(0)
-    gru = cgru.GRU(inputs, hidden, rng=rng, **OPTIONS[kind])
+    gru = cgru.GRU(inputs, hidden, bidirectional=bidirectional, rng=rng, **OPTIONS[kind])
     x = rng.standard_normal((steps, batch, inputs)).astype(np.float32)
-    h0 = rng.uniform(-1, 1, (gru.num_layers, batch, hidden)).astype(np.float32)
+    h0 = rng.uniform(-1, 1, (gru.num_layers * (1 + bidirectional), batch, hidden)).astype(np.float32)
     return gru, x, h0
 
 
@@ -62,31 +67,77 @@ def test_cell_by_cell(kind):
         np.testing.assert_array_equal(cell(v[3], y[0, 3]), cell(v, y[0])[3])
 
 
+@pytest.fixture(params=["rows", "units", "measured"])
+def way(request):
+    """How calls are shared among threads: in one way wherever it can be, or as the rule of the package decides."""
+    _packed.share(request.param)
+    yield request.param
+    _packed.share("measured")
+
+
+def shared(call):
+    """The result of a call, and whether it ran on several threads."""
+    before = _packed.counts()[0]
+    result = call()
+    return result, _packed.counts()[0] > before
+
+
 @pytest.mark.parametrize("kind", OPTIONS)
-def test_on_any_number_of_threads(kind):
-    gru, x, h0 = problem(kind, steps=60, batch=70, hidden=70)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_on_any_number_of_threads(kind, bidirectional, way):
+    gru, x, h0 = problem(kind, steps=60, batch=70, hidden=70, bidirectional=bidirectional)
     y, h_n = gru(x, h0, num_threads=1)
     lengths = np.random.default_rng(2).integers(0, 61, 70)
     y_ragged, h_ragged = gru(x, h0, lengths=lengths, num_threads=1)
     for threads in (2, 3, 8, 64):
-        again, h_again = gru(x, h0, num_threads=threads)
+        (again, h_again), in_parts = shared(lambda: gru(x, h0, num_threads=threads))  # noqa: B023
         np.testing.assert_array_equal(again, y)
         np.testing.assert_array_equal(h_again, h_n)
+        assert in_parts or way == "measured" or not _threads.OPENMP
         again, h_again = gru(x, h0, lengths=lengths, num_threads=threads)
         np.testing.assert_array_equal(again, y_ragged)
         np.testing.assert_array_equal(h_again, h_ragged)
 
 
 @pytest.mark.parametrize("kind", OPTIONS)
+@pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_units_split_among_threads(kind, batch):
-    """Few sequences through weights so large that threads share out the units and meet at every step."""
-    gru, x, h0 = problem(kind, steps=60, batch=batch, inputs=33, hidden=277)
+def test_units_split_among_threads(kind, batch, bidirectional, way):
+    """Few sequences: threads share out the units and meet at every step."""
+    gru, x, h0 = problem(kind, steps=60, batch=batch, inputs=33, hidden=277, bidirectional=bidirectional)
     y, h_n = gru(x, h0, num_threads=1)
     for threads in (2, 3, 8):
-        again, h_again = gru(x, h0, num_threads=threads)
+        (again, h_again), in_parts = shared(lambda: gru(x, h0, num_threads=threads))  # noqa: B023
         np.testing.assert_array_equal(again, y)
         np.testing.assert_array_equal(h_again, h_n)
+        assert in_parts or way != "units" or not _threads.OPENMP
+
+
+ONE_CORE = """
+import os, sys
+import numpy as np, cgru
+from cgru import _packed, _threads
+gru = cgru.GRU(64, 300, rng=0)
+x = np.random.default_rng(0).standard_normal((400, 64)).astype(np.float32)
+expected, _ = gru(x, num_threads=1)
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+_packed.share("units")
+y, _ = gru(x, num_threads=2)                     # two threads that meet 400 times, on one core
+shared, abandoned = _packed.counts()
+assert np.array_equal(y, expected)
+assert shared == 1 and abandoned == 1, (shared, abandoned)
+_packed.share("measured")
+y, _ = gru(x, num_threads=2)
+assert _packed.counts() == (1, 1)                # and the next calls stay on one thread for a while
+assert np.array_equal(y, expected)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity masks")
+@pytest.mark.skipif(not _threads.OPENMP, reason="this build has no threads")
+def test_threads_without_cores_are_given_up():
+    run = subprocess.run([sys.executable, "-c", ONE_CORE], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
 
 
 @pytest.mark.parametrize("kind", OPTIONS)

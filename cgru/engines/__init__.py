@@ -1,7 +1,7 @@
 """The one door to compiled code: choose an engine, and run a stack of canonical layers through it.
 
-An engine is a module with `forward(layer, x, h, y, lengths, reverse, threads)`, which runs one direction of one layer;
-it is imported when first used. Layers, directions and long sequences are dealt with here, the same for every engine.
+An engine is a module with `run(stack, x, h, y, lengths, threads)`; it is imported when first used. The packed engine
+runs a stack in compiled code; for an engine of single layers there is `layer_by_layer`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 from cgru import checks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
-    from cgru.layer import Layer
+    from cgru.layer import Stack
     from cgru.types import Array
 
 ENGINES = ("packed", "blas")
@@ -28,17 +28,16 @@ BLOCK_BYTES = 1 << 20
 class Engine(Protocol):
     """What an engine's module offers."""
 
-    def forward(
+    def run(
         self,
-        layer: Layer,
+        stack: Stack,
         x: Array,  # (T, B, I), T and B at least 1, any strides
-        h: Array,  # (B, H) contiguous; h0 on entry, the last state on return
-        y: Array,  # (T, B, H), units contiguous; written
-        lengths: Array | None,  # (B,) or None
-        reverse: bool,
+        h: Array,  # (L*D, B, H) contiguous; initial states on entry, last states on return
+        y: Array,  # (T, B, D*H), units contiguous; written
+        lengths: Array | None,  # (B,)
         threads: int,
     ) -> None:
-        """Run one direction of one layer."""
+        """Run a stack of layers; memory beyond x and y does not grow with T, unless a deep stack is bidirectional."""
 
 
 def choose(name: str, dtype: np.dtype[Any]) -> Engine:
@@ -56,23 +55,25 @@ def choose(name: str, dtype: np.dtype[Any]) -> Engine:
 _chosen: dict[tuple[str, np.dtype[Any]], Engine] = {}
 
 
-def run(
-    engine: Engine,
-    layers: Sequence[tuple[Layer, ...]],  # of each layer its directions
-    x: Array,  # (T, B, I)
-    h: Array,  # (L*D, B, H); initial states on entry, last states on return
-    y: Array,  # (T, B, D*H); written
-    lengths: Array | None,  # (B,)
+def run(engine: Engine, stack: Stack, x: Array, h: Array, y: Array, lengths: Array | None, threads: int) -> None:
+    """Run a stack of layers, of which T and B may be 0; arguments as in `Engine.run`."""
+    if x.shape[0] and x.shape[1]:
+        engine.run(stack, x, h, y, lengths, threads)
+
+
+def layer_by_layer(
+    forward: Callable[..., None],
+    stack: Stack,
+    x: Array,
+    h: Array,
+    y: Array,
+    lengths: Array | None,
     threads: int,
 ) -> None:
-    """Run a stack of layers; memory beyond x and y does not grow with T, unless a deep stack is bidirectional."""
+    """Run a stack by a function of one direction of one layer: forward(layer, x, h, y, lengths, reverse, threads)."""
     steps, batch, _ = x.shape
-    if steps == 0 or batch == 0:
-        return
+    layers = stack.layers
     hidden, directions = h.shape[2], len(layers[0])
-    if len(layers) == directions == 1:
-        engine.forward(layers[0][0], x, h[0], y, lengths, False, threads)
-        return
     block = steps
     if len(layers) > 1 and directions == 1:
         block = min(steps, max(1, BLOCK_BYTES // (batch * hidden * x.itemsize)))
@@ -86,5 +87,5 @@ def run(
             target = y[start : start + size] if k == len(layers) - 1 else between[k % 2][:size]
             for d, direction in enumerate(layer):
                 part = target[:, :, d * hidden : (d + 1) * hidden]
-                engine.forward(direction, source, h[k * directions + d], part, remaining, d == 1, threads)
+                forward(direction, source, h[k * directions + d], part, remaining, d == 1, threads)
             source = target

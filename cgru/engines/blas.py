@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cgru import _blas
+from cgru import _blas, engines
 
 if TYPE_CHECKING:
-    from cgru.layer import Layer
+    from cgru.layer import Layer, Stack
     from cgru.types import Array
 
 PARALLEL_UNITS = 1 << 21
@@ -24,8 +24,13 @@ FORWARD = {np.dtype(np.float32): _blas.forward["float"], np.dtype(np.float64): _
 """The compiled loop by dtype; chosen here, since Cython takes microseconds to do it from the arguments."""
 
 
+def run(stack: Stack, x: Array, h: Array, y: Array, lengths: Array | None, threads: int) -> None:
+    """Run a stack of layers; see `cgru.engines.Engine`."""
+    engines.layer_by_layer(forward, stack, x, h, y, lengths, threads)
+
+
 def forward(layer: Layer, x: Array, h: Array, y: Array, lengths: Array | None, reverse: bool, threads: int) -> None:
-    """Run one direction of one layer; see `cgru.engines.Engine`.
+    """Run one direction of one layer.
 
     Sequences that still run stand together at the head of the state, longest first, so that every product of a step is
     one product of just those. The state is worked on as (H, B).

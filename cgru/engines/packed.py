@@ -9,24 +9,26 @@ import numpy as np
 from cgru import _packed
 
 if TYPE_CHECKING:
-    from cgru.layer import Layer
+    from cgru.layer import Stack
     from cgru.types import Array
 
 
-def weights(layer: Layer) -> _packed.Weights:
-    """The layer's packed weights, made once."""
-    packed: _packed.Weights | None = layer.prepared.get("packed")
+def prepare(stack: Stack) -> _packed.Stack:
+    """The layers' packed weights, made once."""
+    packed: _packed.Stack | None = stack.prepared.get("packed")
     if packed is None:
-        packed = layer.prepared["packed"] = _packed.Weights(layer)
+        weights = [_packed.Weights(direction) for layer in stack.layers for direction in layer]
+        packed = stack.prepared["packed"] = _packed.Stack(weights, len(stack.layers[0]))
     return packed
 
 
-def forward(layer: Layer, x: Array, h: Array, y: Array, lengths: Array | None, reverse: bool, threads: int) -> None:
-    """Run one direction of one layer; see `cgru.engines.Engine`."""
+def run(stack: Stack, x: Array, h: Array, y: Array, lengths: Array | None, threads: int) -> None:
+    """Run a stack of layers; see `cgru.engines.Engine`."""
+    packed = prepare(stack)
     if lengths is None:
-        _packed.forward(weights(layer), x, h, y, None, None, reverse, threads)
+        packed.run(x, h, y, None, None, threads)
         return
     order = np.argsort(-lengths, kind="stable")
-    state = h[order]
-    _packed.forward(weights(layer), x, state, y, order, lengths[order], reverse, threads)
-    h[order] = state
+    state = np.take(h, order, axis=1)
+    packed.run(x, state, y, order, lengths[order], threads)
+    h[:, order] = state

@@ -95,6 +95,8 @@ struct PackedKernels {
     void (*step)(const PackedLayer&, const PackedStep&);                // products, state -> next, y; reset after
     void (*gates_before)(const PackedLayer&, const PackedStep&);        // products, state -> reset_state, update
     void (*state_before)(const PackedLayer&, const PackedStep&);        // products, reset_state, update -> next, y
+    double (*multiply_adds)(int64_t rounds);                            // so much arithmetic; returns how many flops
+    void (*read)(const float* memory, int64_t count, int downwards);    // as the kernels read weights
 };
 
 struct Kernels {
@@ -104,23 +106,43 @@ struct Kernels {
     PackedKernels packed;
 };
 
-// A call of the packed engine: one direction of one layer over T steps of B sequences.
+// A call of the packed engine: T steps of B sequences through a stack of layers.
 struct PackedCall {
-    const PackedLayer* layer;
+    const PackedLayer* const* layers;  // [depth][directions]
+    int64_t depth, directions;       // L, D
     int64_t steps, batch;            // T, B
     const float* x;                  // (T, B, I) at these strides; read
     int64_t x_step, x_sequence, x_feature;
-    float* state;                    // (B, H) contiguous, in the order of `order`; h0 on entry, h_n on return
-    float* y;                        // (T, B, H), units contiguous; written
+    float* state;                    // (L, D, B, H) contiguous, sequences as in `order`; h0 on entry, h_n on return
+    float* y;                        // (T, B, D*H), units contiguous; written
     int64_t y_step, y_sequence;
     const int64_t* order;            // [B] the sequence of each row of state; null: as they come
     const int64_t* lengths;          // [B] falling; null: all T
-    int reverse;
     int threads;
 };
 
-// Run a call. Returns 0, or 1 if there is no memory for its scratch; nothing is written to y and state then.
+// Run a call. Returns 0, or 1 if there was no memory for its scratch; what is in y and state then is of no use.
 int run_packed_call(const PackedKernels& kernels, const PackedCall& call);
+
+// What this machine does in a second, and what threads cost on it; measured once, in a millisecond or two, and anew if
+// other processes had the cores then.
+struct Machine {
+    double flops;                    // multiply-adds from registers, two a lane, per second on one thread
+    double bytes;                    // read per second from the second-level cache
+    double hot_start, cold_start;    // seconds until another thread works: one that still spins, one that sleeps
+    double meeting;                  // seconds for two threads to meet
+};
+Machine machine(const PackedKernels& kernels);
+
+// How calls are shared among threads: by what was measured, or, for tests and benchmarks, in one way wherever it can be.
+enum Sharing { sharing_measured, sharing_rows, sharing_units, sharing_none };
+void set_sharing(Sharing);
+// Calls that so far ran on more than one thread, and of those the ones finished on one because another process had the
+// core that a thread needed.
+struct ThreadCounts {
+    int64_t shared, abandoned;
+};
+ThreadCounts thread_counts();
 
 // States kept between steps: `layers` layers of `batch` sequences, advanced one step at a time. A step allocates nothing,
 // takes no lock and makes no system call. All memory is taken at construction; `valid()` says whether it was there.

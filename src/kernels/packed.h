@@ -267,15 +267,5 @@ static void input_product(const PackedLayer& layer, const PackedStep& step) {
     run_tiles<InputProduct, UsualLayer>(layer, step);
 }
 
-constexpr PackedKernels packed_kernels() {
-    return {lanes,
-            tile_rows,
-            input_product,
-            run_packed<ResetAfterStep<true>>,
-            run_packed<ResetAfterStep<false>>,
-            run_packed<ResetBeforeGates>,
-            run_packed<ResetBeforeState>};
-}
-
 }  // namespace CGRU_NAMESPACE
 }  // namespace cgru

@@ -1,267 +1,193 @@
-// The packed engine's loop over time: which rows run, where their inputs, products, states and outputs are, and which
-// thread has them. The arithmetic is in packed.h.
+// A call of the packed engine: layers one after the other, blocks of time for deep stacks, and which thread has what.
 //
 // Threads own rows where there are rows enough: each runs its sequences from the first step to the last without meeting
 // another. Of a few sequences through large weights each thread owns blocks of units, a part of the weights that its own
-// core's cache may hold, and they meet once a step.
+// core's cache may hold, and they meet once a step. Two directions run beside each other. Which of these pays is reckoned
+// from what machine.cpp measured; results are the same to the last bit whatever is chosen.
+#include "sequence.h"
+
 #include <stdlib.h>
-#include <string.h>
-
-#include <atomic>
-#include <thread>
-
-#if defined(_OPENMP)
-#include <omp.h>
-#endif
-
-#include "rows.h"
 
 namespace cgru {
 namespace {
 
-const int64_t product_bytes = 128 * 1024;    // of input products made at once: they stay in a core's second-level cache
-const double parallel_flops = 4e6;           // work from which a thread more repays its start (some 40 us)
-const int64_t split_weights = 3 << 18;       // bytes of recurrent weights from which splitting them repays the meetings,
-const double split_flops = 2e7;              // in calls so long (some 300 us) that a busy machine's delays weigh little
+const int64_t between_bytes = 1 << 20;  // of states between layers: deep stacks run through time in blocks of such a size
+const double smallest_shared = 1e6;     // flops below which no machine's second thread repays its start
+const double burst = 5e-4;              // seconds after a call in which the threads that helped it still spin
+const double worthwhile = 0.9;          // more threads must promise to take at most so much of the time of one
+const double patience = 20;             // for each second lost to another process on our core, so many alone
 
-int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+std::atomic<int> sharing{sharing_measured};
+std::atomic<int64_t> shared_calls{0}, abandoned_calls{0};
+std::atomic<double> last_call{0}, alone_until{0};  // seconds of the clock
 
-#if defined(__x86_64__)
-inline void relax() { __builtin_ia32_pause(); }
-#else
-inline void relax() {}
-#endif
+double flops_of(const PackedLayer& l, double rows) {
+    return 6 * rows * double(l.hidden) * double(l.inputs + l.hidden);
+}
 
-// Threads that share the states of their rows, and where they meet. Waiting is spinning, a fraction of a microsecond
-// when all of them have a core; when not, giving the core away to whom they wait for.
-struct Team {
-    const int size;
-    float *state = nullptr, *other = nullptr, *reset_state = nullptr, *update = nullptr;
-    std::atomic<int64_t> arrived{0};
+double total(const int64_t* lengths, int64_t count) {
+    double sum = 0;
+    for (int64_t i = 0; i < count; ++i) sum += double(lengths[i]);
+    return sum;
+}
 
-    explicit Team(int size) : size(size) {}
-    void meet(int64_t& meetings) {
-        const int64_t all = ++meetings * size;
-        if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == all) return;
-        for (int spins = 0; arrived.load(std::memory_order_acquire) < all; ++spins) {
-            if (spins < 4000)
-                relax();
-            else
-                std::this_thread::yield();
-        }
-    }
+// How the directions of a layer are shared out: each in so many parts, of its rows or of its units; all parts at once, or
+// one direction after the other on this thread.
+struct Plan {
+    int parts;
+    bool units, at_once;
 };
 
-// The sequences [first, last) of a call, and their part of the scratch memory; with a team, a member's share of the units.
-class Rows {
-  public:
-    Rows(const PackedKernels& kernels, const PackedCall& call, int64_t first, int64_t last, Team* team = nullptr,
-         int member = 0)
-        : team(team), member(member), kernels(kernels), call(call), layer(*call.layer), first(first), count(last - first),
-          stride(row_stride(layer, kernels.lanes)), width(layer.blocks * 3 * kernels.lanes) {
-        together = layer.reset_after && count >= kernels.tile_rows;
-        chunk = together ? 1 : larger(1, smaller(call.steps, product_bytes / int64_t(sizeof(float)) / (count * width)));
-        dense = call.x_feature != 1;
+// Seconds of one thread for some rows of a pass: the input product, and the recurrent one of many rows, run at the rate of
+// arithmetic; the recurrent weights of a few rows as fast as they are read.
+double seconds_of(const PackedKernels& kernels, const Machine& m, const Pass& pass, double rows) {
+    const double steps = pass.lengths ? total(pass.lengths, pass.batch) / double(pass.batch) : double(pass.steps);
+    const double weights = 3.0 * double(pass.layer->hidden) * double(pass.layer->hidden);
+    const double arithmetic = 2 * weights * rows / m.flops;
+    const double reading = rows < double(kernels.tile_rows) ? (rows + 1) / 2 * weights * sizeof(float) / m.bytes : 0;
+    const double inputs = 6 * rows * double(pass.layer->hidden) * double(pass.layer->inputs) / m.flops;
+    return steps * (inputs + (arithmetic > reading ? arithmetic : reading));
+}
+
+Plan make_plan(const PackedKernels& kernels, const Pass& pass, int directions, int threads) {
+    Plan best = {1, false, false};
+    if (threads < 2 || !has_threads) return best;
+    const int64_t each = larger(1, threads / directions);
+    const int64_t tiles = (pass.batch + kernels.tile_rows - 1) / kernels.tile_rows;
+    const int most_rows = int(smaller(each, tiles)), most_units = int(pass.lengths ? 1 : smaller(each, pass.layer->blocks));
+    const int way = sharing.load();
+    if (way == sharing_none) return best;
+    if (way == sharing_rows) return {most_rows, false, true};
+    if (way == sharing_units) return {most_units, most_units > 1, true};
+
+    const double rows = pass.lengths ? total(pass.lengths, pass.batch) : double(pass.steps * pass.batch);
+    if (directions * flops_of(*pass.layer, rows) < smallest_shared) return best;
+    const double now = seconds_now();
+    if (now < alone_until.load()) return best;
+    const Machine m = machine(kernels);
+    const double start = now - last_call.load() < burst ? m.hot_start : m.cold_start;
+    const double alone = seconds_of(kernels, m, pass, double(pass.batch));
+    double least = worthwhile * directions * alone;
+    const auto consider = [&](int parts, bool units, double seconds) {
+        seconds += start * (parts * directions - 1);
+        if (parts * directions < 2 || seconds >= least) return;
+        least = seconds;
+        best = {parts, units, true};
+    };
+    for (int parts = 1; parts <= most_rows; ++parts) {
+        const int64_t largest = (tiles + parts - 1) / parts * kernels.tile_rows;
+        consider(parts, false, seconds_of(kernels, m, pass, double(smaller(largest, pass.batch))));
     }
+    const double meetings = double(pass.steps) * (pass.layer->reset_after ? 1 : 2);
+    for (int parts = 2; parts <= most_units; ++parts) consider(parts, true, alone / parts + meetings * m.meeting);
+    return best;
+}
 
-    // Bytes of scratch that `run` takes; they come zeroed.
-    int64_t scratch_size() const {
-        return Parts::size<float*>(chunk * count) + Parts::size<float*>(count) + 4 * Parts::size<float>(count * stride) +
-               Parts::size<float>(together ? 0 : chunk * count * width) +
-               Parts::size<float>(dense ? chunk * count * layer.inputs : 0);
-    }
+// The first row of one of so many parts: tiles stay whole, and every part has about as many steps to run.
+int64_t edge(const PackedKernels& kernels, const Pass& pass, int part, int parts) {
+    const int64_t tile = kernels.tile_rows, tiles = (pass.batch + tile - 1) / tile;
+    if (part == parts) return pass.batch;
+    if (!pass.lengths) return smaller(pass.batch, tiles * part / parts * tile);
+    const double wanted = total(pass.lengths, pass.batch) * part / parts;
+    int64_t row = 0;
+    for (double sum = 0; row < pass.batch && sum < wanted; row = smaller(row + tile, pass.batch))
+        sum += total(pass.lengths + row, smaller(tile, pass.batch - row));
+    return row;
+}
 
-    void run(char* scratch) {
-        FlushDenormals mode;
-        Parts parts(scratch);
-        x_rows = parts.take<const float*>(chunk * count);
-        y_rows = parts.take<float*>(count);
-        memset(&step, 0, sizeof step);
-        step.x = x_rows;
-        step.y = y_rows;
-        step.stride = stride;
-        step.last_block = layer.blocks;
-        state = parts.take<float>(count * stride);
-        other = parts.take<float>(count * stride);
-        step.reset_state = parts.take<float>(count * stride);
-        step.update = parts.take<float>(count * stride);
-        products = parts.take<float>(together ? 0 : chunk * count * width);
-        dense_x = parts.take<float>(dense ? chunk * count * layer.inputs : 0);
-        if (team) join();
-
-        for (int64_t done = 0; done < call.steps; done += chunk) {
-            const int64_t size = smaller(chunk, call.steps - done);
-            run_chunk(call.reverse ? call.steps - done - size : done, size);
-        }
-        if (!team || member == 0) enter(0);
-    }
-
-  private:
-    Team* const team;
-    const int member;
-    int64_t meetings = 0;
-    const PackedKernels& kernels;
-    const PackedCall& call;
-    const PackedLayer& layer;
-    const int64_t first, count, stride, width;
-    int64_t chunk;
-    bool together, dense;
-    int64_t running = 0;  // rows whose state is in `state`; the others' is in the call's array
-    const float** x_rows;
-    float** y_rows;
-    float *state, *other, *products, *dense_x;
-    PackedStep step;
-
-    // Take the team's states and a share of the blocks; the first member provides the states, with the rows in them.
-    void join() {
-        step.first_block = layer.blocks * member / team->size;
-        step.last_block = layer.blocks * (member + 1) / team->size;
-        if (member == 0) {
-            enter(count);
-            team->state = state;
-            team->other = other;
-            team->reset_state = step.reset_state;
-            team->update = step.update;
-        }
-        team->meet(meetings);
-        state = team->state;
-        other = team->other;
-        step.reset_state = team->reset_state;
-        step.update = team->update;
-        running = count;
-    }
-
-    int64_t sequence(int64_t row) const { return call.order ? call.order[first + row] : first + row; }
-
-    // How many rows have a step t: lengths fall.
-    int64_t rows_at(int64_t t) const {
-        if (!call.lengths) return count;
-        int64_t low = 0, high = count;
-        while (low < high) {
-            const int64_t middle = (low + high) / 2;
-            if (call.lengths[first + middle] > t)
-                low = middle + 1;
-            else
-                high = middle;
-        }
-        return low;
-    }
-
-    // Let so many rows run: states of those that begin are fetched, of those that end put back.
-    void enter(int64_t rows) {
-        const int64_t H = layer.hidden;
-        for (int64_t i = running; i < rows; ++i) memcpy(state + i * stride, call.state + (first + i) * H, H * sizeof(float));
-        for (int64_t i = rows; i < running; ++i) memcpy(call.state + (first + i) * H, state + i * stride, H * sizeof(float));
-        running = rows;
-    }
-
-    // Addresses of the inputs of the steps [start, start + size), `rows` a step; copied where a row is not contiguous.
-    void find_inputs(int64_t start, int64_t size, int64_t rows) {
-        for (int64_t t = 0; t < size; ++t)
-            for (int64_t i = 0; i < rows; ++i) {
-                const float* x = call.x + (start + t) * call.x_step + sequence(i) * call.x_sequence;
-                if (dense) {
-                    float* copy = dense_x + (t * rows + i) * layer.inputs;
-                    for (int64_t k = 0; k < layer.inputs; ++k) copy[k] = x[k * call.x_feature];
-                    x = copy;
-                }
-                x_rows[t * rows + i] = x;
-            }
-    }
-
-    void run_chunk(int64_t start, int64_t size) {
-        const int64_t most = rows_at(start);
-        find_inputs(start, size, most);
-        step.first_row = 0;
-        if (!together) {
-            step.products = products;
-            step.last_row = size * most;
-            kernels.input_product(layer, step);
-        }
-        for (int64_t k = 0; k < size; ++k) {
-            const int64_t t = call.reverse ? size - 1 - k : k;
-            const int64_t rows = rows_at(start + t);
-            enter(rows);
-            for (int64_t i = 0; i < count; ++i) {
-                float* y = call.y + (start + t) * call.y_step + sequence(i) * call.y_sequence;
-                y_rows[i] = y;
-                if (i >= rows) memset(y, 0, layer.hidden * sizeof(float));
-            }
-            step.products = together ? nullptr : products + t * most * width;
-            step.last_row = rows;
-            step.state = state;
-            step.next = other;
-            step.downwards = !step.downwards;
-            if (together) {
-                kernels.step_from_input(layer, step);
-            } else if (layer.reset_after) {
-                kernels.step(layer, step);
-            } else {
-                kernels.gates_before(layer, step);
-                if (team) team->meet(meetings);
-                kernels.state_before(layer, step);
-            }
-            if (team) team->meet(meetings);
-            float* swap = state;
-            state = other;
-            other = swap;
-        }
-    }
-};
-
-// Run the parts that `make` gives, each on a thread of its own. Returns 1 if there is no memory, and 2 if there are not
-// threads enough, which parts that meet each other cannot do without; nothing has run then.
-template <class Make> int run_parts(const Make& make, int parts, bool all_at_once) {
+// Run the directions of a layer by a plan. Returns 1 if there is no memory for it, 2 if there are no threads; nothing has
+// run then.
+int run_plan(const PackedKernels& kernels, const Pass* passes, int directions, Plan plan) {
+    const int all = plan.parts * directions;
+    Team first(plan.parts), second(plan.parts);
+    Team* teams[] = {&first, &second};
+    const auto rows_of = [&](int part) {
+        const int d = part / plan.parts, member = part % plan.parts;
+        if (plan.units) return Rows(kernels, passes[d], 0, passes[d].batch, teams[d], member);
+        return Rows(kernels, passes[d], edge(kernels, passes[d], member, plan.parts),
+                    edge(kernels, passes[d], member + 1, plan.parts));
+    };
     int64_t size = 0;
-    for (int part = 0; part < parts; ++part) size = larger(size, make(part).scratch_size());
+    for (int part = 0; part < all; ++part) size = larger(size, rows_of(part).scratch_size());
     size = (size + 127) / 64 * 64;
-    char* scratch = static_cast<char*>(calloc(1, size_t(parts * size)));
+    char* scratch = static_cast<char*>(malloc(size_t((plan.at_once ? all : 1) * size)));
     if (!scratch) return 1;
     int result = 0;
-    if (parts == 1) {
-        make(0).run(scratch);
-    } else if (!all_at_once) {
-#pragma omp parallel for num_threads(parts) schedule(static, 1)
-        for (int part = 0; part < parts; ++part) make(part).run(scratch + part * size);
+    if (!plan.at_once) {
+        for (int part = 0; part < all; ++part) rows_of(part).run(scratch);
     } else {
-#if defined(_OPENMP)
-#pragma omp parallel num_threads(parts)
-        {
-            const int part = omp_get_thread_num();
-            if (omp_get_num_threads() == parts)
-                make(part).run(scratch + part * size);
-            else if (part == 0)
-                result = 2;
+        const double start = seconds_now();
+        double own = 0;
+        const bool ran = run_at_once(all, [&](int part) {
+            rows_of(part).run(scratch + part * size);
+            if (part == 0) own = seconds_now() - start;
+        });
+        const double end = seconds_now();
+        // Equal parts end at about the same time, if every thread has a core of its own.
+        const double waited = end - start - own, lost = waited > own / 2 + 5e-4 ? waited : 0;
+        const bool abandoned = first.abandoned || second.abandoned;
+        if (lost > 0 || abandoned) {
+            alone_until = end + patience * (abandoned ? end - start : lost);
+            ++abandoned_calls;
         }
-#else
-        result = 2;
-#endif
+        shared_calls += ran;
+        result = ran ? 0 : 2;
     }
     free(scratch);
     return result;
 }
 
+int run_passes(const PackedKernels& kernels, const Pass* passes, int directions, int threads) {
+    const Plan plan = make_plan(kernels, passes[0], directions, threads);
+    int result = run_plan(kernels, passes, directions, plan);
+    if (result == 2) result = run_plan(kernels, passes, directions, {1, false, false});
+    if (threads > 1) last_call = seconds_now();
+    return result;
+}
+
 }  // namespace
 
-int run_packed_call(const PackedKernels& kernels, const PackedCall& call) {
-    const PackedLayer& layer = *call.layer;
-    const double flops = 6.0 * double(call.steps) * double(call.batch) * layer.hidden * (layer.inputs + layer.hidden);
-    const int64_t threads = smaller(call.threads, 1 + int64_t(flops / parallel_flops));
-    const int64_t tiles = (call.batch + kernels.tile_rows - 1) / kernels.tile_rows;
-    const int64_t parts = larger(1, smaller(threads, tiles));
+void set_sharing(Sharing way) { sharing = way; }
+ThreadCounts thread_counts() { return {shared_calls.load(), abandoned_calls.load()}; }
 
-    const bool heavy = 3 * layer.hidden * layer.hidden * int64_t(sizeof(float)) >= split_weights;
-    if (parts == 1 && threads > 1 && heavy && flops >= split_flops && !call.lengths) {
-        Team team(int(smaller(threads, layer.blocks)));
-        const auto share = [&](int member) { return Rows(kernels, call, 0, call.batch, &team, member); };
-        const int result = run_parts(share, team.size, true);
-        if (result != 2) return result;
+int run_packed_call(const PackedKernels& kernels, const PackedCall& call) {
+    const int64_t B = call.batch, H = call.layers[0]->hidden, width = call.directions * H, state = B * H;
+    int64_t block = call.steps;
+    if (call.depth > 1 && call.directions == 1)
+        block = larger(1, smaller(call.steps, between_bytes / int64_t(sizeof(float)) / (B * H)));
+    const int64_t between = call.depth > 1 ? block * B * width : 0, buffers = smaller(2, call.depth - 1);
+    int64_t* lengths = static_cast<int64_t*>(malloc(size_t(B) * sizeof(int64_t) + size_t(buffers * between) * sizeof(float)));
+    if (!lengths) return 1;
+    float* memory = reinterpret_cast<float*>(lengths + B);
+    int result = 0;
+    for (int64_t start = 0; start < call.steps && !result; start += block) {
+        const int64_t size = smaller(block, call.steps - start);
+        if (call.lengths)
+            for (int64_t i = 0; i < B; ++i) lengths[i] = larger(0, smaller(size, call.lengths[i] - start));
+        Pass pass = {nullptr, size, B, call.x + start * call.x_step, call.x_step, call.x_sequence, call.x_feature,
+                     nullptr, nullptr, 0, 0, call.order, call.lengths ? lengths : nullptr, false};
+        for (int64_t k = 0; k < call.depth && !result; ++k) {
+            const bool last = k == call.depth - 1;
+            float* y = last ? call.y + start * call.y_step : memory + k % 2 * between;
+            pass.y_step = last ? call.y_step : B * width;
+            pass.y_sequence = last ? call.y_sequence : width;
+            Pass passes[2];
+            for (int64_t d = 0; d < call.directions; ++d) {
+                pass.layer = call.layers[k * call.directions + d];
+                pass.state = call.state + (k * call.directions + d) * state;
+                pass.y = y + d * H;
+                pass.reverse = d == 1;
+                passes[d] = pass;
+            }
+            result = run_passes(kernels, passes, int(call.directions), call.threads);
+            pass.x = y;
+            pass.x_step = pass.y_step;
+            pass.x_sequence = pass.y_sequence;
+            pass.x_feature = 1;
+        }
     }
-    // Parts begin at a tile's first row, so that only the last has rows left over.
-    const auto edge = [&](int64_t part) { return smaller(call.batch, tiles * part / parts * kernels.tile_rows); };
-    const auto rows = [&](int part) { return Rows(kernels, call, edge(part), edge(part + 1)); };
-    return run_parts(rows, int(parts), false);
+    free(lengths);
+    return result;
 }
 
 }  // namespace cgru

@@ -5,8 +5,24 @@
 
 #include "gates.h"
 #include "packed.h"
+#include "probe.h"
 
 namespace cgru {
+namespace CGRU_NAMESPACE {
+
+constexpr PackedKernels packed_kernels() {
+    return {lanes,
+            tile_rows,
+            input_product,
+            run_packed<ResetAfterStep<true>>,
+            run_packed<ResetAfterStep<false>>,
+            run_packed<ResetBeforeGates>,
+            run_packed<ResetBeforeState>,
+            multiply_adds,
+            read_memory};
+}
+
+}  // namespace CGRU_NAMESPACE
 
 #define CGRU_QUOTE_(x) #x
 #define CGRU_QUOTE(x) CGRU_QUOTE_(x)

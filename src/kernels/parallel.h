@@ -1,0 +1,95 @@
+// Threads: parts of a call run at once, and teams whose members meet at every step.
+//
+// OpenMP's threads, of which one region a call is taken. CGRU_STD_THREADS takes the standard library's instead: the thread
+// sanitizer understands those (tests/test_native.py).
+#pragma once
+
+#include <stdint.h>
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+
+#if defined(_OPENMP)
+#include <omp.h>
+#elif defined(CGRU_STD_THREADS)
+#include <vector>
+#endif
+
+namespace cgru {
+namespace {
+
+inline double seconds_now() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// Whether this build has threads at all.
+#if defined(_OPENMP) || defined(CGRU_STD_THREADS)
+const bool has_threads = true;
+#else
+const bool has_threads = false;
+#endif
+
+// body(0), ..., body(parts - 1), each on a thread of its own. False if there are not so many threads to be had; nothing has
+// run then.
+template <class Body> bool run_at_once(int parts, const Body& body) {
+    if (parts == 1) {
+        body(0);
+        return true;
+    }
+#if defined(_OPENMP)
+    bool enough = true;
+#pragma omp parallel num_threads(parts)
+    {
+        if (omp_get_num_threads() == parts)
+            body(omp_get_thread_num());
+        else if (omp_get_thread_num() == 0)
+            enough = false;
+    }
+    return enough;
+#elif defined(CGRU_STD_THREADS)
+    std::vector<std::thread> others;
+    for (int part = 1; part < parts; ++part) others.emplace_back([&body, part] { body(part); });
+    body(0);
+    for (std::thread& other : others) other.join();
+    return true;
+#else
+    return false;
+#endif
+}
+
+inline void relax() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__) && defined(__GNUC__)
+    __asm__ volatile("yield");
+#endif
+}
+
+// Where threads wait for each other. Waiting is spinning, a fraction of a microsecond when all of them have a core; when
+// not, giving the core away to whom they wait for, and `lost` counts the first member's seconds of that.
+class Meeting {
+  public:
+    explicit Meeting(int size) : size(size) {}
+    const int size;
+    double lost = 0;  // the first member's own
+
+    // `meetings`: how many this member has been at
+    void wait(int64_t& meetings, int member) {
+        const int64_t all = ++meetings * size;
+        if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == all) return;
+        for (int spins = 0; spins < 4000; ++spins) {
+            if (arrived.load(std::memory_order_acquire) >= all) return;
+            relax();
+        }
+        const double start = member == 0 ? seconds_now() : 0;
+        while (arrived.load(std::memory_order_acquire) < all) std::this_thread::yield();
+        if (member == 0) lost += seconds_now() - start;
+    }
+
+  private:
+    std::atomic<int64_t> arrived{0};
+};
+
+}  // namespace
+}  // namespace cgru
