@@ -110,7 +110,7 @@ def extension(name, source, openmp=()):
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
         extra_compile_args=[*openmp, *([] if MSVC else ["-O2", "-g0", "-fvisibility=hidden"])],
         extra_link_args=[] if MSVC else [*openmp],
-        depends=[str(path) for path in sorted(Path("src").rglob("*.h"))],
+        depends=[str(path) for path in sorted(Path("src/kernels").iterdir())],  # of the libraries it is linked with
     )
 
 

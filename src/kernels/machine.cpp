@@ -12,9 +12,12 @@
 namespace cgru {
 namespace {
 
+const double enough = 2e-3;  // seconds after which a figure is what it is: others have the cores
+
 template <class Call> double best_of(int times, const Call& call) {
-    double best = 1e9;
-    for (int i = 0; i < times; ++i) {
+    double best = HUGE_VAL;
+    const double begin = seconds_now();
+    for (int i = 0; i < times && seconds_now() - begin < enough; ++i) {
         const double start = seconds_now();
         call();
         best = std::min(best, seconds_now() - start);
@@ -40,63 +43,72 @@ double measure_bytes(const PackedKernels& kernels) {
 }
 
 double measure_hot_start() {
-    double times[15];
-    for (double& time : times) {
-        const double start = seconds_now();
-        if (!run_at_once(2, [](int) {})) return 1;
-        time = seconds_now() - start;
-    }
-    std::sort(times, times + 15);
-    return times[7];
+    bool threads = true;
+    const double seconds = best_of(20, [&] { threads = threads && run_at_once(2, [](int) {}); });
+    return threads ? seconds : HUGE_VAL;
 }
 
 // From the call that wakes a sleeping thread to its first instruction.
 double measure_cold_start() {
-    const int rounds = 5;
-    double times[rounds];
     std::mutex mutex;
     std::condition_variable wake;
-    int asked = 0;
+    int asked = 0;  // -1: to stop
     std::atomic<int> answered{0};
+    double seconds = HUGE_VAL;
     const auto sleep = [&] {
         std::unique_lock<std::mutex> lock(mutex);
-        for (int i = 1; i <= rounds; ++i) {
-            wake.wait(lock, [&] { return asked >= i; });
-            answered.store(i, std::memory_order_release);
+        while (asked >= 0) {
+            answered.store(asked, std::memory_order_release);
+            wake.wait(lock, [&] { return asked != answered.load(); });
         }
     };
+    const auto ask = [&](int what) {
+        {
+            std::lock_guard<std::mutex> lock(mutex);
+            asked = what;
+        }
+        wake.notify_one();
+    };
     const auto rouse = [&] {
-        for (int i = 1; i <= rounds; ++i) {
+        double times[5];
+        int count = 0;
+        const double begin = seconds_now();
+        while (count < 5 && seconds_now() - begin < enough) {
             const double rested = seconds_now() + 1e-4;
             while (seconds_now() < rested) relax();
             const double start = seconds_now();
-            {
-                std::lock_guard<std::mutex> lock(mutex);
-                asked = i;
-            }
-            wake.notify_one();
-            while (answered.load(std::memory_order_acquire) < i) std::this_thread::yield();
-            times[i - 1] = seconds_now() - start;
+            ask(count + 1);
+            while (answered.load(std::memory_order_acquire) <= count) std::this_thread::yield();
+            times[count++] = seconds_now() - start;
         }
+        ask(-1);
+        std::sort(times, times + count);
+        seconds = times[count / 2];
     };
-    if (!run_at_once(2, [&](int member) { member == 0 ? rouse() : sleep(); })) return 1;
-    std::sort(times, times + rounds);
-    return times[rounds / 2];
+    const bool threads = run_at_once(2, [&](int member) { member == 0 ? rouse() : sleep(); });
+    return threads ? seconds : HUGE_VAL;
 }
 
+// A meeting as the members of a team have it: each has written a part of a state before, and reads the other's after.
 double measure_meeting() {
-    const int64_t count = 200;
+    const int64_t count = 200, floats = 128;
+    alignas(64) float states[2][2][floats] = {};  // of this step and the one before, by member
     return best_of(3, [&] {
         Meeting meeting(2);
         run_at_once(2, [&](int member) {
             int64_t meetings = 0;
-            while (meetings < count) meeting.wait(meetings, member);
+            while (meetings < count) {
+                const float(&before)[2][floats] = states[meetings % 2];
+                float(&next)[floats] = states[1 - meetings % 2][member];
+                for (int64_t i = 0; i < floats; ++i) next[i] = 0.5f * before[1 - member][i] + before[member][i];
+                meeting.wait(meetings, member);
+            }
         });
     }) / double(count);
 }
 
 Machine measure(const PackedKernels& kernels) {
-    Machine m = {measure_flops(kernels), measure_bytes(kernels), 1, 1, 1};
+    Machine m = {measure_flops(kernels), measure_bytes(kernels), HUGE_VAL, HUGE_VAL, HUGE_VAL};
     if (has_threads) {
         m.hot_start = measure_hot_start();
         m.cold_start = std::max(m.hot_start, measure_cold_start());
@@ -106,7 +118,7 @@ Machine measure(const PackedKernels& kernels) {
 }
 
 const double crowded = 1e-4;  // a start so slow means that others had the cores while this was measured
-const double again = 1;       // seconds after which it is measured anew then
+const double again = 0.1;     // seconds after which it is measured anew then
 
 }  // namespace
 

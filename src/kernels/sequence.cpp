@@ -124,10 +124,12 @@ int run_plan(const PackedKernels& kernels, const Pass* passes, int directions, P
         });
         const double end = seconds_now();
         // Equal parts end at about the same time, if every thread has a core of its own.
-        const double waited = end - start - own, lost = waited > own / 2 + 5e-4 ? waited : 0;
-        const bool abandoned = first.abandoned || second.abandoned;
-        if (lost > 0 || abandoned) {
-            alone_until = end + patience * (abandoned ? end - start : lost);
+        const double waited = end - start - own;
+        double lost = waited > own / 2 + 5e-4 ? waited : 0;
+        for (const Team* team : teams)
+            if (team->abandoned) lost += team->lost;
+        if (lost > 0) {
+            alone_until = end + patience * lost;
             ++abandoned_calls;
         }
         shared_calls += ran;

@@ -34,6 +34,7 @@ struct Team {
     Meeting meeting;
     float *state = nullptr, *other = nullptr, *reset_state = nullptr, *update = nullptr;
     bool abandoned = false;  // written by the first member before a meeting, read by all after it
+    double lost = 0;         // seconds that the first member waited for cores
 
     explicit Team(int size) : meeting(size) {}
 };
@@ -131,6 +132,7 @@ class Rows {
     bool stay(double started) {
         if (member == 0) {
             team->abandoned = team->meeting.lost > 0.5 * (seconds_now() - started);
+            team->lost += team->meeting.lost;
             team->meeting.lost = 0;
         }
         team->meeting.wait(meetings, member);
