@@ -1,6 +1,6 @@
-"""Kernels for processors that this machine has not, built by a cross compiler and run under an emulator.
+"""The kernels' own program, built for processors that this machine has not, under an emulator, and with sanitizers.
 
-Needs Debian's g++-aarch64-linux-gnu and qemu-user; the continuous integration installs them.
+Needs Debian's g++-aarch64-linux-gnu, qemu-user, clang and libclang-rt-14-dev; the continuous integration installs them.
 """
 
 import os
@@ -10,6 +10,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
+from cgru import _blas
 
 ROOT = Path(__file__).parent.parent
 FLAGS = [
@@ -26,30 +28,25 @@ if not (ROOT / "src").is_dir():
     pytest.skip("the sources are not beside these tests", allow_module_level=True)
 
 
-def build_and_run(tmp_path, compiler, sets, tested, runner):
+def build_and_run(tmp_path, compiler, sets, tested, runner=(), flags=("-static",)):
     """Each set's file with its own flags, the program with them; its output."""
     kernels = ROOT / "src" / "kernels"
     objects = []
-    for name, flags in {"plain": [], "choose": [], "sequence": [], **sets}.items():
+    files = {
+        "plain": [],
+        "choose": [f"-DCGRU_HAS_{s.upper()}" for s in sets],
+        "sequence": [],
+        "stream": [],
+        "machine": [],
+    }
+    for name, own in {**files, **sets}.items():
         objects.append(str(tmp_path / f"{name}.o"))
-        chosen = [f"-DCGRU_HAS_{s.upper()}" for s in sets] if name == "choose" else []
-        subprocess.run(
-            [compiler, *FLAGS, *flags, *chosen, "-c", str(kernels / f"{name}.cpp"), "-o", objects[-1]], check=True
-        )
+        source = str(kernels / f"{name}.cpp")
+        subprocess.run([compiler, *FLAGS, *flags, *own, "-c", source, "-o", objects[-1]], check=True)
     program = str(tmp_path / "kernels")
     source = str(ROOT / "tests" / "native" / "kernels.cpp")
-    command = [
-        compiler,
-        *FLAGS,
-        f"-DCGRU_TEST_SET=kernels_{tested}",
-        f"-I{kernels}",
-        source,
-        *objects,
-        "-static",
-        "-o",
-        program,
-    ]
-    subprocess.run(command, check=True)
+    command = [compiler, *FLAGS, *flags, f"-DCGRU_TEST_SET=kernels_{tested}", f"-I{kernels}", source, *objects]
+    subprocess.run([*command, "-o", program], check=True)
     run = subprocess.run([*runner, program], capture_output=True, text=True)
     print(run.stdout)
     return run
@@ -58,7 +55,7 @@ def build_and_run(tmp_path, compiler, sets, tested, runner):
 def check(run, tested):
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.startswith(f"kernels of {tested},")
-    assert run.stdout.count("ok  ") == 14
+    assert run.stdout.count("ok  ") == 20
 
 
 def needs(*programs):
@@ -75,8 +72,27 @@ def test_neon(tmp_path):
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="x86-64 kernels are built by the native compiler here")
+@pytest.mark.skipif(
+    "avx2" in _blas.RUNNABLE_ISAS, reason="this machine has AVX2: tests/test_instruction_sets.py runs it"
+)
 def test_avx2(tmp_path):
-    """Under the emulator, so on machines without AVX2 too."""
     needs("g++", "qemu-x86_64")
     sets = {"sse2": [], "avx2": ["-mavx2", "-mfma"]}
     check(build_and_run(tmp_path, "g++", sets, "avx2", ["qemu-x86_64", "-cpu", "max"]), "avx2")
+
+
+SANITIZERS = {
+    "address and undefined": ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+    "thread": ["-O1", "-fsanitize=thread", "-DCGRU_STD_THREADS"],
+}
+X86_SETS = {"sse2": [], "avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]}
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the flags are those of x86-64 instruction sets")
+@pytest.mark.parametrize("sanitizer", SANITIZERS)
+@pytest.mark.parametrize("tested", dict.fromkeys(["plain", _blas.RUNNABLE_ISAS[0]]))
+def test_sanitizers(tmp_path, sanitizer, tested):
+    """Reads and writes within bounds, defined arithmetic; and for the loops on several threads, no race."""
+    needs("clang++")
+    sets = {tested: X86_SETS[tested]} if tested in X86_SETS else {}
+    check(build_and_run(tmp_path, "clang++", sets, tested, flags=["-g", *SANITIZERS[sanitizer]]), tested)

@@ -1,5 +1,5 @@
-// The kernels of an instruction set against plain C++ and the C library, for machines without Python: tests/test_native.py
-// builds this for another processor and runs it under an emulator. Prints what it compared; exits with 1 on a difference.
+// The kernels of an instruction set against plain C++ and the C library, without Python: tests/test_native.py builds this
+// for another processor and runs it under an emulator, and for this one with the compiler's sanitizers. Prints what it compared; exits with 1 on a difference.
 //
 // CGRU_TEST_SET names the table to test.
 #include <math.h>
@@ -82,39 +82,70 @@ struct Packed {
     }
 };
 
-// y (T, B, H) of x (T, B, I) from the zero state; a part of the batch, and in chunks of some steps.
-static std::vector<float> run(const Kernels& kernels, const Packed& p, const std::vector<float>& x, int64_t steps,
-                              int64_t batch, int64_t first, int64_t last, int64_t chunk) {
-    const int64_t I = p.layer.inputs, H = p.layer.hidden;
-    std::vector<float> y(size_t(steps * batch * H)), state(size_t((last - first) * H));
+// A call of one layer, or of a stack of two layers in two directions.
+struct Call {
+    const Kernels* kernels;
+    std::vector<const PackedLayer*> layers;
+    int64_t depth, directions, inputs, hidden;
+    int threads;
+    const int64_t* lengths;
+};
+
+static Call one_layer(const Kernels& kernels, const Packed& p) {
+    return {&kernels, {&p.layer}, 1, 1, p.layer.inputs, p.layer.hidden, 1, nullptr};
+}
+
+// y (T, B, D*H) of x (T, B, I) from the zero state; a part of the batch, and in chunks of some steps.
+static std::vector<float> run(const Call& c, const std::vector<float>& x, int64_t steps, int64_t batch, int64_t first,
+                              int64_t last, int64_t chunk) {
+    const int64_t width = c.directions * c.hidden, count = last - first;
+    std::vector<float> y(size_t(steps * batch * width)), state(size_t(c.depth * c.directions * count * c.hidden));
+    std::vector<int64_t> order(static_cast<size_t>(count));
+    for (int64_t i = 0; i < count; ++i) order[size_t(i)] = i;
     for (int64_t t = 0; t < steps; t += chunk) {
         PackedCall call;
         memset(&call, 0, sizeof call);
-        call.layer = &p.layer;
+        call.layers = c.layers.data();
+        call.depth = c.depth;
+        call.directions = c.directions;
         call.steps = steps - t < chunk ? steps - t : chunk;
-        call.batch = last - first;
-        call.x = x.data() + (t * batch + first) * I;
-        call.x_step = batch * I;
-        call.x_sequence = I;
+        call.batch = count;
+        call.x = x.data() + (t * batch + first) * c.inputs;
+        call.x_step = batch * c.inputs;
+        call.x_sequence = c.inputs;
         call.x_feature = 1;
         call.state = state.data();
-        call.y = y.data() + (t * batch + first) * H;
-        call.y_step = batch * H;
-        call.y_sequence = H;
-        call.threads = 1;
-        if (run_packed_call(kernels.packed, call)) exit(2);
+        call.y = y.data() + (t * batch + first) * width;
+        call.y_step = batch * width;
+        call.y_sequence = width;
+        call.order = c.lengths ? order.data() : nullptr;
+        call.lengths = c.lengths;
+        call.threads = c.threads;
+        if (run_packed_call(c.kernels->packed, call)) exit(2);
     }
     return y;
+}
+
+static std::vector<float> random_values(int64_t count) {
+    std::vector<float> values(static_cast<size_t>(count));
+    for (float& value : values) value = uniform();
+    return values;
+}
+
+static int64_t differences(const std::vector<float>& a, const std::vector<float>& b) {
+    int64_t different = a.size() != b.size();
+    for (size_t i = 0; i < a.size(); ++i) different += memcmp(&a[i], &b[i], sizeof(float)) != 0;
+    return different;
 }
 
 static void test_layer(int64_t inputs, int64_t hidden, int reset_after) {
     const int64_t steps = 12, batch = 21;
     const Model model(inputs, hidden, reset_after);
     const Packed tested(model, CGRU_TEST_SET), plain(model, kernels_plain);
-    std::vector<float> x(size_t(steps * batch * inputs));
-    for (float& value : x) value = uniform();
-    const std::vector<float> y = run(CGRU_TEST_SET, tested, x, steps, batch, 0, batch, steps);
-    const std::vector<float> expected = run(kernels_plain, plain, x, steps, batch, 0, batch, steps);
+    const Call call = one_layer(CGRU_TEST_SET, tested);
+    const std::vector<float> x = random_values(steps * batch * inputs);
+    const std::vector<float> y = run(call, x, steps, batch, 0, batch, steps);
+    const std::vector<float> expected = run(one_layer(kernels_plain, plain), x, steps, batch, 0, batch, steps);
     double worst = 0;
     for (size_t i = 0; i < y.size(); ++i) worst = fmax(worst, fabs(double(y[i]) - expected[i]));
     char what[80];
@@ -125,12 +156,64 @@ static void test_layer(int64_t inputs, int64_t hidden, int reset_after) {
     for (int64_t first = 0; first < batch; ++first)
         for (const int64_t size : {1, 2, 5, 9}) {
             if (first + size > batch) continue;
-            const std::vector<float> part = run(CGRU_TEST_SET, tested, x, steps, batch, first, first + size, 1 + first % 5);
+            const std::vector<float> part = run(call, x, steps, batch, first, first + size, 1 + first % 5);
             for (int64_t t = 0; t < steps; ++t)
                 different += memcmp(&part[size_t((t * batch + first) * hidden)], &y[size_t((t * batch + first) * hidden)],
                                     size_t(size * hidden) * sizeof(float)) != 0;
         }
     expect(different == 0, "steps whose bits differ in another batch or chunk", double(different));
+}
+
+// A stack of two layers in two directions, shared among threads by rows and by units, whole and by lengths.
+static void test_threads(int reset_after) {
+    const int64_t inputs = 9, hidden = 70, steps = 30;
+    std::vector<Model> models;
+    for (int i = 0; i < 4; ++i) models.emplace_back(i < 2 ? inputs : 2 * hidden, hidden, reset_after);
+    std::vector<Packed> packed;
+    for (const Model& model : models) packed.emplace_back(model, CGRU_TEST_SET);
+    Call call = {&CGRU_TEST_SET, {}, 2, 2, inputs, hidden, 1, nullptr};
+    for (const Packed& p : packed) call.layers.push_back(&p.layer);
+    int64_t different = 0;
+    for (const int64_t batch : {1, 3, 37}) {
+        const std::vector<float> x = random_values(steps * batch * inputs);
+        std::vector<int64_t> lengths(static_cast<size_t>(batch));
+        for (int64_t i = 0; i < batch; ++i) lengths[size_t(i)] = steps - i * steps / batch;
+        for (const int64_t* some : {static_cast<const int64_t*>(nullptr), static_cast<const int64_t*>(lengths.data())}) {
+            call.lengths = some;
+            call.threads = 1;
+            const std::vector<float> y = run(call, x, steps, batch, 0, batch, steps);
+            for (const Sharing way : {sharing_rows, sharing_units, sharing_measured})
+                for (const int threads : {2, 3, 5}) {
+                    set_sharing(way);
+                    call.threads = threads;
+                    different += differences(run(call, x, steps, batch, 0, batch, steps), y);
+                }
+        }
+    }
+    set_sharing(sharing_measured);
+    expect(different == 0, reset_after ? "values that differ on other threads, reset after"
+                                       : "values that differ on other threads, reset before", double(different));
+}
+
+static void test_stream(int64_t batch, int reset_after) {
+    const int64_t inputs = 11, hidden = 37, steps = 20;
+    const Model model(inputs, hidden, reset_after);
+    const Packed packed(model, CGRU_TEST_SET);
+    const std::vector<float> x = random_values(steps * batch * inputs);
+    const std::vector<float> expected = run(one_layer(CGRU_TEST_SET, packed), x, steps, batch, 0, batch, steps);
+    const PackedLayer* layers[] = {&packed.layer};
+    PackedStream stream(CGRU_TEST_SET.packed, layers, 1, batch);
+    if (!stream.valid()) exit(2);
+    std::vector<float> y(expected.size()), state(size_t(batch * hidden));
+    for (int64_t t = 0; t < steps; ++t) {
+        stream.step(&x[size_t(t * batch * inputs)], inputs, &y[size_t(t * batch * hidden)], hidden);
+        stream.get_state(state.data());
+        stream.set_state(state.data());
+    }
+    char what[80];
+    snprintf(what, sizeof what, "values of %d streams, reset %s, that differ", int(batch), reset_after ? "after" : "before");
+    const int64_t different = differences(y, expected);
+    expect(different == 0, what, double(different));
 }
 
 static void test_function(int code, double (*exact)(double), const char* name) {
@@ -167,6 +250,9 @@ int main() {
         test_layer(1, 1, reset_after);
         test_layer(5, 33, reset_after);
         test_layer(40, 64, reset_after);
+        test_threads(reset_after);
+        test_stream(1, reset_after);
+        test_stream(5, reset_after);
     }
     return failures != 0;
 }
