@@ -48,10 +48,65 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """One case's medians, in seconds a call, by contender."""
+    """One case's medians, in seconds a call, by contender; and the floor, what this machine could do at best."""
 
     case: Case
     seconds: dict[str, float]
+    floor: float
+
+    @property
+    def peer(self) -> float:
+        """Seconds of the fastest contender that is not cgru."""
+        return min(seconds for name, seconds in self.seconds.items() if name != "cgru")
+
+
+class Limits:
+    """What the machine does at best, sampled between the contenders' calls: arithmetic, and reading a case's weights.
+
+    A step's recurrent product takes as long as its arithmetic, or as reading its weights where that is longer; so does
+    the input product of a single step, while that of a whole sequence is one product, bound by arithmetic.
+    """
+
+    def __init__(self, case: Case, threads: int = 1) -> None:
+        self.case, self.threads = case, threads
+        single = case.steps == 0
+        columns = case.hidden + case.inputs * single
+        self.weights = np.zeros(max(256, 3 * case.hidden * columns // threads), np.float32)  # of one thread's share
+        self.passes = max(2, 2 * round(2e6 / self.weights.nbytes))  # about as many bytes at each sample
+        self.arithmetic: list[float] = []  # flops a second
+        self.reading: list[float] = []  # bytes a second
+
+    def sample(self) -> None:
+        """Measure both once, within a millisecond."""
+        from cgru import _packed
+
+        start = time.perf_counter()
+        flops = _packed.probe_flops(100_000)
+        self.arithmetic.append(flops / (time.perf_counter() - start))
+        _packed.probe_read(self.weights, 2)
+        start = time.perf_counter()
+        _packed.probe_read(self.weights, self.passes)
+        self.reading.append(self.weights.nbytes * self.passes / (time.perf_counter() - start))
+
+    @property
+    def peak(self) -> float:
+        """Flops a second of all threads, median."""
+        return statistics.median(self.arithmetic) * self.threads
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes a second of each thread from the cache that holds its weights, median."""
+        return statistics.median(self.reading)
+
+    @property
+    def floor(self) -> float:
+        """Seconds that the case takes at best."""
+        case = self.case
+        inputs, recurrent = (6 * case.batch * case.hidden * k / self.peak for k in (case.inputs, case.hidden))
+        reading = self.weights.nbytes / self.bandwidth
+        if case.steps == 0:
+            return max(inputs + recurrent, reading)
+        return case.steps * (inputs + max(recurrent, reading))
 
 
 def cases(sizes: tuple[int, ...] = (32, 64, 128, 256)) -> list[Case]:
@@ -256,13 +311,15 @@ def measure(case: Case, names: list[str], threads: int, seconds: float = 1.0, ro
                 raise RuntimeError(f"{name}, {case}: differs from the reference by {error:.2g}")
             repeats[name] = max(1, int(seconds / rounds / _seconds_a_call(call, 1)))
         times: dict[str, list[float]] = {name: [] for name in names}
+        limits = Limits(case, threads)
         for k in range(rounds):
+            limits.sample()
             for name in [*names[k % len(names) :], *names[: k % len(names)]]:  # each after every other
                 if threads > 1:
                     time.sleep(REST)
                     calls[name]()
                 times[name].append(_seconds_a_call(calls[name], repeats[name]))
-    return Row(case, {name: statistics.median(values) for name, values in times.items()})
+    return Row(case, {name: statistics.median(values) for name, values in times.items()}, limits.floor)
 
 
 def _seconds_a_call(call: Call, repeats: int) -> float:
@@ -278,7 +335,12 @@ def as_json(rows: list[Row], threads: int) -> dict[str, Any]:
         "threads": threads,
         "unit": "microseconds, median",
         "rows": [
-            {**asdict(row.case), "times": {name: value * 1e6 for name, value in row.seconds.items()}} for row in rows
+            {
+                **asdict(row.case),
+                "times": {name: value * 1e6 for name, value in row.seconds.items()},
+                "floor": row.floor * 1e6,
+            }
+            for row in rows
         ],
     }
 
@@ -295,6 +357,8 @@ def plot(rows: list[Row], path: str, threads: int) -> None:
             hidden = [row.case.hidden for row in chosen]
             style = {"color": "black", "linewidth": 2.5} if name == "cgru" else {"linewidth": 1.2}
             axes.plot(hidden, [row.seconds[name] * 1e6 for row in chosen], marker="o", label=name, **style)
+        floors = [row.floor * 1e6 for row in chosen]
+        axes.plot(hidden, floors, color="black", linestyle=":", linewidth=1.2, label="the machine's floor")
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.set_xticks(hidden, [str(h) for h in hidden])

@@ -59,7 +59,7 @@ cdef extern from "kernels/kernels.h" namespace "cgru" nogil:
     cdef struct Machine:
         double flops, bytes, hot_start, cold_start, meeting
 
-    Machine machine(const PackedKernels&)
+    Machine machine(const PackedKernels&, bint)
 
     cdef enum Sharing:
         sharing_measured, sharing_rows, sharing_units, sharing_none

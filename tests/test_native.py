@@ -1,6 +1,6 @@
 """The kernels' own program, built for processors that this machine has not, under an emulator, and with sanitizers.
 
-Needs Debian's g++-aarch64-linux-gnu, qemu-user, clang and libclang-rt-14-dev; the continuous integration installs them.
+Needs Debian's g++-aarch64-linux-gnu, qemu-user, clang and libclang-rt-dev; the continuous integration installs them.
 """
 
 import os

@@ -124,15 +124,16 @@ struct PackedCall {
 // Run a call. Returns 0, or 1 if there was no memory for its scratch; what is in y and state then is of no use.
 int run_packed_call(const PackedKernels& kernels, const PackedCall& call);
 
-// What this machine does in a second, and what threads cost on it; measured once, in a millisecond or two, and anew if
-// other processes had the cores then.
+// What this machine does in a second, and what threads cost on it: measured at first use, in a millisecond or two. Threads
+// move between cores, so hot starts and meetings are measured again, in a tenth of one, every second that `spinning`
+// threads are at hand.
 struct Machine {
     double flops;                    // multiply-adds from registers, two a lane, per second on one thread
     double bytes;                    // read per second from the second-level cache
     double hot_start, cold_start;    // seconds until another thread works: one that still spins, one that sleeps
     double meeting;                  // seconds for two threads to meet
 };
-Machine machine(const PackedKernels& kernels);
+Machine machine(const PackedKernels& kernels, bool spinning);
 
 // How calls are shared among threads: by what was measured, or, for tests and benchmarks, in one way wherever it can be.
 enum Sharing { sharing_measured, sharing_rows, sharing_units, sharing_none };

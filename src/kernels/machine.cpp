@@ -107,31 +107,33 @@ double measure_meeting() {
     }) / double(count);
 }
 
-Machine measure(const PackedKernels& kernels) {
-    Machine m = {measure_flops(kernels), measure_bytes(kernels), HUGE_VAL, HUGE_VAL, HUGE_VAL};
-    if (has_threads) {
-        m.hot_start = measure_hot_start();
-        m.cold_start = std::max(m.hot_start, measure_cold_start());
-        m.meeting = measure_meeting();
-    }
-    return m;
-}
-
 const double crowded = 1e-4;  // a start so slow means that others had the cores while this was measured
-const double again = 0.1;     // seconds after which it is measured anew then
+const double soon = 0.1;      // seconds after which it is measured anew then
+const double later = 1;       // seconds after which it is measured anew otherwise: threads move between cores
+
+void measure_threads(Machine& m, bool cold) {
+    m.hot_start = measure_hot_start();
+    if (cold) m.cold_start = std::max(m.hot_start, measure_cold_start());
+    m.meeting = measure_meeting();
+}
 
 }  // namespace
 
-Machine machine(const PackedKernels& kernels) {
+Machine machine(const PackedKernels& kernels, bool spinning) {
     static std::mutex mutex;
-    static Machine measured;
-    static double until = -1;  // when to measure next; infinity: not again
+    static Machine m = {0, 0, HUGE_VAL, HUGE_VAL, HUGE_VAL};
+    static double next = 0;  // when to measure the threads again
     std::lock_guard<std::mutex> lock(mutex);
-    if (seconds_now() >= until) {
-        measured = measure(kernels);
-        until = has_threads && measured.hot_start > crowded ? seconds_now() + again : HUGE_VAL;
+    const bool first = m.flops == 0;
+    if (first) {
+        m.flops = measure_flops(kernels);
+        m.bytes = measure_bytes(kernels);
     }
-    return measured;
+    if (has_threads && seconds_now() >= next && (first || spinning || m.hot_start > crowded)) {
+        measure_threads(m, first || m.hot_start > crowded);
+        next = seconds_now() + (m.hot_start > crowded ? soon : later);
+    }
+    return m;
 }
 
 }  // namespace cgru

@@ -13,13 +13,18 @@ namespace {
 
 const int64_t between_bytes = 1 << 20;  // of states between layers: deep stacks run through time in blocks of such a size
 const double smallest_shared = 1e6;     // flops below which no machine's second thread repays its start
-const double burst = 5e-4;              // seconds after a call in which the threads that helped it still spin
+const double burst = 1e-3;              // seconds in which threads that have shared a call still spin for the next
 const double worthwhile = 0.9;          // more threads must promise to take at most so much of the time of one
 const double patience = 20;             // for each second lost to another process on our core, so many alone
 
 std::atomic<int> sharing{sharing_measured};
 std::atomic<int64_t> shared_calls{0}, abandoned_calls{0};
-std::atomic<double> last_call{0}, alone_until{0};  // seconds of the clock
+// What the calls of this process have seen. Calls from several threads at once write these in any order, which may cost
+// one of them its best plan, never its result.
+std::atomic<double> last_call{0}, last_shared{0};  // when the last call, and the last shared one, ended
+std::atomic<double> alone_until{0};                // when sharing may be tried again
+std::atomic<double> cold_start{0};                 // seconds that threads took to begin, of late, after they slept; 0: unknown
+std::atomic<double> missed{0};                     // seconds that sharing would have saved in this row of calls
 
 double flops_of(const PackedLayer& l, double rows) {
     return 6 * rows * double(l.hidden) * double(l.inputs + l.hidden);
@@ -35,7 +40,7 @@ double total(const int64_t* lengths, int64_t count) {
 // one direction after the other on this thread.
 struct Plan {
     int parts;
-    bool units, at_once;
+    bool units, at_once, cold;  // cold: the other threads sleep
 };
 
 // Seconds of one thread for some rows of a pass: the input product, and the recurrent one of many rows, run at the rate of
@@ -49,30 +54,41 @@ double seconds_of(const PackedKernels& kernels, const Machine& m, const Pass& pa
     return steps * (inputs + (arithmetic > reading ? arithmetic : reading));
 }
 
+// Whether a call that threads would make faster by `gain` should wake them. In a row of calls it need not repay that alone:
+// what the calls before it could have saved counts, as one who goes skiing buys skis once the rents have reached their price.
+bool worth_waking(const Machine& m, double now, double gain) {
+    if (cold_start.load() == 0) cold_start = m.cold_start;
+    const double could = gain + (now - last_call.load() < burst ? missed.load() : 0);
+    const bool wake = could > cold_start.load();
+    missed = wake ? 0 : could;
+    return wake;
+}
+
 Plan make_plan(const PackedKernels& kernels, const Pass& pass, int directions, int threads) {
-    Plan best = {1, false, false};
+    const Plan here = {1, false, false, false};
+    Plan best = here;
     if (threads < 2 || !has_threads) return best;
     const int64_t each = larger(1, threads / directions);
     const int64_t tiles = (pass.batch + kernels.tile_rows - 1) / kernels.tile_rows;
     const int most_rows = int(smaller(each, tiles)), most_units = int(pass.lengths ? 1 : smaller(each, pass.layer->blocks));
     const int way = sharing.load();
     if (way == sharing_none) return best;
-    if (way == sharing_rows) return {most_rows, false, true};
-    if (way == sharing_units) return {most_units, most_units > 1, true};
+    if (way == sharing_rows) return {most_rows, false, true, false};
+    if (way == sharing_units) return {most_units, most_units > 1, true, false};
 
     const double rows = pass.lengths ? total(pass.lengths, pass.batch) : double(pass.steps * pass.batch);
     if (directions * flops_of(*pass.layer, rows) < smallest_shared) return best;
     const double now = seconds_now();
     if (now < alone_until.load()) return best;
-    const Machine m = machine(kernels);
-    const double start = now - last_call.load() < burst ? m.hot_start : m.cold_start;
+    const bool spinning = now - last_shared.load() < burst;
+    const Machine m = machine(kernels, spinning);
     const double alone = seconds_of(kernels, m, pass, double(pass.batch));
     double least = worthwhile * directions * alone;
     const auto consider = [&](int parts, bool units, double seconds) {
-        seconds += start * (parts * directions - 1);
+        seconds += m.hot_start * (parts * directions - 1);
         if (parts * directions < 2 || seconds >= least) return;
         least = seconds;
-        best = {parts, units, true};
+        best = {parts, units, true, false};
     };
     for (int parts = 1; parts <= most_rows; ++parts) {
         const int64_t largest = (tiles + parts - 1) / parts * kernels.tile_rows;
@@ -80,7 +96,9 @@ Plan make_plan(const PackedKernels& kernels, const Pass& pass, int directions, i
     }
     const double meetings = double(pass.steps) * (pass.layer->reset_after ? 1 : 2);
     for (int parts = 2; parts <= most_units; ++parts) consider(parts, true, alone / parts + meetings * m.meeting);
-    return best;
+    if (!best.at_once || spinning) return best;
+    best.cold = true;
+    return worth_waking(m, now, directions * alone - least) ? best : here;
 }
 
 // The first row of one of so many parts: tiles stay whole, and every part has about as many steps to run.
@@ -125,13 +143,18 @@ int run_plan(const PackedKernels& kernels, const Pass* passes, int directions, P
         const double end = seconds_now();
         // Equal parts end at about the same time, if every thread has a core of its own.
         const double waited = end - start - own;
-        double lost = waited > own / 2 + 5e-4 ? waited : 0;
-        for (const Team* team : teams)
+        double lost = waited > own / 2 + 5e-4 ? waited : 0, late = waited;
+        for (const Team* team : teams) {
+            late += team->lost;
             if (team->abandoned) lost += team->lost;
-        if (lost > 0) {
+        }
+        if (plan.cold) {
+            cold_start = 0.7 * cold_start.load() + 0.3 * late;
+        } else if (lost > 0) {
             alone_until = end + patience * lost;
             ++abandoned_calls;
         }
+        last_shared = end;
         shared_calls += ran;
         result = ran ? 0 : 2;
     }
@@ -142,7 +165,7 @@ int run_plan(const PackedKernels& kernels, const Pass* passes, int directions, P
 int run_passes(const PackedKernels& kernels, const Pass* passes, int directions, int threads) {
     const Plan plan = make_plan(kernels, passes[0], directions, threads);
     int result = run_plan(kernels, passes, directions, plan);
-    if (result == 2) result = run_plan(kernels, passes, directions, {1, false, false});
+    if (result == 2) result = run_plan(kernels, passes, directions, {1, false, false, false});
     if (threads > 1) last_call = seconds_now();
     return result;
 }

@@ -1,0 +1,87 @@
+"""How near the machine's limits: arithmetic and reading achieved, beside both measured in the same run.
+
+python benchmarks/roofline.py [--json FILE] [--plot FILE]
+
+One thread. The floor of a case is the time of its arithmetic at the measured peak, or of reading its weights from the
+cache that holds them where that is longer (`cgru.bench.Limits`). Peak and bandwidth are sampled between the calls.
+"""
+
+import argparse
+import json
+import statistics
+import time
+
+from cgru import bench
+
+CASES = [
+    *(bench.Case("one step", 0, 1, h, h) for h in (32, 64, 128, 256, 512)),
+    *(bench.Case("B 1, T 100", 100, 1, h, h) for h in (32, 64, 128, 256, 512, 1024)),
+    *(bench.Case("B 4, T 100", 100, 4, h, h) for h in (64, 128, 256)),
+    *(bench.Case("B 32, T 100", 100, 32, h, h) for h in (32, 64, 128, 256, 512)),
+]
+
+
+def measure(case, seconds, rounds=21):
+    """Median seconds a call, and the limits sampled between the calls."""
+    call, limits = bench.cgru_call(bench.Problem(case), 1), bench.Limits(case)
+    call()
+    start = time.perf_counter()
+    call()
+    repeats = max(1, int(seconds / rounds / (time.perf_counter() - start)))
+    times = []
+    for _ in range(rounds):
+        limits.sample()
+        start = time.perf_counter()
+        for _ in range(repeats):
+            call()
+        times.append((time.perf_counter() - start) / repeats)
+    return statistics.median(times), limits
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seconds", type=float, default=0.5, help="of each case")
+    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--plot", metavar="FILE")
+    arguments = parser.parse_args()
+    print(f"{'case':12} {'H':>5} {'us':>11} {'floor us':>11} {'of floor':>8} {'GFLOP/s':>8} {'peak':>6} {'GB/s':>6} "
+          f"{'cache':>6}")  # fmt: skip
+    kept = []
+    for case in CASES:
+        seconds, limits = measure(case, arguments.seconds)
+        steps = max(1, case.steps)
+        rate = 6 * steps * case.batch * case.hidden * (case.inputs + case.hidden) / seconds
+        read = limits.weights.nbytes * steps / seconds
+        print(f"{case.name:12} {case.hidden:5} {seconds * 1e6:11,.2f} {limits.floor * 1e6:11,.2f} "
+              f"{limits.floor / seconds:8.2f} {rate / 1e9:8.1f} {limits.peak / 1e9:6.0f} {read / 1e9:6.0f} "
+              f"{limits.bandwidth / 1e9:6.0f}", flush=True)  # fmt: skip
+        kept.append({"case": case.name, "hidden": case.hidden, "batch": case.batch, "seconds": seconds,
+                     "floor": limits.floor, "flops": rate, "peak": limits.peak, "bytes": read,
+                     "bandwidth": limits.bandwidth})  # fmt: skip
+    if arguments.json:
+        with open(arguments.json, "w") as file:
+            json.dump(kept, file, indent=2)
+    if arguments.plot:
+        plot(kept, arguments.plot)
+
+
+def plot(kept, path):
+    """The share of the floor over hidden size."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for name in dict.fromkeys(row["case"] for row in kept):
+        rows = [row for row in kept if row["case"] == name]
+        axes.plot([r["hidden"] for r in rows], [r["floor"] / r["seconds"] for r in rows], marker="o", label=name)
+    axes.set_xscale("log", base=2)
+    hidden = sorted({row["hidden"] for row in kept})
+    axes.set_xticks(hidden, [str(h) for h in hidden])
+    axes.set(ylim=(0, 1.05), xlabel="hidden units H = inputs I", ylabel="least possible time / time")
+    axes.grid(True, alpha=0.25)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=130)
+
+
+if __name__ == "__main__":
+    main()

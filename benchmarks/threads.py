@@ -1,0 +1,99 @@
+"""Whether a second thread pays, and whether the package's rule knows it: python benchmarks/threads.py
+
+Every case runs on one thread, shared out by rows, by units, and as the rule of src/kernels/sequence.cpp decides from what
+it measured of the machine; calls follow each other at once, or after a pause in which waiting threads go to sleep.
+[--threads N] [--json FILE] [--plot FILE]
+"""
+
+import argparse
+import json
+import statistics
+import time
+
+import numpy as np
+
+import cgru
+from cgru import _packed, bench
+
+WAYS = ("none", "rows", "units", "measured")
+CASES = [
+    *(bench.Case("B 1, T 100", 100, 1, h, h) for h in (32, 64, 128, 256, 512, 1024)),
+    *(bench.Case("B 4, T 100", 100, 4, h, h) for h in (64, 128, 256)),
+    *(bench.Case("B 16, T 10", 10, 16, h, h) for h in (32, 64, 128)),
+    *(bench.Case("B 64, T 50", 50, 64, h, h) for h in (32, 128, 256)),
+]
+PAUSE = 0.02  # seconds
+
+
+def measure(case, threads, pause, seconds, rounds=15):
+    """Median microseconds a call, by way."""
+    problem = bench.Problem(case)
+    call = bench.cgru_call(problem, threads)
+    times = {way: [] for way in WAYS}
+    for k in range(rounds):
+        for way in (*WAYS[k % 4 :], *WAYS[: k % 4]):
+            _packed.share(way)
+            call()
+            end = time.perf_counter() + (seconds / rounds / 4 if not pause else 0)
+            while True:
+                if pause:
+                    time.sleep(pause)
+                start = time.perf_counter()
+                call()
+                now = time.perf_counter()
+                times[way].append((now - start) * 1e6)
+                if now >= end:
+                    break
+    _packed.share("measured")
+    return {way: statistics.median(values) for way, values in times.items()}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each case")
+    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--plot", metavar="FILE")
+    arguments = parser.parse_args()
+    cgru.GRU(8, 8)(np.zeros((1, 8), np.float32), num_threads=arguments.threads)
+    speed = _packed.machine_speed()
+    print(f"measured: {speed['flops'] / 1e9:.0f} GFLOP/s, {speed['bytes'] / 1e9:.0f} GB/s, microseconds for "
+          f"a hot start {speed['hot start'] * 1e6:.1f}, a cold one {speed['cold start'] * 1e6:.0f}, "
+          f"a meeting {speed['meeting'] * 1e6:.2f}\n")  # fmt: skip
+    print(f"microseconds a call\n{'calls':9} {'case':12} {'H':>5}", *(f"{way:>10}" for way in WAYS), f"{'gain':>6}")
+    kept = []
+    for pause in (0, PAUSE):
+        for case in CASES:
+            times = measure(case, arguments.threads, pause, arguments.seconds)
+            name = "at rest" if pause else "in a row"
+            print(f"{name:9} {case.name:12} {case.hidden:5}", *(f"{times[way]:10,.1f}" for way in WAYS),
+                  f"{times['none'] / times['measured']:6.2f}", flush=True)  # fmt: skip
+            kept.append({"calls": name, "case": case.name, "hidden": case.hidden, "microseconds": times})
+    if arguments.json:
+        with open(arguments.json, "w") as file:
+            json.dump(kept, file, indent=2)
+    if arguments.plot:
+        plot(kept, arguments.plot)
+
+
+def plot(kept, path):
+    """How many times faster than one thread, over the time of one thread."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 2, sharey=True), dict.fromkeys(row["calls"] for row in kept), strict=True):
+        rows = [row["microseconds"] for row in kept if row["calls"] == name]
+        for way, marker in (("rows", "s"), ("units", "^"), ("measured", "o")):
+            style = {"color": "black", "zorder": 3} if way == "measured" else {"alpha": 0.6}
+            axes.scatter(
+                [r["none"] for r in rows], [r["none"] / r[way] for r in rows], marker=marker, label=way, **style
+            )
+        axes.axhline(1, color="grey", linewidth=0.8)
+        axes.set(xscale="log", title=f"calls {name}", xlabel="microseconds on one thread", ylabel="times faster")
+        axes.grid(True, alpha=0.25)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=130)
+
+
+if __name__ == "__main__":
+    main()
