@@ -76,8 +76,9 @@ def main():
     for hidden in arguments.hidden:
         times, limits = measure(arguments.streams, hidden, arguments.rounds)
         rate = 12 * arguments.streams * hidden * hidden / times["all"]
+        torch = times.get("torch", np.nan) * 1e3
         half = 12 * (arguments.streams // 2) * hidden * hidden / times["half"]
-        print(f"{hidden:5} {times['all'] * 1e3:9.3f} {times['half'] * 1e3:9.3f} {times.get('torch', np.nan) * 1e3:9.3f} "
+        print(f"{hidden:5} {times['all'] * 1e3:9.3f} {times['half'] * 1e3:9.3f} {torch:9.3f} "
               f"{times['all'] / arguments.streams * 1e6:9.3f} {rate / 1e9:8.1f} {limits.peak / 1e9:6.0f} "
               f"{rate / limits.peak:7.2f} {half / limits.peak:7.2f}", flush=True)  # fmt: skip
         kept.append({"streams": arguments.streams, "hidden": hidden, "seconds": times, "flops": rate,
