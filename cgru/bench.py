@@ -71,19 +71,19 @@ class Limits:
         self.case, self.threads = case, threads
         single = case.steps == 0
         columns = case.hidden + case.inputs * single
-        self.weights = np.zeros(max(256, 3 * case.hidden * columns // threads), np.float32)  # of one thread's share
-        self.passes = max(2, 2 * round(2e6 / self.weights.nbytes))  # about as many bytes at each sample
+        self.weights = np.ones(max(256, 3 * case.hidden * columns // threads), np.float32)  # of one thread's share
+        self.passes = max(6, 2 * round(2e6 / self.weights.nbytes))  # about as many bytes at each sample
         self.arithmetic: list[float] = []  # flops a second
         self.reading: list[float] = []  # bytes a second
 
     def sample(self) -> None:
-        """Measure both once, within a millisecond."""
+        """Measure both once, in some milliseconds."""
         from cgru import _packed
 
         start = time.perf_counter()
         flops = _packed.probe_flops(100_000)
         self.arithmetic.append(flops / (time.perf_counter() - start))
-        _packed.probe_read(self.weights, 2)
+        _packed.probe_read(self.weights, 4)  # into the caches
         start = time.perf_counter()
         _packed.probe_read(self.weights, self.passes)
         self.reading.append(self.weights.nbytes * self.passes / (time.perf_counter() - start))
