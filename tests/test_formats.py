@@ -183,8 +183,10 @@ def test_foreign_files(tmp_path):
     path.write_bytes(torch_bfloat16())
     with pytest.raises(cgru.FormatError, match=re.escape(str(path))):
         cgru.load(path)
-    with pytest.raises(cgru.FormatError, match=re.escape("expected a .safetensors file, got .bin extension")):
-        cgru.load(tmp_path / "model.bin")
+    for data in (b"", b"\x00", b"GIF89a;", b"PK\x03\x04", b"\x80\x02}."):
+        path.write_bytes(data)
+        with pytest.raises(cgru.FormatError, match=re.escape(str(path))):
+            cgru.load(path)
     with pytest.raises(FileNotFoundError):
         cgru.load(tmp_path / "none.safetensors")
 

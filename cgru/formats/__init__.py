@@ -7,25 +7,72 @@ and what was expected. No loader unpickles or executes what a file says.
 from __future__ import annotations
 
 import os
+import zipfile
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cgru.errors import FormatError
-from cgru.gru import GRU
+
+if TYPE_CHECKING:
+    from cgru.gru import GRU
+
+KNOWN = ".safetensors, ONNX (.onnx), PyTorch (.pt, .pth)"
+
+ONNX_STARTS = b"\x08\x12\x1a\x22\x28\x32\x3a\x42\x72"
+"""First bytes that the protobuf message of an ONNX model may have: the tags of its fields."""
 
 
-def load(path: str | os.PathLike[str]) -> GRU:
-    """The GRU in a file that `gru.save` wrote (.safetensors).
+def load(path: str | os.PathLike[str], name: str | None = None) -> GRU:
+    """The GRU in a file, whose content tells the format: .safetensors, ONNX, PyTorch.
+
+    Parameters
+    ----------
+    path : path
+    name : str, optional
+        Which GRU, where a file holds several: the prefix of its parameters' names (.safetensors, PyTorch), or its
+        node's name (ONNX). Without it there must be one; in an ONNX model one stack.
+
+    Returns
+    -------
+    GRU
+        What a file does not tell, as batch_first in one of PyTorch's names, has the constructor's default.
 
     Raises
     ------
     cgru.FormatError
-        The file is of another kind, damaged, or holds something else than a GRU.
+        The file is of another kind, damaged, or holds no GRU or several; the message lists their names.
     OSError
         The file cannot be read.
+    ImportError
+        The format needs a package that is missing; the message says which.
     """
-    from cgru.formats import safetensors
-
     path = Path(path)
-    if path.suffix != ".safetensors":
-        raise FormatError(f"{path}: expected a .safetensors file, got {path.suffix or 'no'} extension")
-    return safetensors.load(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    gru: GRU = import_module(f"cgru.formats.{_kind(path)}").load(path, name)
+    return gru
+
+
+def _kind(path: Path) -> str:
+    """The module for a file, by its first bytes and for a zip archive by what it contains."""
+    with path.open("rb") as file:
+        start = file.read(16)
+    if start[8:9] == b"{" and start[7] == 0:  # the length of a header, then the header
+        return "safetensors"
+    if start.startswith(b"PK\x03\x04"):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+        except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+            raise FormatError(f"{path}: expected a whole zip archive: {error}") from error
+        if any(name.endswith("data.pkl") for name in names):
+            return "torch"
+        raise FormatError(f"{path}: expected an archive with data.pkl, got {', '.join(names[:5])}")
+    if start.startswith(b"\x80") and start[1:2] in b"\x02\x03\x04\x05":
+        raise FormatError(
+            f"{path}: expected {KNOWN}, got a bare pickle; write it again with torch.save, version 1.6 on"
+        )
+    if start and start[0] in ONNX_STARTS:
+        return "onnx"
+    raise FormatError(f"{path}: expected {KNOWN}, got a file that begins with {start!r}")

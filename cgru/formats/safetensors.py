@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cgru.errors import FormatError
+from cgru.formats import files
 from cgru.gru import GRU
 
 KEY = "cgru"
@@ -33,28 +33,10 @@ def save(gru: GRU, path: str | os.PathLike[str]) -> None:
     safetensors = _library()
     options = {**gru.options, "dtype": gru.dtype.name}
     data = safetensors.numpy.save(gru.state_dict(), metadata={KEY: json.dumps(options)})
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    files.write(path, data)
 
 
-def _umask() -> int:
-    """The process' file mode mask, which can only be read by setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
-def load(path: Path) -> GRU:
+def load(path: Path, name: str | None = None) -> GRU:
     """Read a model that `save` wrote."""
     safetensors = _library()
     if not path.is_file():
