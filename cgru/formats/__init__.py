@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from cgru.errors import FormatError
 
 if TYPE_CHECKING:
-    from cgru.gru import GRU
+    from cgru.gru import GRU, GRUCell
 
 KNOWN = ".safetensors, ONNX (.onnx), PyTorch (.pt, .pth)"
 
@@ -23,7 +23,7 @@ ONNX_STARTS = b"\x08\x12\x1a\x22\x28\x32\x3a\x42\x72"
 """First bytes that the protobuf message of an ONNX model may have: the tags of its fields."""
 
 
-def load(path: str | os.PathLike[str], name: str | None = None) -> GRU:
+def load(path: str | os.PathLike[str], name: str | None = None) -> GRU | GRUCell:
     """The GRU in a file, whose content tells the format: .safetensors, ONNX, PyTorch.
 
     Parameters
@@ -35,7 +35,7 @@ def load(path: str | os.PathLike[str], name: str | None = None) -> GRU:
 
     Returns
     -------
-    GRU
+    GRU or GRUCell
         What a file does not tell, as batch_first in one of PyTorch's names, has the constructor's default.
 
     Raises
@@ -50,8 +50,8 @@ def load(path: str | os.PathLike[str], name: str | None = None) -> GRU:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    gru: GRU = import_module(f"cgru.formats.{_kind(path)}").load(path, name)
-    return gru
+    model: GRU | GRUCell = import_module(f"cgru.formats.{_kind(path)}").load(path, name)
+    return model
 
 
 def _kind(path: Path) -> str:
