@@ -146,8 +146,9 @@ class Graph:
             raise FormatError(
                 f"{where}: expected its data in the model, got the file {location!r}; give the model's path"
             )
-        file = (self.folder / location).resolve()
-        if ".." in location.split("/") or not file.is_relative_to(self.folder.resolve()) or not file.is_file():
+        outside = "\0" in location or ".." in location.split("/")  # a link out of the folder shows once resolved
+        file = self.folder if outside else (self.folder / location).resolve()
+        if not file.is_relative_to(self.folder.resolve()) or not file.is_file():
             raise FormatError(f"{where}: expected its data in a file beside the model, got {location!r}")
         try:
             offset, length = int(fields.get("offset", 0)), int(fields.get("length", size))

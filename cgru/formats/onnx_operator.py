@@ -176,9 +176,8 @@ def _functions(attributes: dict[str, Any], directions: int, dtype: np.dtype[Any]
         values = [_number(value, dtype) for value in attributes[field]]
         takes = [name in takers for name in names]
         if len(values) > sum(takes) > 0:
-            raise FormatError(
-                f"{where}: {field}: expected {sum(takes)}, one for each of {', '.join(takers)}, got {values}"
-            )
+            expected = f"{sum(takes)}, as only {', '.join(takers)} take one"
+            raise FormatError(f"{where}: {field}: expected {expected}, got {values}")
         for i, (name, taking) in enumerate(zip(names, takes, strict=True)):
             if taking and values:
                 parameters[i][position] = values.pop(0)
