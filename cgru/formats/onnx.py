@@ -20,7 +20,7 @@ from cgru.gru import GRU
 
 try:
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError, Message
 except ImportError as error:
     raise ImportError(f'ONNX models need the package onnx: pip install "cgru[onnx]" ({error})') from error
 
@@ -97,22 +97,32 @@ def load(path: Path, name: str | None = None) -> GRU:
 
 
 def _load(proto: Any, source: str, folder: Path | None, name: str | None) -> GRU:
-    try:
-        found = list(Graph(proto.graph, source, folder).grus())
-        if not found:
-            inside = any(node.op_type == "GRU" for function in proto.functions for node in function.node)
-            mend = "; it has one inside a function: give onnx.inliner.inline_local_functions(model)" * inside
-            raise FormatError(f"{source}: expected a GRU among the graph's nodes, got none{mend}")
-        names = ", ".join(repr(operator.name_of(node)) for _, node in found)
-        if name is not None:
-            fitting = [pair for pair in found if name in (pair[1].name, *filter(None, pair[1].output))]
-            if len(fitting) != 1:
-                raise FormatError(f"{source}: name: expected one GRU of {names}, got {len(fitting)} of name {name!r}")
-            return _build(source, [operator.read(*fitting[0])])
-        units = [operator.read(*found[0])] if len(found) == 1 else _stack(source, found, names)
-        return _build(source, units, _batch_major(units))
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{source}: expected an ONNX model with UTF-8 names: {error}") from error
+    _check_text(proto, source)
+    found = list(Graph(proto.graph, source, folder).grus())
+    if not found:
+        inside = any(node.op_type == "GRU" for function in proto.functions for node in function.node)
+        mend = "; it has one inside a function: give onnx.inliner.inline_local_functions(model)" * inside
+        raise FormatError(f"{source}: expected a GRU among the graph's nodes, got none{mend}")
+    names = ", ".join(repr(operator.name_of(node)) for _, node in found)
+    if name is not None:
+        fitting = [pair for pair in found if name in (pair[1].name, *filter(None, pair[1].output))]
+        if len(fitting) != 1:
+            raise FormatError(f"{source}: name: expected one GRU of {names}, got {len(fitting)} of name {name!r}")
+        return _build(source, [operator.read(*fitting[0])])
+    units = [operator.read(*found[0])] if len(found) == 1 else _stack(source, found, names)
+    return _build(source, units, _batch_major(units))
+
+
+def _check_text(proto: Any, source: str) -> None:
+    """Protobuf gives text that is no UTF-8 as bytes, which nothing here expects."""
+    todo = [proto]
+    while todo:
+        for field, value in todo.pop().ListFields():
+            values = [value] if isinstance(value, (str, bytes, Message)) else value
+            if field.type == field.TYPE_MESSAGE:
+                todo += values
+            elif field.type == field.TYPE_STRING and any(isinstance(text, bytes) for text in values):
+                raise FormatError(f"{source}: {field.full_name}: expected UTF-8, got {value!r}")
 
 
 def _stack(source: str, found: list[tuple[Graph, Any]], names: str) -> list[operator.Unit]:
