@@ -159,7 +159,7 @@ def test_claims_of_size(tmp_path):
         del model.graph.initializer[0].dims[:]
         model.graph.initializer[0].dims.extend(dims)
         sizes.append(model.SerializeToString())
-    many = onnx_graphs.one_gru(onnx_graphs.weights(np.random.default_rng(0), 100, 100))
+    many = onnx_graphs.one_gru(onnx_graphs.weights(np.random.default_rng(0), 200, 200))
     for k in range(1000):  # a chain of GRUs, all of the same weights
         more = many.graph.node.add()
         more.CopyFrom(many.graph.node[0])

@@ -65,6 +65,7 @@ def test_stacks(between):
     [node("Squeeze", ["Y0", "axes"], ["a"]), node("Relu", ["a"], ["X1"])],
     [node("Squeeze", ["Y0", "axes"], ["a"]), node("Add", ["a", "a"], ["X1"])],
     [node("Squeeze", ["Y0", "axes"], ["a"]), node("Transpose", ["a"], ["X1"], perm=[1, 0, 2])],
+    [node("Squeeze", ["Y0", "axes"], ["a"]), node("Transpose", ["a"], ["X1"], perm=[0, 1, 7])],
     [node("Squeeze", ["Y0"], ["X1"])],
     [node("Identity", ["h0"], ["X1"])],
     [node("Constant", [], ["s"], value_ints=[-1, 2, 4]), node("Reshape", ["Y0", "s"], ["X1"])],
@@ -83,6 +84,12 @@ def test_layers_that_differ():
         ({"activations": ["Sigmoid", "Relu"]}, "activation"),
     ]:
         refused(two_layers(SQUEEZE, **second), f"'lower' and 'Y1' that differ in {option}; load each by its name")
+    ragged = two_layers(SQUEEZE)
+    ragged.graph.input.append(graphs.value("lengths", [None], TensorProto.INT32))
+    ragged.graph.node[0].input.append("lengths")
+    refused(ragged, "differ in sequence_lens")
+    ragged.graph.node[-1].input.append("lengths")
+    assert cgru.from_onnx(ragged).num_layers == 2
     refused(two_layers(SQUEEZE), "name: expected one GRU of 'lower', 'Y1', got 0 of name 'W0'", name="W0")
 
 
@@ -188,9 +195,10 @@ def test_external_data(tmp_path):
         ("length", "x", "offset and length: expected integers"),
     ]:
         changed = onnx.ModelProto.FromString(path.read_bytes())
-        entries = [e for e in changed.graph.initializer[0].external_data if e.key != key]
-        del changed.graph.initializer[0].external_data[:]
-        changed.graph.initializer[0].external_data.extend([*entries, onnx.StringStringEntryProto(key=key, value=value)])
+        for tensor in changed.graph.initializer:
+            entries = [e for e in tensor.external_data if e.key != key]
+            del tensor.external_data[:]
+            tensor.external_data.extend([*entries, onnx.StringStringEntryProto(key=key, value=value)])
         where = tmp_path / ("deep" if key == "location" else "") / "changed.onnx"
         where.write_bytes(changed.SerializeToString())
         refused(where, message, source=str(where))

@@ -142,10 +142,10 @@ def _stack(source: str, found: list[tuple[Graph, Any]], names: str) -> list[oper
             above[y].append(unit)
         else:
             stack.append(unit)
-    if len(stack) == 1:
-        while len(stack) < len(units) and len(above[stack[-1].y]) == 1:
-            stack += above[stack[-1].y]
-    if len(stack) != len(units) or sum(map(len, above.values())) != len(units) - 1:
+    roots = len(stack)
+    while 0 < len(stack) < len(units) and len(above[stack[-1].y]) == 1:
+        stack += above[stack[-1].y]
+    if roots != 1 or len(stack) != len(units):
         raise FormatError(f"{source}: expected GRUs that form one stack; choose one by its name: {names}")
     return stack
 
