@@ -2,6 +2,8 @@
 
 import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +178,11 @@ def test_external_data(tmp_path):
     assert (tmp_path / "weights.bin").is_file()
     for name, array in cgru.load(path).state_dict().items():
         np.testing.assert_array_equal(array, inside[name])
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    for file in ("model.onnx", "weights.bin"):
+        (cache / file).symlink_to(tmp_path / file)
+    assert cgru.load(cache / "model.onnx").options == cgru.load(path).options
     with_files = onnx.load(path, load_external_data=False)
     refused(with_files, "expected its data in the model, got the file 'weights.bin'; give the model's path")
     (tmp_path / "deep").mkdir()
@@ -269,6 +276,12 @@ def test_refusals():
         cgru.from_onnx(3)
     with pytest.raises(FileNotFoundError):
         cgru.from_onnx("none.onnx")
+
+
+def test_without_the_package():
+    code = "import sys; sys.modules['onnx'] = None\nimport cgru\ntry: cgru.GRU(3, 4).to_onnx('x.onnx')\nexcept ImportError as e: print(e)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 'pip install "cgru[onnx]"' in run.stdout
 
 
 def test_a_failed_write_keeps_the_file_before(tmp_path, monkeypatch):

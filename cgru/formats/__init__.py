@@ -1,12 +1,13 @@
 """Models from files and other libraries' objects, and back: one file a format, load and save side by side.
 
 A loader refuses rather than guesses: what it cannot map exactly is a `cgru.FormatError` that names the file, the field
-and what was expected. No loader unpickles or executes what a file says.
+and what was expected. No loader runs what a file says.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import zipfile
 from importlib import import_module
 from pathlib import Path
@@ -19,8 +20,14 @@ if TYPE_CHECKING:
 
 KNOWN = ".safetensors, ONNX (.onnx), PyTorch (.pt, .pth)"
 
-ONNX_STARTS = b"\x08\x12\x1a\x22\x28\x32\x3a\x42\x72"
-"""First bytes that the protobuf message of an ONNX model may have: the tags of its fields."""
+BEGINNINGS = (
+    (rb".{7}\x00\{", "safetensors"),  # the header's length, then the header
+    (rb"[\x08\x12\x1a\x22\x28\x32\x3a\x42\x72]", "onnx"),  # the tag of one of the message's fields
+)
+"""How files of a format begin, and the module that reads them."""
+
+ENTRIES = (("data.pkl", "torch"),)
+"""Of a zip archive: the file in it that tells the format, and the module that reads it."""
 
 
 def load(path: str | os.PathLike[str], name: str | None = None) -> GRU | GRUCell:
@@ -58,21 +65,20 @@ def _kind(path: Path) -> str:
     """The module for a file, by its first bytes and for a zip archive by what it contains."""
     with path.open("rb") as file:
         start = file.read(16)
-    if start[8:9] == b"{" and start[7] == 0:  # the length of a header, then the header
-        return "safetensors"
     if start.startswith(b"PK\x03\x04"):
         try:
             with zipfile.ZipFile(path) as archive:
-                names = archive.namelist()
+                entries = {name.rpartition("/")[2] for name in archive.namelist()}
         except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
             raise FormatError(f"{path}: expected a whole zip archive: {error}") from error
-        if any(name.endswith("data.pkl") for name in names):
-            return "torch"
-        raise FormatError(f"{path}: expected an archive with data.pkl, got {', '.join(names[:5])}")
-    if start.startswith(b"\x80") and start[1:2] in b"\x02\x03\x04\x05":
+        for entry, module in ENTRIES:
+            if entry in entries:
+                return module
         raise FormatError(
-            f"{path}: expected {KNOWN}, got a bare pickle; write it again with torch.save, version 1.6 on"
+            f"{path}: expected {KNOWN}, got a zip archive of {', '.join(sorted(entries)[:5]) or 'nothing'}"
         )
-    if start and start[0] in ONNX_STARTS:
-        return "onnx"
-    raise FormatError(f"{path}: expected {KNOWN}, got a file that begins with {start!r}")
+    for beginning, module in BEGINNINGS:
+        if re.match(beginning, start, re.DOTALL):
+            return module
+    mend = "; a bare pickle? write it again with torch.save, version 1.6 on" if start[:1] == b"\x80" else ""
+    raise FormatError(f"{path}: expected {KNOWN}, got a file that begins with {start!r}{mend}")

@@ -93,12 +93,12 @@ def load(path: Path, name: str | None = None) -> GRU:
         proto.ParseFromString(files.read(path))
     except DecodeError as error:
         raise FormatError(f"{path}: expected a whole ONNX model: {error}") from error
-    return _load(proto, str(path), path.parent, name)
+    return _load(proto, str(path), path, name)
 
 
-def _load(proto: Any, source: str, folder: Path | None, name: str | None) -> GRU:
+def _load(proto: Any, source: str, path: Path | None, name: str | None) -> GRU:
     _check_text(proto, source)
-    found = list(Graph(proto.graph, source, folder).grus())
+    found = list(Graph(proto.graph, source, path).grus())
     if not found:
         inside = any(node.op_type == "GRU" for function in proto.functions for node in function.node)
         mend = "; it has one inside a function: give onnx.inliner.inline_local_functions(model)" * inside

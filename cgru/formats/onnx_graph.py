@@ -60,8 +60,8 @@ def is_gru(node: Any) -> bool:
 class Graph:
     """A graph, or one inside a node of another (`outer`), whose values it sees."""
 
-    def __init__(self, proto: Any, source: str, folder: Path | None, outer: Graph | None = None) -> None:
-        self.proto, self.source, self.folder = proto, source, folder
+    def __init__(self, proto: Any, source: str, path: Path | None, outer: Graph | None = None) -> None:
+        self.proto, self.source, self.path = proto, source, path
         self.tensors: ChainMap[str, Any] = outer.tensors.new_child() if outer else ChainMap()
         self.tensors.update({tensor.name: tensor for tensor in proto.initializer})
         self.producers: ChainMap[str, Any] = outer.producers.new_child() if outer else ChainMap()
@@ -85,7 +85,7 @@ class Graph:
                 yield self, node
             for field in node.attribute:
                 for inner in [field.g] * field.HasField("g") + list(field.graphs):
-                    yield from Graph(inner, self.source, self.folder, self).grus()
+                    yield from Graph(inner, self.source, self.path, self).grus()
 
     def root(self, name: str) -> str:
         """The value that a name stands for, behind Identity nodes."""
@@ -139,16 +139,20 @@ class Graph:
         return files.decode(where, kind, tensor.dims, data)
 
     def _external(self, tensor: Any, where: str, size: int) -> bytes:
-        """The bytes of a tensor kept in another file, which must lie in the folder of the model."""
+        """The bytes of a tensor kept in another file, which must lie in the model's folder.
+
+        Where model and data are links, as in a download cache, that may be the folder they both point to.
+        """
         fields = {entry.key: entry.value for entry in tensor.external_data}
         location = fields.get("location", "")
-        if self.folder is None:
+        if self.path is None:
             raise FormatError(
                 f"{where}: expected its data in the model, got the file {location!r}; give the model's path"
             )
         outside = "\0" in location or ".." in location.split("/")  # a link out of the folder shows once resolved
-        file = self.folder if outside else (self.folder / location).resolve()
-        if not file.is_relative_to(self.folder.resolve()) or not file.is_file():
+        file = self.path if outside else (self.path.parent / location).resolve()
+        folders = (self.path.parent.resolve(), self.path.resolve().parent)
+        if outside or not any(map(file.is_relative_to, folders)) or not file.is_file():
             raise FormatError(f"{where}: expected its data in a file beside the model, got {location!r}")
         try:
             offset, length = int(fields.get("offset", 0)), int(fields.get("length", size))
