@@ -40,6 +40,26 @@ def small_onnx(path):
     ).SerializeToString()
 
 
+def unfolded_onnx(path):
+    """Weights that nodes put together of their gates, as exporters leave them."""
+    arrays = onnx_graphs.weights(np.random.default_rng(0), 1, 1)
+    w = arrays.pop("W")
+    arrays |= {"gates": w[0, [1, 0, 2]], "at": np.array([0, 1, 2, 3]), "first": np.array([0])}
+    make = onnx.helper.make_node
+    nodes = [make("Split", ["at"], [f"i{i}" for i in range(4)], axis=0)]
+    nodes += [make("Slice", ["gates", f"i{i}", f"i{i + 1}", "first"], [f"gate{i}"]) for i in range(3)]
+    nodes += [
+        make("Concat", ["gate1", "gate0", "gate2"], ["flat"], axis=0),
+        make("Unsqueeze", ["flat", "first"], ["W"]),
+    ]
+    model = onnx_graphs.one_gru(arrays | {"W": w}, extra=nodes)
+    del model.graph.initializer[[t.name for t in model.graph.initializer].index("W")]
+    path.write_bytes(model.SerializeToString())
+    zrh = cgru.load(path).state_dict()["weight_ih_l0"]
+    np.testing.assert_array_equal(zrh, w[0, [1, 0, 2]])
+    return path.read_bytes()
+
+
 def external_onnx(path):
     model = onnx_graphs.one_gru(onnx_graphs.weights(np.random.default_rng(0), 2, 3))
     onnx.save_model(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
@@ -51,7 +71,7 @@ def torch_file(path):
     return path.read_bytes()
 
 
-FILES = {f.__name__: f for f in (own, others, written_onnx, small_onnx, external_onnx, torch_file)}
+FILES = {f.__name__: f for f in (own, others, written_onnx, small_onnx, unfolded_onnx, external_onnx, torch_file)}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -165,4 +185,11 @@ def test_claims_of_size(tmp_path):
         more.CopyFrom(many.graph.node[0])
         more.output[0] = f"Y{k}"
     sizes.append(many.SerializeToString())
+    for doubled in (["c", "c"], ["c"] * 1000):  # a weight made of itself, again and again
+        model = onnx_graphs.one_gru(onnx_graphs.weights(np.random.default_rng(0), 100, 100))
+        for k in range(10):
+            inputs = [f"c{k}" if k else "W" for _ in doubled]
+            model.graph.node.append(onnx.helper.make_node("Concat", inputs, [f"c{k + 1}"], axis=1))
+        model.graph.node[0].input[1] = "c10"
+        sizes.append(model.SerializeToString())
     assert fuzz.survives(path, sizes) == (len(sizes), 0)

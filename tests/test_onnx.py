@@ -233,14 +233,16 @@ def test_to_onnx_refuses(tmp_path):
     {"num_layers": 3, "bidirectional": True, "batch_first": True, "bias": False},
 ], ids=str)  # fmt: skip
 @pytest.mark.parametrize("given_state", [False, True])
+@pytest.mark.parametrize("folded", [True, False])
 @pytest.mark.filterwarnings("ignore")  # torch warns of its own exporter
-def test_what_torch_exports(options, given_state):
+def test_what_torch_exports(options, given_state, folded):
     module = torch.nn.GRU(4, 6, **options).eval()
     x = torch.randn(3, 3, 4)
     h0 = torch.randn(module.num_layers * (1 + module.bidirectional), 3, 6)
     file = io.BytesIO()
     arguments = (x, h0) if given_state else (x,)
-    torch.onnx.export(module, arguments, file, dynamo=False, input_names=["x", "h0"][: len(arguments)])
+    names = ["x", "h0"][: len(arguments)]
+    torch.onnx.export(module, arguments, file, dynamo=False, input_names=names, do_constant_folding=folded)
     gru = cgru.from_onnx(onnx.load_from_string(file.getvalue()))
     assert repr(gru) == repr(cgru.from_torch(module))
     with torch.no_grad():

@@ -1,7 +1,7 @@
 """An ONNX graph as the loader needs it: constants as arrays, what a value comes from, how one GRU feeds the next.
 
-Nothing is executed. A value counts as constant only where it is written in the file; what is computed from the graph's
-inputs is an argument of the call.
+A value counts as constant where it is written in the file, or made of such by moving numbers about; what is computed
+from the graph's inputs is an argument of the call.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import onnx
 
 from cgru.errors import FormatError
 from cgru.formats import files
+from cgru.formats.onnx_fold import FOLDS, Cost, fold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -50,6 +51,9 @@ MOVES = ("Cast", "Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape",
 
 DEPTH = 100
 """Of nodes in a row that are followed, where exporters write a few; a damaged file may hold a ring of them."""
+
+FOLDED = 12
+"""Of nodes in a row that make a constant of constants; exporters write four or five."""
 
 
 def is_gru(node: Any) -> bool:
@@ -102,12 +106,35 @@ class Graph:
         return None if name in self.tensors else self.producers.get(name)
 
     def constant(self, name: str) -> Array | None:
-        """The array that the file has under a name, or None where it is computed or an input."""
+        """The array that the file has under a name or makes of such by moves, None where inputs decide it."""
+        try:
+            return self._fold(name, Cost(), FOLDED)
+        except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
+            if isinstance(error, FormatError):
+                raise
+            raise FormatError(
+                f"{self.source}: constant {name!r}: expected one that can be computed: {error}"
+            ) from error
+
+    def _fold(self, name: str, cost: Cost, depth: int) -> Array | None:
         name = self.root(name)
-        if name in self.tensors:
-            return self._array(self.tensors[name])
         node = self.producers.get(name)
-        return self._value(node) if node is not None and node.op_type == "Constant" else None
+        array: Array | None = None
+        if name in self.tensors:
+            array = self._array(self.tensors[name])
+        elif node is not None and node.op_type == "Constant":
+            array = self._value(node)
+        elif node is not None and node.op_type in FOLDS and depth > 0:
+            operands: list[Array | None] = []
+            for operand in node.input:
+                operands.append(self._fold(operand, cost, depth - 1) if operand else None)
+                if operand and operands[-1] is None:
+                    return None
+            attributes = {field.name: onnx.helper.get_attribute_value(field) for field in node.attribute}
+            array = fold(node.op_type, attributes, operands, list(node.output).index(name), len(node.output))
+        if array is not None:
+            cost.add(array, None if node is not None and node.op_type in FOLDS else name)
+        return array
 
     def _value(self, node: Any) -> Array | None:
         """The array of a Constant node."""
