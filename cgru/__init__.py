@@ -17,6 +17,7 @@ from cgru.gru import GRU, GRUCell
 
 if TYPE_CHECKING:
     from cgru.formats import load
+    from cgru.formats.keras import from_keras
     from cgru.formats.torch import from_torch
 
 __version__ = "0.1.0"
@@ -25,6 +26,7 @@ __all__ = [
     "GRU",
     "FormatError",
     "GRUCell",
+    "from_keras",
     "from_torch",
     "get_num_threads",
     "load",
@@ -32,7 +34,11 @@ __all__ = [
     "show_config",
 ]
 
-_LATER = {"load": "cgru.formats", "from_torch": "cgru.formats.torch"}  # name -> the module that has it
+_LATER = {  # name -> the module that has it
+    "load": "cgru.formats",
+    "from_keras": "cgru.formats.keras",
+    "from_torch": "cgru.formats.torch",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -238,6 +238,20 @@ class GRU(Model):
 
         return torch.to_torch(self)
 
+    def to_keras(self) -> Any:
+        """A Keras 3 layer of the same parameters, built, that returns whole sequences (B, T, D*H).
+
+        A keras.layers.GRU; if bidirectional, one in a Bidirectional; several layers as a keras.Sequential.
+
+        Raises
+        ------
+        cgru.FormatError
+            Keras has no such option: clip, thresholded_relu, scaled_tanh, affine, other parameters of an activation.
+        """
+        from cgru.formats import keras
+
+        return keras.to_keras(self)
+
 
 class GRUCell(Model):
     """One step of one gated recurrent layer, called as `h = cell(x, h)`; options as in `GRU`.
@@ -306,3 +320,9 @@ class GRUCell(Model):
         from cgru.formats import torch
 
         return torch.to_torch(self)
+
+    def to_keras(self) -> Any:
+        """A built keras.layers.GRUCell of the same parameters; FormatError where that has no such option."""
+        from cgru.formats import keras
+
+        return keras.to_keras(self)
