@@ -172,7 +172,7 @@ def _cell(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
 def _options(name: str, cell: Mapping[str, Any], bias: Array | None, version: int) -> dict[str, Any]:
     """The constructor's arguments that a cell's configuration stands for."""
     functions = FUNCTIONS if version >= 3 else FUNCTIONS_2
-    options: dict[str, Any] = {"bias": bool(cell["use_bias"]), "batch_first": not cell.get("time_major", False)}
+    options: dict[str, Any] = {"bias": cell["use_bias"], "batch_first": not cell.get("time_major", False)}
     for field in ("activation", "recurrent_activation"):
         function = "linear" if cell[field] is None else cell[field]
         if not isinstance(function, str) or function not in functions:
@@ -233,7 +233,11 @@ def _direction(
     name: str, cell: Mapping[str, Any], weights: Sequence[Array], version: int
 ) -> tuple[dict[str, Any], dict[str, Array]]:
     """Options of one direction of one layer, and its parameters under PyTorch's names without their ends."""
-    hidden, wanted = cell["units"], 2 + bool(cell["use_bias"])
+    try:
+        hidden = checks.integer(f"{name}: units", cell["units"], 1)
+        wanted = 2 + checks.flag(f"{name}: use_bias", cell["use_bias"])
+    except (TypeError, ValueError) as error:
+        raise FormatError(str(error)) from error
     if len(weights) != wanted:
         raise FormatError(f"{name}: expected {', '.join(WEIGHTS[:wanted])}, got {len(weights)} arrays")
     kernel, recurrent = weights[:2]

@@ -96,12 +96,13 @@ def h5_array(dataset: Any, size: int) -> Array:
     plain = dataset.id.get_create_plist().get_layout() in (h5.h5d.CONTIGUOUS, h5.h5d.COMPACT)
     if not plain or dataset.external or dataset.shape is None:
         raise FormatError(f"{name}: expected an array stored in one piece, got chunks, compression or another file's")
+    narrow = dataset.attrs.get("dtype") == "bfloat16" and dataset.dtype.itemsize == 2
+    if not narrow and (dataset.dtype.kind != "f" or dataset.dtype.itemsize not in (2, 4, 8)):
+        raise FormatError(f"{name}: expected floating-point numbers, got {dataset.dtype}")
     wanted = int(np.prod(dataset.shape, dtype=object)) * dataset.dtype.itemsize
     if wanted > size or wanted != dataset.id.get_storage_size():
         raise FormatError(f"{name}: expected {wanted} bytes, got {min(size, dataset.id.get_storage_size())}")
-    if dataset.attrs.get("dtype") == "bfloat16" and dataset.dtype.itemsize == 2:
+    if narrow:
         halves: Array = np.frombuffer(dataset[()].tobytes(), "<u2").reshape(dataset.shape)
         return (halves.astype(np.uint32) << 16).view(np.float32)
-    if dataset.dtype.kind != "f" or dataset.dtype.itemsize not in (2, 4, 8):
-        raise FormatError(f"{name}: expected floating-point numbers, got {dataset.dtype}")
     return np.asarray(dataset[()], np.float64 if dataset.dtype.itemsize == 8 else np.float32)
