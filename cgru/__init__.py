@@ -17,6 +17,7 @@ from cgru.gru import GRU, GRUCell
 
 if TYPE_CHECKING:
     from cgru.formats import load
+    from cgru.formats.flax import from_flax
     from cgru.formats.keras import from_keras
     from cgru.formats.torch import from_torch
 
@@ -26,6 +27,7 @@ __all__ = [
     "GRU",
     "FormatError",
     "GRUCell",
+    "from_flax",
     "from_keras",
     "from_torch",
     "get_num_threads",
@@ -36,6 +38,7 @@ __all__ = [
 
 _LATER = {  # name -> the module that has it
     "load": "cgru.formats",
+    "from_flax": "cgru.formats.flax",
     "from_keras": "cgru.formats.keras",
     "from_torch": "cgru.formats.torch",
 }
