@@ -123,6 +123,8 @@ class GRU(Model):
         h0: Array | None = None,
         *,
         lengths: npt.ArrayLike | None = None,
+        mask: npt.NDArray[np.bool_] | None = None,
+        mask_output: str = "repeat",
         out: Array | None = None,
         engine: str = "auto",
         num_threads: int | None = None,
@@ -138,8 +140,14 @@ class GRU(Model):
         lengths : (B,) integers from 0 to T, optional
             Steps of each sequence, in any order. Past its length a sequence's y is 0 and its state stands still; the
             reverse direction starts at its last step.
+        mask : bool, x's shape without I, optional
+            False leaves a step out, anywhere in a sequence, as Keras does: every layer's state stands still there, and
+            the next step goes on from it. Not beside lengths.
+        mask_output : {"repeat", "zero"}
+            What y holds at a step left out: the output before it in the direction's order, 0 where there is none; or 0,
+            as in Keras with zero_output_for_mask and in its Bidirectional.
         out : array of y's shape, optional
-            Where to write y; must not overlap x or h0.
+            Where to write y; must not overlap x, h0 or mask.
         engine : {"auto", "packed", "blas"}
             "auto" is "packed" for float32 and "blas" for float64.
         num_threads : int, optional
@@ -157,6 +165,12 @@ class GRU(Model):
         TypeError, ValueError
             An argument does not fit; nothing has been written then.
         """
+        if mask is not None:
+            from cgru import masks
+
+            return masks.run(
+                self, x, h0, mask, mask_output, lengths=lengths, out=out, engine=engine, num_threads=num_threads
+            )
         chosen = engines.choose(engine, self.dtype)
         threads = config.threads_for(num_threads)
         batched = ("B", "T", self.input_size) if self.batch_first else ("T", "B", self.input_size)

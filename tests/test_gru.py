@@ -191,7 +191,16 @@ def test_import_is_light():
     assert not {"scipy", "torch", "click", "rich", "safetensors", "cgru._blas", "json"} & set(loaded), loaded
 
 
-MODULES = ["cgru", "cgru.reference", "cgru.gru", "cgru.parameters", "cgru.config", "cgru.stream", "cgru.formats.torch"]
+MODULES = [
+    "cgru",
+    "cgru.reference",
+    "cgru.gru",
+    "cgru.parameters",
+    "cgru.config",
+    "cgru.stream",
+    "cgru.masks",
+    "cgru.formats.torch",
+]
 
 
 @pytest.mark.parametrize("name", MODULES)
