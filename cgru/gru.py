@@ -266,6 +266,20 @@ class GRU(Model):
 
         return keras.to_keras(self)
 
+    def to_rtneural(self, path: str | os.PathLike[str]) -> None:
+        """Write a .json file that RTNeural reads, the library for neural networks in audio plugins.
+
+        It holds the parameters, of a model without biases zeros, and no other options; `cgru.load` reads it back.
+
+        Raises
+        ------
+        cgru.FormatError
+            RTNeural has no such option: two directions, reset gate before the product, other activations, clip.
+        """
+        from cgru.formats import rtneural
+
+        rtneural.save(self, path)
+
 
 class GRUCell(Model):
     """One step of one gated recurrent layer, called as `h = cell(x, h)`; options as in `GRU`.

@@ -259,3 +259,16 @@ def reordered(columns: Array) -> Array:
     """Gates z, r, h along the last axis as r, z, n, or the other way round."""
     first, second, candidate = np.split(columns, 3, axis=-1)
     return np.concatenate([second, first, candidate], axis=-1)
+
+
+def columns(model: GRU | GRUCell, suffix: str) -> list[Array]:
+    """Kernel (I, 3H), recurrent kernel (H, 3H) and bias of one direction of one layer, gates z, r, h."""
+    parameters = model.state_dict()
+    if model.update_gate == "candidate":  # 1 - f(a) = f(-a)
+        for array in parameters.values():
+            array[model.hidden_size : 2 * model.hidden_size] *= -1
+    arrays = [reordered(parameters[name + suffix].T) for name in ("weight_ih", "weight_hh")]
+    if model.bias:
+        both = reordered(np.stack([parameters["bias_ih" + suffix], parameters["bias_hh" + suffix]]))
+        arrays.append(both if model.reset_after else both.sum(axis=0))
+    return arrays

@@ -25,10 +25,10 @@ from cgru.formats._keras_model import (
     Store,
     cells_of,
     choose,
+    columns,
     find,
     make,
     ours,
-    reordered,
 )
 from cgru.gru import GRU, GRUCell
 
@@ -148,7 +148,7 @@ def to_keras(model: GRU | GRUCell) -> Any:
     if isinstance(model, GRUCell):
         cell = keras.layers.GRUCell(model.hidden_size, **options)
         cell.build((None, model.input_size))
-        cell.set_weights(_columns(model, ""))
+        cell.set_weights(columns(model, ""))
         return cell
     layers = []
     for k, (suffixes, inputs) in enumerate(model._suffixes()):
@@ -156,26 +156,13 @@ def to_keras(model: GRU | GRUCell) -> Any:
         if model.bidirectional:
             layer = keras.layers.Bidirectional(layer, merge_mode="concat", dtype=model.dtype.name)
         layer.build((None, None, inputs))
-        layer.set_weights([array for suffix in suffixes for array in _columns(model, suffix)])
+        layer.set_weights([array for suffix in suffixes for array in columns(model, suffix)])
         if k > 0 and model.dropout > 0:
             layers.append(keras.layers.Dropout(model.dropout, dtype=model.dtype.name))
         layers.append(layer)
     if len(layers) == 1:
         return layers[0]
     return keras.Sequential([keras.Input((None, model.input_size), dtype=model.dtype.name), *layers])
-
-
-def _columns(model: GRU | GRUCell, suffix: str) -> list[Array]:
-    """Kernel (I, 3H), recurrent kernel (H, 3H) and bias of one direction of one layer, gates z, r, h."""
-    parameters = model.state_dict()
-    if model.update_gate == "candidate":  # 1 - f(a) = f(-a)
-        for array in parameters.values():
-            array[model.hidden_size : 2 * model.hidden_size] *= -1
-    arrays = [reordered(parameters[name + suffix].T) for name in ("weight_ih", "weight_hh")]
-    if model.bias:
-        both = reordered(np.stack([parameters["bias_ih" + suffix], parameters["bias_hh" + suffix]]))
-        arrays.append(both if model.reset_after else both.sum(axis=0))
-    return arrays
 
 
 # --- Files ------------------------------------------------------------------------------------------------------------

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cgru.errors import FormatError
+from cgru.formats._writing import write
 from cgru.gru import GRU
+
+if TYPE_CHECKING:
+    import os
+    from pathlib import Path
 
 KEY = "cgru"
 """The metadata field that holds the options, as JSON."""
@@ -33,25 +35,7 @@ def save(gru: GRU, path: str | os.PathLike[str]) -> None:
     safetensors = _library()
     options = {**gru.options, "dtype": gru.dtype.name}
     data = safetensors.numpy.save(gru.state_dict(), metadata={KEY: json.dumps(options)})
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _umask() -> int:
-    """The process' file mode mask, which can only be read by setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+    write(path, data)
 
 
 def load(path: Path) -> GRU:
