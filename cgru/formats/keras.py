@@ -1,11 +1,12 @@
 """Keras: GRU, GRUCell, RNN(GRUCell), Bidirectional and stacks of them, as live layers and in files of Keras 2 and 3.
 
-Live layers need Keras 3; files are read with h5py and json alone. What the two share is `_keras_model.py`.
+Live layers need Keras 3; files are read without it (`_hdf5.py`). What the two share is `_keras_model.py`.
 """
 
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import zipfile
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ import numpy as np
 
 from cgru import activations
 from cgru.errors import FormatError
-from cgru.formats import _untrusted
+from cgru.formats import _hdf5, _untrusted
 from cgru.formats._keras_model import (
     FUNCTIONS,
     MODELS,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
+    from cgru.formats._hdf5 import Object
     from cgru.types import Array
 
     Place = tuple[tuple[str, ...], tuple[str, ...]]  # names and keys of a layer
@@ -178,7 +180,7 @@ def load(
     Parameters
     ----------
     path : path
-        A .keras, .h5, .hdf5 or .weights.h5 file. Needs the package h5py, but not Keras.
+        A .keras, .h5, .hdf5 or .weights.h5 file; read without Keras or an HDF5 library.
     name : str, optional
         Of the layer, where the file has several.
     config : mapping or path of its JSON, optional
@@ -196,8 +198,8 @@ def load(
     with _untrusted.reading(path, "Keras"):
         if path.suffix == ".keras":
             return _load_archive(path, name, given)
-        with _untrusted.h5py().File(path, "r") as file:
-            return _load_h5(file, path.stat().st_size, name, given)
+        with path.open("rb") as stream:
+            return _load_h5(_hdf5.File(stream, path.stat().st_size).root(), name, given)
 
 
 def _given(config: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, Any]:
@@ -247,26 +249,25 @@ def _load_archive(path: Path, name: str | None, given: object) -> GRU:
         version = _major(_untrusted.parse_json("metadata.json", member("metadata.json")).get("keras_version"))
         layers = choose(find(_untrusted.parse_json("config.json", member("config.json"))), name)
         weights = member("model.weights.h5")
-    with _untrusted.h5py().File(io.BytesIO(weights), "r") as file:
-        return _whole(layers, _ByPlace(file, len(weights), version))
+    return _whole(layers, _ByPlace(_hdf5.File(io.BytesIO(weights), len(weights)).root(), version))
 
 
-def _load_h5(file: Any, size: int, name: str | None, given: dict[str, Any] | None) -> GRU:
+def _load_h5(root: Object, name: str | None, given: dict[str, Any] | None) -> GRU:
     """An HDF5 file: a whole model, or weights alone in the layout of Keras 3 or of Keras 2."""
-    if "model_config" in file.attrs:
+    if (text := root.attribute("model_config")) is not None:
         _refuse(given)
-        node = _untrusted.parse_json("model_config", file.attrs["model_config"])
-        weights = _untrusted.h5_child(file, "model_weights")
-        return _whole(choose(find(node), name), _ByName(weights, size, _major(file.attrs.get("keras_version"))))
+        node = _untrusted.parse_json("model_config", text)
+        weights = root.child("model_weights")
+        return _whole(choose(find(node), name), _ByName(weights, _major(root.attribute("keras_version"))))
     if given is None:
         raise FormatError(
             "config: expected a layer's or model's configuration, since the file holds weights alone and does not tell "
             "the activations: layer.get_config() or model.to_json()"
         )
-    by_name = "layer_names" in file.attrs
-    stated = given.get("keras_version") or file.attrs.get("keras_version")
-    version = _major(stated) if stated or by_name else 2 if DEPENDENCIES in file else 3
-    store = _ByName(file, size, version) if by_name else _ByPlace(file, size, version)
+    by_name = bool(_listed(root, "layer_names"))
+    stated = given.get("keras_version") or root.attribute("keras_version")
+    version = _major(stated) if stated or by_name else 2 if DEPENDENCIES in root.members() else 3
+    store = _ByName(root, version) if by_name else _ByPlace(root, version)
     if given["class_name"] in MODELS:
         return _whole(choose(find(given), name), store)
     if not ours(given):
@@ -276,7 +277,7 @@ def _load_h5(file: Any, size: int, name: str | None, given: dict[str, Any] | Non
         places: list[Place] = [((name or config["name"],), ())]
     else:
         places = _places(
-            file, kind == "Bidirectional", cells_of(Found(("config",), (), kind, config, (), 0.0))[0]["units"]
+            root, kind == "Bidirectional", cells_of(Found(("config",), (), kind, config, (), 0.0))[0]["units"]
         )
     found = [Found(names, keys, kind, config, (), 0.0) for names, keys in places]
     if name is None and len(found) > 1:
@@ -286,8 +287,7 @@ def _load_h5(file: Any, size: int, name: str | None, given: dict[str, Any] | Non
 
 def _major(version: Any) -> int:
     """Keras' major version, which decides what hard_sigmoid means."""
-    text = version.decode() if isinstance(version, bytes) else version
-    match = re.match(r"([23])\.", text) if isinstance(text, str) else None
+    match = re.match(r"([23])\.", version) if isinstance(version, str) else None
     if match is None:
         raise FormatError(f"keras_version: expected 2 or 3, got {version!r}")
     return int(match[1])
@@ -296,36 +296,34 @@ def _major(version: Any) -> int:
 class _ByPlace:
     """Weights in the layout of Keras 3: groups named by a layer's class and number, arrays by their own."""
 
-    def __init__(self, file: Any, size: int, version: int) -> None:
-        self.file, self.size, self.version = file, size, version
+    def __init__(self, root: Object, version: int) -> None:
+        self.root, self.version = root, version
 
     def arrays(self, found: Found, directions: int) -> list[list[Array]]:
         sides = [[]] if directions == 1 else [["forward_layer"], ["backward_layer"]]
-        keys = [DEPENDENCIES if key == "layers" and DEPENDENCIES in self.file else key for key in found.keys]
+        renamed = DEPENDENCIES in self.root.members()
+        keys = [DEPENDENCIES if key == "layers" and renamed else key for key in found.keys]
         result = []
         for side in sides:
-            group = _untrusted.h5_child(self.file, *keys, *side, "cell", "vars")
+            path = [*keys, *side, "cell", "vars"]
+            group = self.root.child(*path)
             if group is None:
-                raise FormatError(
-                    f"{found.name}: expected weights in {'/'.join([*keys, *side, 'cell', 'vars'])}, got none"
-                )
-            result.append(
-                [_untrusted.h5_array(_untrusted.h5_child(group, str(n)), self.size) for n in range(len(group))]
-            )
+                raise FormatError(f"{found.name}: expected weights in {'/'.join(path)}, got none")
+            result.append([_array(group, str(number)) for number in range(len(group.members()))])
         return result
 
 
 class _ByName:
     """Weights in the layout of Keras 2: a group a layer of the outermost model, which lists its arrays' names."""
 
-    def __init__(self, root: Any, size: int, version: int) -> None:
-        self.root, self.size, self.version = root, size, version
+    def __init__(self, root: Object | None, version: int) -> None:
+        self.root, self.version = root, version
 
     def arrays(self, found: Found, directions: int) -> list[list[Array]]:
-        group = _untrusted.h5_child(self.root, found.names[0])
+        group = None if self.root is None else self.root.child(found.names[0])
         if group is None:
             raise FormatError(f"{found.name}: expected a group of weights of its name, got none")
-        names = [name.decode() if isinstance(name, bytes) else str(name) for name in _listed(group, "weight_names")]
+        names = _listed(group, "weight_names")
         paths = [name.split("/") for name in names]
         if len(found.names) > 1:
             paths = [path for path in paths if found.names[-1] in path]
@@ -333,43 +331,45 @@ class _ByName:
         kinds = [path[-1].split(":")[0] for path in paths]
         if not 2 <= count <= 3 or kinds != [*WEIGHTS[:count]] * directions:
             raise FormatError(f"{found.name}: expected kernel, recurrent_kernel, bias a direction, got {names}")
-        arrays = [_untrusted.h5_array(_untrusted.h5_child(group, *path), self.size) for path in paths]
+        arrays = [_array(group, *path) for path in paths]
         return [arrays[k * count : (k + 1) * count] for k in range(directions)]
 
 
-def _listed(group: Any, attribute: str) -> list[Any]:
+def _array(group: Object, *path: str) -> Array:
+    child = group.child(*path)
+    if child is None:
+        raise FormatError(f"{group.name}/{'/'.join(path)}: expected an array, got nothing")
+    return child.array()
+
+
+def _listed(group: Object, attribute: str) -> list[str]:
     """A list attribute, which Keras splits into parts numbered from 0 where it is long."""
-    if attribute in group.attrs:
-        return list(group.attrs[attribute])
-    parts: list[Any] = []
-    number = 0
-    while f"{attribute}{number}" in group.attrs:
-        parts += list(group.attrs[f"{attribute}{number}"])
-        number += 1
+    whole = group.attribute(attribute)
+    if whole is not None:
+        return list(whole)
+    parts: list[str] = []
+    for number in itertools.count():
+        part = group.attribute(f"{attribute}{number}")
+        if part is None:
+            break
+        parts += part
     return parts
 
 
-def _places(file: Any, bidirectional: bool, units: int) -> list[Place]:
+def _places(root: Object, bidirectional: bool, units: int) -> list[Place]:
     """Names and keys of the groups with weights of GRUs of so many units, in a file in Keras 3's layout."""
     found: list[Place] = []
-    seen = set()  # links may run in circles
-
-    def search(keys: tuple[str, ...]) -> None:
-        group = _untrusted.h5_child(file, *keys)
-        address = _untrusted.h5py().h5o.get_info(group.id).addr
-        if address in seen or not isinstance(group, _untrusted.h5py().Group):
-            return
-        seen.add(address)
-        inside = ("forward_layer", "cell", "vars", "1") if bidirectional else ("cell", "vars", "1")
-        recurrent = _untrusted.h5_child(group, *inside)
-        if recurrent is not None:
-            own = _untrusted.h5_child(group, "vars")
-            name = keys[-1] if own is None else own.attrs.get("name", keys[-1])
-            if recurrent.shape == (units, 3 * units):
-                found.append(((str(name),), keys))
-        else:
-            for key in group:
-                search((*keys, key))
-
-    search(())
+    seen = set()  # groups may lie within each other
+    inside = ("forward_layer", "cell", "vars", "1") if bidirectional else ("cell", "vars", "1")
+    waiting: list[tuple[tuple[str, ...], Object]] = [((), root)]
+    for keys, group in waiting:
+        if group.address in seen:
+            continue
+        seen.add(group.address)
+        recurrent, own = group.child(*inside), group.child("vars")
+        if recurrent is None:
+            children = [((*keys, key), group.child(key)) for key in group.members()]
+            waiting += [(path, child) for path, child in children if child is not None]
+        elif recurrent.shape == (units, 3 * units):
+            found.append((((own and own.attribute("name")) or keys[-1],), keys))
     return found
