@@ -183,7 +183,9 @@ def test_foreign_files(tmp_path):
     path.write_bytes(torch_bfloat16())
     with pytest.raises(cgru.FormatError, match=re.escape(str(path))):
         cgru.load(path)
-    with pytest.raises(cgru.FormatError, match=re.escape("expected a .safetensors file, got .bin extension")):
+    with pytest.raises(
+        cgru.FormatError, match=re.escape("expected a .safetensors, .keras, .h5, .hdf5, .json file, got .bin extension")
+    ):
         cgru.load(tmp_path / "model.bin")
     with pytest.raises(FileNotFoundError):
         cgru.load(tmp_path / "none.safetensors")

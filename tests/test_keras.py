@@ -273,6 +273,7 @@ def test_files_that_keras_3_writes(kind, tmp_path):
     with pytest.raises(cgru.FormatError, match=r"m.weights.h5: config: expected a layer's or model's configuration"):
         format_keras.load(tmp_path / "m.weights.h5")
     for name in ("m.keras", "m.h5"):
+        assert repr(cgru.load(tmp_path / name)) == repr(format_keras.load(tmp_path / name))
         with pytest.raises(cgru.FormatError, match="config: expected None, since the file has its own"):
             format_keras.load(tmp_path / name, config=tree)
 

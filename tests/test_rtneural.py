@@ -79,7 +79,7 @@ def test_round_trips(options, tmp_path):
     gru = cgru.GRU(2, 3, rng=0, **options)
     path = tmp_path / "m.json"
     gru.to_rtneural(path)
-    again = rtneural.load(path)
+    again = cgru.load(path)
     assert again.options == {**gru.options, "bias": True, "dtype": np.float32}
     for name, array in gru.state_dict().items():
         np.testing.assert_array_equal(again.state_dict()[name], array.astype(np.float32))

@@ -186,8 +186,7 @@ class Object:
             self.file.expect(child, b"SNOD")
             (count,) = self.file.unpack("H", child + 6)
             for n in range(count):
-                name, address, cached = self.file.unpack("QQI", child + 8 + 40 * n)
-                yield name, UNDEFINED if cached == 2 else address
+                yield self.file.unpack("QQ", child + 8 + 40 * n)
 
     # Attributes
 

@@ -38,9 +38,11 @@ def save(gru: GRU, path: str | os.PathLike[str]) -> None:
     write(path, data)
 
 
-def load(path: Path) -> GRU:
-    """Read a model that `save` wrote."""
+def load(path: Path, name: str | None = None) -> GRU:
+    """Read a model that `save` wrote; it has no name."""
     safetensors = _library()
+    if name is not None:
+        raise FormatError(f"{path}: name: expected None, since the file holds one model without a name, got {name!r}")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
