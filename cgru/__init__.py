@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cgru.formats import load
     from cgru.formats.flax import from_flax
     from cgru.formats.keras import from_keras
+    from cgru.formats.onnx import from_onnx
     from cgru.formats.torch import from_torch
 
 __version__ = "0.1.0"
@@ -29,6 +30,7 @@ __all__ = [
     "GRUCell",
     "from_flax",
     "from_keras",
+    "from_onnx",
     "from_torch",
     "get_num_threads",
     "load",
@@ -40,6 +42,7 @@ _LATER = {  # name -> the module that has it
     "load": "cgru.formats",
     "from_flax": "cgru.formats.flax",
     "from_keras": "cgru.formats.keras",
+    "from_onnx": "cgru.formats.onnx",
     "from_torch": "cgru.formats.torch",
 }
 

@@ -252,6 +252,23 @@ class GRU(Model):
 
         return torch.to_torch(self)
 
+    def to_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write an ONNX model of this GRU, with any number of steps and sequences; `cgru.from_onnx` reads it back.
+
+        Its inputs are `x` and, optionally, `h0`, its outputs `y` and `h_n`, all shaped as in a call. The file appears
+        whole or not at all. Dropout is not written. float64 is in the standard, but ONNX Runtime's CPU provider runs
+        GRUs of float32 only. Needs the package onnx: pip install "cgru[onnx]".
+
+        Raises
+        ------
+        cgru.FormatError
+            ONNX has no such model: update_gate="candidate" with other gates than a sigmoid, numbers of activations or
+            clip that float32 does not have in a float64 model, 2 GiB of weights.
+        """
+        from cgru.formats import onnx
+
+        onnx.to_onnx(self, path)
+
     def to_keras(self) -> Any:
         """A Keras 3 layer of the same parameters, built, that returns whole sequences (B, T, D*H).
 

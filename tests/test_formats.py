@@ -164,7 +164,6 @@ def test_foreign_files(tmp_path):
     tensors = good.state_dict()
     path = tmp_path / "model.safetensors"
     cases = [
-        (tensors, None, "metadata: expected the field 'cgru' that gru.save writes, got []"),
         (tensors, "{", "metadata cgru: expected JSON"),
         (tensors, "[]", "metadata cgru: expected the options"),
         (tensors, json.dumps({**options, "extra": 1}), "metadata cgru: expected the options"),
@@ -180,17 +179,70 @@ def test_foreign_files(tmp_path):
         path.write_bytes(safetensors.numpy.save(arrays, metadata and {"cgru": metadata}))
         with pytest.raises(cgru.FormatError, match=re.escape(str(path)) + ".*" + re.escape(message)):
             cgru.load(path)
-    path.write_bytes(torch_bfloat16())
-    with pytest.raises(cgru.FormatError, match=re.escape(str(path))):
+    path.write_bytes(safetensors.numpy.save(tensors, {"cgrv": json.dumps(options)}))
+    with pytest.raises(cgru.FormatError, match="metadata: expected the options under 'cgru'"):
         cgru.load(path)
-    with pytest.raises(
-        cgru.FormatError, match=re.escape("expected a .safetensors, .keras, .h5, .hdf5, .json file, got .bin extension")
-    ):
-        cgru.load(tmp_path / "model.bin")
+    for data in (b"", b"\x00", b"GIF89a;", b"PK\x03\x04", b"\x80\x02}."):
+        path.write_bytes(data)
+        with pytest.raises(cgru.FormatError, match=re.escape(str(path))):
+            cgru.load(path)
     with pytest.raises(FileNotFoundError):
         cgru.load(tmp_path / "none.safetensors")
 
 
-def torch_bfloat16():
-    header = json.dumps({"weight_ih_l0": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
-    return len(header).to_bytes(8, "little") + header + bytes(4)
+def others_file(arrays, kinds=None):
+    """A .safetensors file as other programs write it, numbers in the format's kinds."""
+    header, data = {"__metadata__": {"format": "pt"}}, b""
+    for name, array in arrays.items():
+        kind = (kinds or {}).get(name, "F32")
+        tensor = torch.from_numpy(array).to(
+            {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "I64": torch.int64}[kind]
+        )
+        raw = bytes(tensor.contiguous().view(torch.uint8).numpy())
+        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
+def test_files_of_others(kind, tmp_path):
+    """Names and shapes tell the GRU; 16-bit numbers are widened without loss."""
+    module = torch.nn.GRU(5, 7, 2, bidirectional=True)
+    arrays = {f"model.gru.{name}": value.numpy() for name, value in module.state_dict().items()}
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(others_file({**arrays, "fc.weight": np.ones((2, 14), np.float32)}, dict.fromkeys(arrays, kind)))
+    gru = cgru.load(path)
+    assert repr(gru) == "GRU(5, 7, num_layers=2, bidirectional=True)"
+    dtype = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[kind]
+    for name, value in module.state_dict().items():
+        np.testing.assert_array_equal(gru.state_dict()[name], value.to(dtype).float().numpy())
+    assert cgru.load(path, "model.gru").options == gru.options
+
+
+def test_refused_files_of_others(tmp_path):
+    path = tmp_path / "model.safetensors"
+    arrays = cgru.GRU(3, 4, rng=0).state_dict()
+    lstm = {f"lstm.{name}": value.numpy() for name, value in torch.nn.LSTM(3, 4).state_dict().items()}
+    rnn = {f"rnn.{name}": value.numpy() for name, value in torch.nn.RNN(3, 4).state_dict().items()}
+    two = {f"{module}.{name}": value for module in ("encoder", "decoder") for name, value in arrays.items()}
+    cases = [
+        (others_file(arrays, {"bias_ih_l0": "I64"}), None, "bias_ih_l0: expected float16"),
+        (others_file(arrays, {"bias_ih_l0": "BF16", "weight_ih_l0": "I64"}), None, "weight_ih_l0: expected float16"),
+        (others_file({**arrays, "h0": arrays["bias_ih_l0"]}), None, "got ['h0']"),
+        (others_file(lstm), None, "lstm: expected (3H, H) of a GRU, got an LSTM's"),
+        (others_file(rnn), None, "rnn: expected (3H, H) of a GRU, got a simple recurrent layer's"),
+        (others_file({**lstm, **rnn}), None, "choose one by its name: 'lstm' (an LSTM), 'rnn' (a simple recurrent layer)"),
+        (others_file(two), None, "choose one by its name: 'encoder' (GRU), 'decoder' (GRU)"),
+        (others_file(two), "other", "name: expected a module of weight_ih_l0, ...: 'encoder' (GRU), 'decoder' (GRU); got 'other'"),
+        (others_file({"fc.weight": arrays["weight_ih_l0"]}), None, "of one GRU, got ['fc.weight']"),
+    ]  # fmt: skip
+    for data, name, message in cases:
+        path.write_bytes(data)
+        with pytest.raises(cgru.FormatError, match=re.escape(str(path)) + ".*" + re.escape(message)):
+            cgru.load(path, name)
+    path.write_bytes(others_file({**lstm, **two}))
+    assert repr(cgru.load(path, "decoder")) == "GRU(3, 4)"
+    cgru.GRU(3, 4).save(path)
+    with pytest.raises(cgru.FormatError, match="name: expected none"):
+        cgru.load(path, "gru")

@@ -188,7 +188,7 @@ def test_import_is_light():
     """SciPy and the frameworks are imported when they are first needed, not by `import cgru`."""
     code = "import sys, numpy; before = set(sys.modules); import cgru; print(*sorted(set(sys.modules) - before))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"scipy", "torch", "click", "rich", "safetensors", "cgru._blas", "json"} & set(loaded), loaded
+    assert not {"scipy", "torch", "click", "rich", "safetensors", "onnx", "cgru._blas", "json"} & set(loaded), loaded
 
 
 MODULES = [
@@ -200,6 +200,7 @@ MODULES = [
     "cgru.stream",
     "cgru.masks",
     "cgru.formats.torch",
+    "cgru.formats.onnx",
 ]
 
 

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgru.errors import FormatError
-from cgru.formats import _untrusted
+from cgru.formats import _untrusted, files
 from cgru.formats._keras_model import Found, choose, columns, find, make
-from cgru.formats._writing import write
 from cgru.gru import GRU
 
 if TYPE_CHECKING:
@@ -129,4 +128,4 @@ def save(model: GRU, path: str | os.PathLike[str]) -> None:
         text = json.dumps(content, allow_nan=False)
     except ValueError as error:
         raise FormatError(f"parameters: RTNeural's JSON knows finite numbers only: {error}") from error
-    write(path, text.encode())
+    files.write(path, text.encode())

@@ -1,19 +1,28 @@
-"""The .safetensors format: parameters as tensors under PyTorch's names, every constructor option in the metadata."""
+"""The .safetensors format: parameters as tensors under PyTorch's names, every constructor option in the metadata.
+
+In files of others there is no such metadata: names and shapes tell the GRU, and what they do not tell, as batch_first,
+has its default.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cgru.errors import FormatError
-from cgru.formats._writing import write
+from cgru.formats import files, names
 from cgru.gru import GRU
 
 if TYPE_CHECKING:
-    import os
-    from pathlib import Path
+    from cgru.gru import GRUCell
+    from cgru.types import Array
+
+KINDS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
+"""The format's names of numbers."""
 
 KEY = "cgru"
 """The metadata field that holds the options, as JSON."""
@@ -35,26 +44,46 @@ def save(gru: GRU, path: str | os.PathLike[str]) -> None:
     safetensors = _library()
     options = {**gru.options, "dtype": gru.dtype.name}
     data = safetensors.numpy.save(gru.state_dict(), metadata={KEY: json.dumps(options)})
-    write(path, data)
+    files.write(path, data)
 
 
-def load(path: Path, name: str | None = None) -> GRU:
-    """Read a model that `save` wrote; it has no name."""
+def load(path: Path, name: str | None = None) -> GRU | GRUCell:
+    """The GRU in a file: one that `save` wrote, or, in any other, the one whose weights have PyTorch's names."""
     safetensors = _library()
-    if name is not None:
-        raise FormatError(f"{path}: name: expected None, since the file holds one model without a name, got {name!r}")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
+        with safetensors.safe_open(path, framework="numpy") as file:  # checks the header, and the size of the file
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (safetensors.SafetensorError, ValueError, TypeError, AttributeError) as error:
-        raise FormatError(f"{path}: expected a whole .safetensors file with tensors NumPy knows: {error}") from error
-    if KEY not in metadata:
-        raise FormatError(f"{path}: metadata: expected the field {KEY!r} that gru.save writes, got {sorted(metadata)}")
+        raise FormatError(f"{path}: expected a whole .safetensors file: {error}") from error
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+
+        def tensor(key: str) -> Array:
+            entry = header[key]
+            begin, end = entry["data_offsets"]
+            file.seek(8 + length + begin)
+            kind = KINDS.get(entry["dtype"], entry["dtype"])
+            return files.decode(f"{path}: {key}", kind, entry["shape"], file.read(end - begin))
+
+        if KEY not in metadata:
+            if any('"reset_after"' in text for text in metadata.values()):  # else damage would turn options to defaults
+                raise FormatError(f"{path}: metadata: expected the options under {KEY!r}, got {sorted(metadata)}")
+            shapes = {key: tuple(entry["shape"]) for key, entry in header.items()}
+            chosen = names.choose(str(path), shapes, name)
+            return names.assemble(str(path), {short: tensor(full) for short, full in chosen.items()}, {})
+        if name:
+            raise FormatError(f"{path}: name: expected none, as the file holds one GRU without a name, got {name!r}")
+        return _own(path, metadata[KEY], {key: tensor(key) for key in header})
+
+
+def _own(path: Path, text: str, tensors: dict[str, Array]) -> GRU:
+    """A GRU of the options that `save` wrote."""
     try:
-        options = json.loads(metadata[KEY])
+        options = json.loads(text)
     except ValueError as error:
         raise FormatError(f"{path}: metadata {KEY}: expected JSON: {error}") from error
     expected = GRU(1, 1, rng=0).options

@@ -1,104 +1,181 @@
-"""PyTorch: torch.nn.GRU and GRUCell, as modules or as their state_dict. PyTorch's convention is the canonical one."""
+"""PyTorch: modules, their state_dict, and files of one. PyTorch's convention is the canonical one."""
 
 from __future__ import annotations
 
+import os
+import pickletools
 import re
+import zipfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cgru.errors import FormatError
-from cgru.gru import GRU, GRUCell
+from cgru.formats import names
+from cgru.gru import GRUCell
 
 if TYPE_CHECKING:
+    from cgru.gru import GRU
     from cgru.types import Array
 
-NAME = re.compile(r"(weight|bias)_(ih|hh)(?:_l(\d{1,4})(_reverse)?)?")
+FILE_GLOBALS = re.compile(
+    r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter|qtensor)|torch \w+Storage|torch Size"
+    r"|torch device|torch b?float\d*|torch u?int\d*|torch bool|torch per_\w+"
+)
+"""What a file's pickle may call for: dicts and tensors. torch.load allows a little more, some of which a file could use
+to ask for any amount of memory."""
+
+QUANTISED = ("torch.ao.nn.quantized.dynamic.modules.rnn.GRU", "torch.ao.nn.quantized.dynamic.modules.rnn.GRUCell")
+"""Modules of dynamically quantised weights, by name, as torch may not have them for ever."""
 
 
-def from_torch(module_or_state_dict: Any) -> GRU | GRUCell:
+def from_torch(module_or_state_dict: Any, name: str | None = None) -> GRU | GRUCell:
     """The same model as a cgru.GRU or GRUCell, its parameters copied.
 
     Parameters
     ----------
-    module_or_state_dict : torch.nn.GRU, torch.nn.GRUCell, or the state_dict of one
-        A state_dict does not tell batch_first and dropout: they are False and 0 then.
+    module_or_state_dict : torch.nn.GRU, torch.nn.GRUCell, the state_dict of a module, or the path of a file of one
+        A state_dict does not tell batch_first and dropout: they are False and 0 then. Of a dynamically quantised GRU
+        or GRUCell (torch.ao.nn.quantized.dynamic) the weights are scale * (q - zero_point) in float32.
+    name : str, optional
+        Which GRU of a state_dict that holds other weights, too: the module's name, as "encoder.gru". Without it there
+        must be one.
 
     Raises
     ------
     cgru.FormatError
-        Something else, or parameters that do not make one whole GRU of float32 or float64.
+        Something else, several GRUs, or parameters that do not make one whole GRU of float32 or float64.
 
     Examples
     --------
     >>> import torch, cgru
     >>> cgru.from_torch(torch.nn.GRU(4, 8, bidirectional=True))
     GRU(4, 8, bidirectional=True)
+    >>> model = torch.nn.ModuleDict({"gru": torch.nn.GRU(4, 8), "out": torch.nn.Linear(8, 2)})
+    >>> cgru.from_torch(model.state_dict())
+    GRU(4, 8)
     """
+    if isinstance(module_or_state_dict, (str, os.PathLike)):
+        return load(Path(module_or_state_dict), name)
     if isinstance(module_or_state_dict, Mapping):
-        return _from_arrays({str(name): _array(str(name), value) for name, value in module_or_state_dict.items()}, {})
+        return _from_state_dict("state_dict", module_or_state_dict, name, {})
+    module = module_or_state_dict
+    kind = f"{type(module).__module__}.{type(module).__name__}"
+    if kind in QUANTISED:
+        parameters = {**module.get_weight(), **module.get_bias()}
+    elif _is_module(module):
+        parameters = module.state_dict()
+    else:
+        raise FormatError(
+            "module_or_state_dict: expected a torch.nn.GRU, a torch.nn.GRUCell or a state_dict of one, "
+            f"got {type(module).__name__}"
+        )
+    layered = hasattr(module, "num_layers")
+    options = {"batch_first": module.batch_first, "dropout": float(module.dropout)} if layered else {}
+    return _from_state_dict("state_dict", parameters, name, options)
+
+
+def _is_module(value: Any) -> bool:
     try:
         import torch
     except ImportError:
-        torch = None
-    if torch is None or not isinstance(module_or_state_dict, (torch.nn.GRU, torch.nn.GRUCell)):
-        raise FormatError(
-            "module_or_state_dict: expected a torch.nn.GRU, a torch.nn.GRUCell or a state_dict of one, "
-            f"got {type(module_or_state_dict).__name__}"
-        )
-    module = module_or_state_dict
-    options = {}
-    if isinstance(module, torch.nn.GRU):
-        options = {"batch_first": module.batch_first, "dropout": float(module.dropout)}
-    return _from_arrays({name: _array(name, value) for name, value in module.state_dict().items()}, options)
+        return False
+    return isinstance(value, (torch.nn.GRU, torch.nn.GRUCell))
+
+
+def _from_state_dict(source: str, state_dict: Mapping[Any, Any], name: str | None, options: dict[str, Any]) -> Any:
+    values = {str(key): value for key, value in state_dict.items()}
+    shapes = {key: tuple(getattr(value, "shape", ())) for key, value in values.items()}
+    chosen = names.choose(source, shapes, name)
+    return names.assemble(source, {short: _array(full, values[full]) for short, full in chosen.items()}, options)
 
 
 def _array(name: str, value: Any) -> Array:
     """A tensor or array as a NumPy array of float32 or float64."""
     if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        if value.is_quantized:
+            value = value.dequantize()
         if str(value.dtype) not in ("torch.float32", "torch.float64"):
             raise FormatError(
                 f"{name}: expected float32 or float64, got {value.dtype}; convert the module with .float()"
             )
-        value = value.detach().cpu().numpy()
+        value = value.numpy()
     if not isinstance(value, np.ndarray) or value.dtype not in (np.float32, np.float64):
         kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
         raise FormatError(f"{name}: expected a float32 or float64 tensor or array, got {kind}")
     return value
 
 
-def _from_arrays(arrays: dict[str, Array], options: dict[str, Any]) -> GRU | GRUCell:
-    """The model whose parameters these are; names and shapes tell all but `options`."""
-    matches = {name: NAME.fullmatch(name) for name in arrays}
-    unknown = [name for name, match in matches.items() if match is None]
-    if unknown or not arrays:
-        raise FormatError(
-            f"state_dict: expected weight_ih_l0, weight_hh_l0, ... of one GRU, got {unknown or 'nothing'}"
-        )
-    cell = "weight_ih" in arrays
-    first = "weight_ih" if cell else "weight_ih_l0"
-    recurrent = first.replace("ih", "hh")
-    for name in (first, recurrent):
-        if name not in arrays:
-            raise FormatError(f"state_dict: expected {name}, got {', '.join(arrays)}")
-        if arrays[name].ndim != 2:
-            raise FormatError(f"{name}: expected 2 dimensions, got {arrays[name].shape}")
-    sizes = {
-        "input_size": arrays[first].shape[1],
-        "hidden_size": arrays[recurrent].shape[1],
-        "bias": any(name.startswith("bias") for name in arrays),
-        "dtype": arrays[first].dtype,
-    }
-    if not cell:
-        sizes["num_layers"] = 1 + max(int(match[3] or 0) for match in matches.values() if match)
-        sizes["bidirectional"] = any(match[4] is not None for match in matches.values() if match)
-    kind = GRUCell if cell else GRU
+def load(path: Path, name: str | None = None) -> GRU | GRUCell:
+    """The GRU in a file that torch.save wrote of a state_dict, or of a dict with one in it ({"model": ...}).
+
+    Such a file is a pickle; torch.load reads it with weights_only=True, which makes tensors and containers, and calls
+    nothing. float16 and bfloat16 are widened exactly to float32.
+    """
     try:
-        model: GRU | GRUCell = kind._restore({**kind(1, 1, rng=0).options, **sizes, **options}, arrays)
-    except (TypeError, ValueError) as error:
-        raise FormatError(f"state_dict: {error}") from error
-    return model
+        import torch
+    except ImportError as error:
+        raise ImportError(f'PyTorch\'s files need the package torch: pip install "cgru[torch]" ({error})') from error
+    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):
+        raise ImportError(f"PyTorch's files are safe to read from torch 2.6 on, got {torch.__version__}")
+    _check_archive(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged pickles fail in every way
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        raise FormatError(f"{path}: expected a state_dict that torch.save wrote, got {reason}") from error
+    values = _tensors(content)
+    chosen = names.choose(str(path), {key: tuple(value.shape) for key, value in values.items()}, name)
+    arrays = {}
+    for short, full in chosen.items():
+        value = values[full]
+        if value.layout != torch.strided or value.numel() * value.element_size() > path.stat().st_size:
+            raise FormatError(f"{path}: {full}: expected a tensor kept in the file, got {tuple(value.shape)}")
+        half = value.dtype in (torch.float16, torch.bfloat16)
+        arrays[short] = _array(f"{path}: {full}", value.float() if half else value)
+    return names.assemble(str(path), arrays, {})
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse what unpacks to more than it is, and a pickle that asks for more than dicts and tensors."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if any(i.compress_type != zipfile.ZIP_STORED or i.file_size > i.compress_size for i in archive.infolist()):
+                raise FormatError(f"{path}: expected an archive without compression, as torch.save writes it")
+            pickles = [entry for entry in archive.namelist() if entry.endswith("data.pkl")]
+            for entry in pickles:
+                for opcode, argument, _ in pickletools.genops(archive.read(entry)):
+                    known = opcode.name != "GLOBAL" or FILE_GLOBALS.fullmatch(str(argument))
+                    if not known or opcode.name in ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ_EX"):
+                        raise FormatError(
+                            f"{path}: {entry}: expected dicts and tensors only, got {argument or opcode.name}; "
+                            "save module.state_dict() alone"
+                        )
+    except FormatError:
+        raise
+    except Exception as error:  # damaged archives fail in every way
+        raise FormatError(f"{path}: expected a whole archive that torch.save wrote: {error}") from error
+
+
+def _tensors(content: Any) -> dict[str, Any]:
+    """The tensors of a state_dict, of one inside a dict, or of several, whose keys then begin the names."""
+    if not isinstance(content, Mapping):
+        return {}
+    outer = _only_tensors(content)
+    inner = {str(key): _only_tensors(value) for key, value in content.items() if isinstance(value, Mapping)}
+    inner = {key: found for key, found in inner.items() if any(map(names.NAME.fullmatch, found))}
+    if any(map(names.NAME.fullmatch, outer)) or not inner:
+        return outer
+    if len(inner) == 1:
+        return next(iter(inner.values()))
+    return {f"{key}.{name}": value for key, found in inner.items() for name, value in found.items()}
+
+
+def _only_tensors(values: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(key): value for key, value in values.items() if hasattr(value, "detach")}
 
 
 def to_torch(model: GRU | GRUCell) -> Any:

@@ -1,0 +1,75 @@
+"""What formats share about files: writing one whole or not at all, and numbers as files store them."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cgru.errors import FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cgru.types import Array
+
+STORED = {
+    "float16": "<f2",
+    "bfloat16": "<u2",  # the upper half of a float32
+    "float32": "<f4",
+    "float64": "<f8",
+    "int32": "<i4",
+    "int64": "<i8",
+}
+"""Kinds of numbers, and the NumPy types that read their little-endian bytes."""
+
+
+def write(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file; it appears whole, or the one before it stays."""
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _umask() -> int:
+    """The process' file mode mask, which can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def read(path: Path) -> bytes:
+    """A file's bytes; FileNotFoundError where there is no such file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    return path.read_bytes()
+
+
+def decode(where: str, kind: str, shape: Sequence[int], data: bytes | memoryview) -> Array:
+    """Stored numbers as an array; float16 and bfloat16 become float32, which holds each of their values exactly.
+
+    Shape and kind are what a file claims: they must agree with the number of bytes before anything is made of them.
+    """
+    if kind not in STORED:
+        raise FormatError(f"{where}: expected {', '.join(STORED)}, got {kind}")
+    stored = np.dtype(STORED[kind])
+    size = math.prod(shape) * stored.itemsize
+    if any(dimension < 0 for dimension in shape) or size != len(data):
+        raise FormatError(f"{where}: expected {size} bytes for {kind} of shape {tuple(shape)}, got {len(data)}")
+    array = np.frombuffer(data, stored).reshape(shape)
+    if kind == "bfloat16":
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32 if kind == "float16" else kind)

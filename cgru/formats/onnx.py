@@ -1,0 +1,297 @@
+"""ONNX: GRU operators of a model as one cgru.GRU, and a GRU as a model that any runtime of the standard runs.
+
+The operator's conventions are gates in the order z, r, h and the reset gate before the product unless
+`linear_before_reset` says otherwise. What a graph computes around its GRUs is not loaded.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgru import activations
+from cgru.errors import FormatError
+from cgru.formats import files
+from cgru.gru import GRU
+
+try:
+    import onnx
+    from google.protobuf.message import DecodeError, Message
+except ImportError as error:
+    raise ImportError(f'ONNX models need the package onnx: pip install "cgru[onnx]" ({error})') from error
+
+from cgru.formats import onnx_operator as operator
+from cgru.formats.onnx_graph import KINDS, Graph
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cgru.types import Array
+
+OPSET, IR_VERSION = 14, 8
+"""What `to_onnx` writes: the operator's version of 2021, which runtimes since then read."""
+
+MAX_USES = 64
+"""Of one tensor by the GRUs of a stack: what a file takes in memory stays in proportion to its size."""
+
+MAX_BYTES = 2**31 - 2**20
+"""Of weights in one file: protobuf ends at 2 GiB."""
+
+
+def from_onnx(model: Any, name: str | None = None) -> GRU:
+    """The GRU in an ONNX model, its parameters copied.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto or path
+        Weights may be float32, float64, float16 or bfloat16, of which the last two are widened exactly to float32.
+    name : str, optional
+        The name of one GRU node, or of its output. Without it all GRUs in the model must form one stack, each reading
+        what the one before it wrote; they become the layers of one GRU.
+
+    Returns
+    -------
+    GRU
+        Initial states and lengths that the graph computes from its inputs are `h0` and `lengths` of a call.
+        `batch_first` is the operator's `layout`; it is also set for a stack whose graph's own input and output are
+        (B, T, ...) by a Transpose each.
+
+    Raises
+    ------
+    cgru.FormatError
+        No ONNX model, several GRUs that form no stack (the message lists them), or one that no `cgru.GRU` can equal.
+    OSError
+        The file cannot be read.
+    ImportError
+        The package onnx is missing.
+
+    Examples
+    --------
+    >>> import cgru, tempfile, os
+    >>> path = os.path.join(tempfile.mkdtemp(), "model.onnx")
+    >>> cgru.GRU(4, 8, num_layers=2, reset_after=False).to_onnx(path)
+    >>> cgru.from_onnx(path)
+    GRU(4, 8, num_layers=2, reset_after=False)
+    >>> cgru.from_onnx(path, "gru_l1")
+    GRU(8, 8, reset_after=False)
+    """
+    if isinstance(model, onnx.ModelProto):
+        return _load(model, "model", None, name)
+    if not isinstance(model, (str, os.PathLike)):
+        raise TypeError(f"model: expected an onnx.ModelProto or a path, got {type(model).__name__}")
+    return load(Path(model), name)
+
+
+def load(path: Path, name: str | None = None) -> GRU:
+    """`from_onnx` of a file."""
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(files.read(path))
+    except DecodeError as error:
+        raise FormatError(f"{path}: expected a whole ONNX model: {error}") from error
+    return _load(proto, str(path), path, name)
+
+
+def _load(proto: Any, source: str, path: Path | None, name: str | None) -> GRU:
+    _check_text(proto, source)
+    found = list(Graph(proto.graph, source, path).grus())
+    if not found:
+        inside = any(node.op_type == "GRU" for function in proto.functions for node in function.node)
+        mend = "; it has one inside a function: give onnx.inliner.inline_local_functions(model)" * inside
+        raise FormatError(f"{source}: expected a GRU among the graph's nodes, got none{mend}")
+    names = ", ".join(repr(operator.name_of(node)) for _, node in found)
+    if name is not None:
+        fitting = [pair for pair in found if name in (pair[1].name, *filter(None, pair[1].output))]
+        if len(fitting) != 1:
+            raise FormatError(f"{source}: name: expected one GRU of {names}, got {len(fitting)} of name {name!r}")
+        return _build(source, [operator.read(*fitting[0])])
+    units = [operator.read(*found[0])] if len(found) == 1 else _stack(source, found, names)
+    return _build(source, units, _batch_major(units))
+
+
+def _check_text(proto: Any, source: str) -> None:
+    """Protobuf gives text that is no UTF-8 as bytes, which nothing here expects."""
+    todo = [proto]
+    while todo:
+        for field, value in todo.pop().ListFields():
+            values = [value] if isinstance(value, (str, bytes, Message)) else value
+            if field.type == field.TYPE_MESSAGE:
+                todo += values
+            elif field.type == field.TYPE_STRING and any(isinstance(text, bytes) for text in values):
+                raise FormatError(f"{source}: {field.full_name}: expected UTF-8, got {value!r}")
+
+
+def _stack(source: str, found: list[tuple[Graph, Any]], names: str) -> list[operator.Unit]:
+    """All GRUs in the order in which each reads the one before it."""
+    uses = Counter(name for _, node in found for name in set(node.input[1:4]) - {""})
+    if uses and max(uses.values()) > MAX_USES:
+        raise FormatError(
+            f"{source}: expected a tensor to serve {MAX_USES} GRUs at most; choose one by its name: {names}"
+        )
+    units = [operator.read(*pair) for pair in found]
+    writer = {unit.y: unit for unit in units}
+    above: dict[str, list[operator.Unit]] = {unit.y: [] for unit in units}
+    stack = []
+    for unit in units:
+        y, moves = unit.graph.moves_from_gru(unit.x) or ("", [])
+        if y in writer and writer[y].moved(moves) == writer[y].layered(unit.options["batch_first"]):
+            above[y].append(unit)
+        else:
+            stack.append(unit)
+    roots = len(stack)
+    while 0 < len(stack) < len(units) and len(above[stack[-1].y]) == 1:
+        stack += above[stack[-1].y]
+    if roots != 1 or len(stack) != len(units):
+        raise FormatError(f"{source}: expected GRUs that form one stack; choose one by its name: {names}")
+    return stack
+
+
+def _batch_major(units: list[operator.Unit]) -> bool:
+    """Whether the graph's own input and output are (B, T, ...), by a Transpose on either side of the stack."""
+    first, last = units[0], units[-1]
+    graph, node = first.graph, first.graph.producer(first.x)
+    if node is None or node.op_type != "Transpose" or not node.input:
+        return False
+    swapped = graph.attribute(node, "perm", KINDS.INTS) == [1, 0, 2] and graph.root(node.input[0]) in graph.inputs
+    paths = [graph.moves_from_gru(output.name) or ("", []) for output in graph.proto.output]
+    results = [last.moved(moves) for y, moves in paths if y == last.y]
+    return swapped and last.layered(True) in results
+
+
+def _build(source: str, units: list[operator.Unit], batch_major: bool = False) -> GRU:
+    """The GRU whose layers these are."""
+    first = units[0]
+    for unit in units[1:]:
+        expected = {**first.options, "input_size": first.options["hidden_size"] * len(first.weights)}
+        different = [option for option, value in unit.options.items() if value != expected[option]]
+        different += ["sequence_lens"] * (unit.lengths != first.lengths)
+        if different:
+            raise FormatError(
+                f"{source}: expected layers alike to make one GRU of them, got {first.name!r} and {unit.name!r} that "
+                f"differ in {', '.join(different)}; load each by its name"
+            )
+    bias = any(b is not None for unit in units for *_, b in unit.weights)
+    zero = np.zeros((2, 3 * first.options["hidden_size"]), first.options["dtype"])
+    arrays = {}
+    for layer, unit in enumerate(units):
+        for suffix, (w, r, b) in zip(("", "_reverse"), unit.weights, strict=False):
+            arrays[f"weight_ih_l{layer}{suffix}"] = w
+            arrays[f"weight_hh_l{layer}{suffix}"] = r
+            if bias:
+                arrays[f"bias_ih_l{layer}{suffix}"], arrays[f"bias_hh_l{layer}{suffix}"] = zero if b is None else b
+    options = {**GRU(1, 1, rng=0).options, **first.options, "num_layers": len(units), "bias": bias}
+    options["batch_first"] |= batch_major
+    try:
+        gru: GRU = GRU._restore(options, arrays)
+    except (TypeError, ValueError) as error:
+        raise FormatError(f"{source}: GRU {first.name!r}: {error}") from error
+    return gru
+
+
+def to_onnx(gru: GRU, path: str | os.PathLike[str]) -> None:
+    """Write a model of one GRU operator a layer; see `GRU.to_onnx`."""
+    model = _model(gru)
+    onnx.checker.check_model(model)
+    files.write(path, model.SerializeToString())
+
+
+def _model(gru: GRU) -> Any:
+    """x -> [Transpose] -> a GRU a layer, each with its directions put side by side -> [Transpose] -> y, h_n."""
+    if gru.update_gate != "state" and not activations.parse("", gru.recurrent_activation).mirrored_by_negation:
+        raise FormatError(
+            f"update_gate: ONNX has {gru.update_gate!r} only for sigmoid gates, got {gru.recurrent_activation!r}"
+        )
+    directions, layers, hidden = 2 if gru.bidirectional else 1, gru.num_layers, gru.hidden_size
+    kind = onnx.helper.np_dtype_to_tensor_dtype(gru.dtype)
+    attributes = _written(gru, directions)
+    nodes: list[Any] = []
+    constants: dict[str, Array] = {
+        "h0": np.zeros((layers * directions, 1, hidden), gru.dtype),  # for a session's call without h0
+        "batch_axis": np.array([0 if gru.batch_first else 1]),
+        "one": np.array([1]),
+        "side_by_side": np.array([0, 0, directions * hidden]),
+    }
+
+    def node(operator: str, inputs: list[str], outputs: list[str], **attributes: Any) -> None:
+        nodes.append(onnx.helper.make_node(operator, inputs, outputs, name=outputs[0], **attributes))
+
+    node("Shape", ["x"], ["x_shape"])
+    node("Gather", ["x_shape", "batch_axis"], ["batch"], axis=0)
+    node("Concat", ["one", "batch", "one"], ["state_shape"], axis=0)
+    node("Expand", ["h0", "state_shape"], ["h0_all"])
+    node("Split", ["h0_all"], [f"h0_l{k}" for k in range(layers)], axis=0)
+    below = "x"
+    if gru.batch_first:
+        node("Transpose", ["x"], ["x_steps"], perm=[1, 0, 2])
+        below = "x_steps"
+    for k, parts in enumerate(_layers(gru)):
+        constants.update({f"{part}_l{k}": array for part, array in parts.items()})
+        weights = [f"{part}_l{k}" if part in parts else "" for part in "WRB"]
+        nodes.append(
+            onnx.helper.make_node(
+                "GRU", [below, *weights, "", f"h0_l{k}"], [f"Y_l{k}", f"h_n_l{k}"], name=f"gru_l{k}", **attributes
+            )
+        )
+        last = k == layers - 1
+        below = "y" if last and not gru.batch_first else f"y_l{k}"
+        node("Transpose", [f"Y_l{k}"], [f"Y_l{k}_steps"], perm=[0, 2, 1, 3])
+        node("Reshape", [f"Y_l{k}_steps", "side_by_side"], [below])
+    if gru.batch_first:
+        node("Transpose", [below], ["y"], perm=[1, 0, 2])
+    node("Concat", [f"h_n_l{k}" for k in range(layers)], ["h_n"], axis=0)
+    if sum(array.nbytes for array in constants.values()) > MAX_BYTES:
+        raise FormatError(f"an ONNX file holds up to {MAX_BYTES} bytes of weights; save a .safetensors file")
+
+    steps = ["B", "T"] if gru.batch_first else ["T", "B"]
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        nodes,
+        "gru",
+        [value("x", kind, [*steps, gru.input_size]), value("h0", kind, [layers * directions, "B0", hidden])],
+        [value("y", kind, [*steps, directions * hidden]), value("h_n", kind, [layers * directions, "B", hidden])],
+        [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    opset = onnx.helper.make_opsetid("", OPSET)
+    return onnx.helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="cgru")
+
+
+def _written(gru: GRU, directions: int) -> dict[str, Any]:
+    """The operator's attributes; they are float32, so a float64 model's numbers must be."""
+    functions = [activations.parse("", option) for option in (gru.recurrent_activation, gru.activation)]
+    functions = [f._replace(name="affine", alpha=1.0, beta=0.0) if f.name == "linear" else f for f in functions]
+    for number in [gru.clip or 0.0, *(number for f in functions for number in (f.alpha, f.beta))]:
+        if gru.dtype != np.float32 and float(np.float32(number)) != number:
+            raise FormatError(
+                f"ONNX keeps the numbers of activations and clip in float32, which does not have {number!r}"
+            )
+    used = functions * directions
+    attributes = {
+        "hidden_size": gru.hidden_size,
+        "linear_before_reset": int(gru.reset_after),
+        "direction": "bidirectional" if gru.bidirectional else "forward",
+        "activations": [operator.NAMES[f.name] for f in used],
+        "activation_alpha": [f.alpha for f in used if f.name in operator.PARAMETERS["activation_alpha"]],
+        "activation_beta": [f.beta for f in used if f.name in operator.PARAMETERS["activation_beta"]],
+        "clip": gru.clip,
+    }
+    return {name: value for name, value in attributes.items() if value not in (None, [])}
+
+
+def _layers(gru: GRU) -> Iterator[dict[str, Array]]:
+    """W (D, 3H, I), R (D, 3H, H) and B (D, 6H) of each layer, the update gate weighing the state."""
+    parameters = gru.state_dict()
+    if gru.update_gate == "candidate":  # 1 - f(a) = f(-a)
+        update = slice(gru.hidden_size, 2 * gru.hidden_size)
+        for array in parameters.values():
+            array[update] *= -1
+    suffixes = ["", "_reverse"] if gru.bidirectional else [""]
+    for k in range(gru.num_layers):
+        w, r, *biases = [
+            np.stack([operator.reordered(parameters[f"{name}_l{k}{suffix}"]) for suffix in suffixes])
+            for name in ("weight_ih", "weight_hh", *("bias_ih", "bias_hh") * gru.bias)
+        ]
+        yield {"W": w, "R": r, **({"B": np.concatenate(biases, axis=1)} if biases else {})}

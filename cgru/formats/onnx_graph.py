@@ -1,0 +1,290 @@
+"""An ONNX graph as the loader needs it: constants as arrays, what a value comes from, how one GRU feeds the next.
+
+A value counts as constant where it is written in the file, or made of such by moving numbers about; what is computed
+from the graph's inputs is an argument of the call.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import ChainMap
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+from cgru.errors import FormatError
+from cgru.formats import files
+from cgru.formats.onnx_fold import FOLDS, Cost, fold
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from cgru.types import Array
+
+    Axes = tuple[tuple[str, ...], ...]
+    """What the axes of a tensor count: (("T",), ("B",), ("D", "H")) has directions and hidden units in its last."""
+
+TENSORS = {
+    onnx.TensorProto.FLOAT: ("float32", "float_data", "<f4"),
+    onnx.TensorProto.DOUBLE: ("float64", "double_data", "<f8"),
+    onnx.TensorProto.FLOAT16: ("float16", "int32_data", "<u2"),
+    onnx.TensorProto.BFLOAT16: ("bfloat16", "int32_data", "<u2"),
+    onnx.TensorProto.INT32: ("int32", "int32_data", "<i4"),
+    onnx.TensorProto.INT64: ("int64", "int64_data", "<i8"),
+}
+"""Kinds of tensors; where they are not raw bytes, the field that holds their numbers and what each number is."""
+
+KINDS = onnx.AttributeProto.AttributeType
+CONSTANTS = {
+    "value_float": (KINDS.FLOAT, np.float32),
+    "value_floats": (KINDS.FLOATS, np.float32),
+    "value_int": (KINDS.INT, np.int64),
+    "value_ints": (KINDS.INTS, np.int64),
+}
+"""Attributes of the operator Constant beside `value`: their types, and those of the constant."""
+
+MOVES = ("Cast", "Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile",
+         "Transpose", "Unsqueeze")  # fmt: skip
+"""Operators whose results hold no other numbers than their first input (Concat: than all of them)."""
+
+DEPTH = 100
+"""Of nodes in a row that are followed, where exporters write a few; a damaged file may hold a ring of them."""
+
+FOLDED = 12
+"""Of nodes in a row that make a constant of constants; exporters write four or five."""
+
+
+def is_gru(node: Any) -> bool:
+    """Whether a node is the standard's GRU operator."""
+    return node.op_type == "GRU" and node.domain in ("", "ai.onnx")
+
+
+class Graph:
+    """A graph, or one inside a node of another (`outer`), whose values it sees."""
+
+    def __init__(self, proto: Any, source: str, path: Path | None, outer: Graph | None = None) -> None:
+        self.proto, self.source, self.path = proto, source, path
+        self.tensors: ChainMap[str, Any] = outer.tensors.new_child() if outer else ChainMap()
+        self.tensors.update({tensor.name: tensor for tensor in proto.initializer})
+        self.producers: ChainMap[str, Any] = outer.producers.new_child() if outer else ChainMap()
+        self.producers.update({name: node for node in proto.node for name in node.output if name})
+        self.inputs = {value.name for value in proto.input} - set(self.tensors)
+
+    def attribute(self, node: Any, name: str, kind: int, default: Any = None) -> Any:
+        """A node's attribute, which must be of this kind; the default where it is absent."""
+        for field in node.attribute:
+            if field.name == name:
+                if field.type != kind or field.ref_attr_name:
+                    expected = KINDS.Name(kind)
+                    raise FormatError(f"{self.source}: {node.op_type} {node.name!r}: {name}: expected {expected}")
+                return onnx.helper.get_attribute_value(field)
+        return default
+
+    def grus(self) -> Iterator[tuple[Graph, Any]]:
+        """Every GRU node in this graph and in those inside its nodes, with the graph that it stands in."""
+        for node in self.proto.node:
+            if is_gru(node):
+                yield self, node
+            for field in node.attribute:
+                for inner in [field.g] * field.HasField("g") + list(field.graphs):
+                    yield from Graph(inner, self.source, self.path, self).grus()
+
+    def root(self, name: str) -> str:
+        """The value that a name stands for, behind Identity nodes."""
+        for _ in range(DEPTH):
+            node = None if name in self.tensors else self.producers.get(name)
+            if node is None or node.op_type != "Identity" or not node.input:
+                break
+            name = node.input[0]
+        return name
+
+    def producer(self, name: str) -> Any:
+        """The node that computes a value, Identity aside; None for an initialiser and an input."""
+        name = self.root(name)
+        return None if name in self.tensors else self.producers.get(name)
+
+    def constant(self, name: str) -> Array | None:
+        """The array that the file has under a name or makes of such by moves, None where inputs decide it."""
+        try:
+            return self._fold(name, Cost(), FOLDED)
+        except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
+            if isinstance(error, FormatError):
+                raise
+            raise FormatError(
+                f"{self.source}: constant {name!r}: expected one that can be computed: {error}"
+            ) from error
+
+    def _fold(self, name: str, cost: Cost, depth: int) -> Array | None:
+        name = self.root(name)
+        node = self.producers.get(name)
+        array: Array | None = None
+        if name in self.tensors:
+            array = self._array(self.tensors[name])
+        elif node is not None and node.op_type == "Constant":
+            array = self._value(node)
+        elif node is not None and node.op_type in FOLDS and depth > 0:
+            operands: list[Array | None] = []
+            for operand in node.input:
+                operands.append(self._fold(operand, cost, depth - 1) if operand else None)
+                if operand and operands[-1] is None:
+                    return None
+            attributes = {field.name: onnx.helper.get_attribute_value(field) for field in node.attribute}
+            array = fold(node.op_type, attributes, operands, list(node.output).index(name), len(node.output))
+        if array is not None:
+            cost.add(array, None if node is not None and node.op_type in FOLDS else name)
+        return array
+
+    def _value(self, node: Any) -> Array | None:
+        """The array of a Constant node."""
+        tensor = self.attribute(node, "value", KINDS.TENSOR)
+        if tensor is not None:
+            return self._array(tensor)
+        for name, (kind, dtype) in CONSTANTS.items():
+            value = self.attribute(node, name, kind)
+            if value is not None:
+                return np.array(value, dtype)
+        return None
+
+    def _array(self, tensor: Any) -> Array:
+        where = f"{self.source}: tensor {tensor.name!r}"
+        if tensor.data_type not in TENSORS:
+            names = {number: name for name, number in onnx.TensorProto.DataType.items()}
+            expected = ", ".join(kind for kind, *_ in TENSORS.values())
+            raise FormatError(f"{where}: expected {expected}, got {names.get(tensor.data_type, tensor.data_type)}")
+        kind, field, stored = TENSORS[tensor.data_type]
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            data = self._external(tensor, where, math.prod(tensor.dims) * np.dtype(stored).itemsize)
+        elif tensor.HasField("raw_data"):
+            data = tensor.raw_data
+        else:
+            numbers = getattr(tensor, field)
+            if stored == "<u2" and not all(0 <= number < 2**16 for number in numbers):
+                raise FormatError(f"{where}: {field}: expected numbers of 16 bits")
+            data = np.array(numbers, stored).tobytes()
+        return files.decode(where, kind, tensor.dims, data)
+
+    def _external(self, tensor: Any, where: str, size: int) -> bytes:
+        """The bytes of a tensor kept in another file, which must lie in the model's folder.
+
+        Where model and data are links, as in a download cache, that may be the folder they both point to.
+        """
+        fields = {entry.key: entry.value for entry in tensor.external_data}
+        location = fields.get("location", "")
+        if self.path is None:
+            raise FormatError(
+                f"{where}: expected its data in the model, got the file {location!r}; give the model's path"
+            )
+        outside = "\0" in location or ".." in location.split("/")  # a link out of the folder shows once resolved
+        file = self.path if outside else (self.path.parent / location).resolve()
+        folders = (self.path.parent.resolve(), self.path.resolve().parent)
+        if outside or not any(map(file.is_relative_to, folders)) or not file.is_file():
+            raise FormatError(f"{where}: expected its data in a file beside the model, got {location!r}")
+        try:
+            offset, length = int(fields.get("offset", 0)), int(fields.get("length", size))
+        except ValueError as error:
+            raise FormatError(f"{where}: offset and length: expected integers: {error}") from error
+        if offset < 0 or length != size or offset + size > file.stat().st_size:
+            raise FormatError(f"{where}: expected {size} bytes in {location}, got {length} from {offset}")
+        with file.open("rb") as opened:
+            opened.seek(offset)
+            return opened.read(size)
+
+    def origin(self, name: str) -> str:
+        """What decides a value: "input", where a graph's input does, "zero", or "constant", any other fixed numbers."""
+        seen, todo, fixed = {""}, [name], "zero"
+        while todo:
+            name = todo.pop()
+            if name in seen:
+                continue
+            seen.add(name)
+            array, node = self.constant(name), self.producer(name)
+            if array is not None:
+                fixed = "constant" if array.any() else fixed
+            elif node is None:
+                return "input"
+            elif node.op_type == "ConstantOfShape":
+                value = self.attribute(node, "value", KINDS.TENSOR)
+                fixed = "constant" if value is not None and self._array(value).any() else fixed
+            elif node.op_type in MOVES:
+                todo += node.input if node.op_type == "Concat" else node.input[:1]
+            else:
+                fixed = "constant"
+                todo += node.input if node.op_type not in ("Shape", "Size") else []
+        return fixed
+
+    def moves_from_gru(self, name: str) -> tuple[str, list[Any]] | None:
+        """The first output of a GRU that becomes the value `name` by moves of axes alone, and these nodes in order."""
+        moves: list[Any] = []
+        while (node := self.producer(name)) is not None and len(moves) < DEPTH:
+            name = self.root(name)
+            if is_gru(node):
+                return (name, moves[::-1]) if name == node.output[0] else None
+            if node.op_type not in MOVERS or not node.input:
+                break
+            moves.append(node)
+            name = node.input[0]
+        return None
+
+    def moved(self, axes: Axes, sizes: dict[str, int], moves: Sequence[Any]) -> Axes | None:
+        """The axes after these nodes, None where that cannot be told; `sizes` has H and D, T and B are free."""
+        for node in moves:
+            operand = self.attribute(node, "perm" if node.op_type == "Transpose" else "axes", KINDS.INTS)
+            if len(node.input) > 1 and node.op_type != "Transpose":
+                array = self.constant(node.input[1])
+                operand = None if array is None else [int(number) for number in array.ravel()]
+            result = MOVERS[node.op_type](axes, operand, sizes)
+            if result is None or (node.op_type == "Reshape" and self.attribute(node, "allowzero", KINDS.INT)):
+                return None
+            axes = result
+        return axes
+
+
+def _transpose(axes: Axes, perm: list[int] | None, sizes: dict[str, int]) -> Axes | None:
+    perm = list(range(len(axes)))[::-1] if perm is None else perm
+    return tuple(axes[i] for i in perm) if sorted(perm) == list(range(len(axes))) else None
+
+
+def _squeeze(axes: Axes, which: list[int] | None, sizes: dict[str, int]) -> Axes | None:
+    """Axes of size 1 leave; without `which` those would, too, that happen to be 1 in a call."""
+    if which is None or any(not -len(axes) <= i < len(axes) or axes[i] != () for i in which):
+        return None
+    gone = {i % len(axes) for i in which}
+    return tuple(axis for i, axis in enumerate(axes) if i not in gone)
+
+
+def _reshape(axes: Axes, shape: list[int] | None, sizes: dict[str, int]) -> Axes | None:
+    """The same counts in the same order, grouped anew: 0 keeps an axis, -1 takes what the others leave."""
+    if shape is None or shape.count(-1) > 1:
+        return None
+    counts = [count for axis in axes for count in axis]
+    hole = shape.index(-1) if -1 in shape else len(shape)
+
+    def take(i: int, end: int) -> tuple[str, ...] | None:
+        """What dimension i takes from the start (0) or the end (-1) of the counts left."""
+        if shape[i] == 0:
+            group = axes[i] if i < len(axes) else None
+            left = None if group is None else counts[: len(group)] if end == 0 else counts[len(counts) - len(group) :]
+            if group is None or tuple(left or ()) != group:
+                return None
+            del counts[slice(0, len(group)) if end == 0 else slice(len(counts) - len(group), None)]
+            return group
+        taken: list[str] = []
+        while counts and counts[end] in sizes and math.prod(sizes[c] for c in taken) < shape[i]:
+            taken.append(counts.pop(end))
+        if math.prod(sizes[c] for c in taken) != shape[i]:
+            return None
+        return tuple(taken if end == 0 else taken[::-1])
+
+    front = [take(i, 0) for i in range(hole)]
+    back = [take(i, -1) for i in range(len(shape) - 1, hole, -1)][::-1]
+    if -1 in shape:
+        front.append(tuple(counts))
+    elif counts:
+        return None
+    groups = [*front, *back]
+    return None if None in groups else tuple(group for group in groups if group is not None)
+
+
+MOVERS = {"Transpose": _transpose, "Squeeze": _squeeze, "Reshape": _reshape}

@@ -1,0 +1,218 @@
+"""ONNX's GRU operator: one node's parameters and options, refused where a cgru.GRU has no equal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import onnx
+
+from cgru import activations
+from cgru.errors import FormatError
+
+if TYPE_CHECKING:
+    from cgru.activations import Activation
+    from cgru.formats.onnx_graph import Graph
+    from cgru.types import Array
+
+NAMES = {
+    "tanh": "Tanh",
+    "sigmoid": "Sigmoid",
+    "relu": "Relu",
+    "hard_sigmoid": "HardSigmoid",
+    "softsign": "Softsign",
+    "softplus": "Softplus",
+    "elu": "Elu",
+    "leaky_relu": "LeakyRelu",
+    "thresholded_relu": "ThresholdedRelu",
+    "scaled_tanh": "ScaledTanh",
+    "affine": "Affine",
+}
+"""Activations here, and there."""
+
+PARAMETERS = {
+    "activation_alpha": ("hard_sigmoid", "elu", "leaky_relu", "thresholded_relu", "scaled_tanh", "affine"),
+    "activation_beta": ("hard_sigmoid", "scaled_tanh", "affine"),
+}
+"""The attributes that list parameters, and the functions that take the next of the list."""
+
+DEFAULTED = ("hard_sigmoid", "elu", "leaky_relu")
+"""Of these, the functions for which the standard and runtimes agree what holds where a list ends early."""
+
+TYPES = onnx.AttributeProto
+ATTRIBUTES: dict[str, tuple[int, Any]] = {
+    "activation_alpha": (TYPES.FLOATS, []),
+    "activation_beta": (TYPES.FLOATS, []),
+    "activations": (TYPES.STRINGS, None),
+    "clip": (TYPES.FLOAT, None),
+    "direction": (TYPES.STRING, b"forward"),
+    "hidden_size": (TYPES.INT, None),
+    "layout": (TYPES.INT, 0),
+    "linear_before_reset": (TYPES.INT, 0),
+    "output_sequence": (TYPES.INT, 0),  # operator set 1 alone; says whether Y is computed, which costs nothing here
+}
+"""The operator's attributes in all its versions: type and default."""
+
+
+class Unit(NamedTuple):
+    """One GRU node: a layer of one or two directions."""
+
+    name: str
+    graph: Graph
+    x: str  # the value that it reads,
+    y: str  # and that it writes
+    lengths: str  # the value that gives its sequences' lengths; "" where they are whole
+    options: dict[str, Any]
+    weights: list[tuple[Array, Array, Array | None]]  # a direction: w_ih (3H, I), w_hh (3H, H), both biases (2, 3H)
+
+    def moved(self, moves: list[Any]) -> Any:
+        """The axes of y after some nodes."""
+        d = ("D",) if self.options["bidirectional"] else ()
+        t, b, h = ("T",), ("B",), ("H",)
+        axes = (b, t, d, h) if self.options["batch_first"] else (t, d, b, h)
+        return self.graph.moved(axes, {"D": 2, "H": self.options["hidden_size"]}, moves)
+
+    def layered(self, batch_first: bool) -> Any:
+        """The axes of y with its directions side by side: (T, B, D*H) or (B, T, D*H)."""
+        hidden = ("D", "H") if self.options["bidirectional"] else ("H",)
+        return (("B",), ("T",), hidden) if batch_first else (("T",), ("B",), hidden)
+
+
+def name_of(node: Any) -> str:
+    """A node's name, or where it has none its first output's."""
+    return node.name or next(filter(None, node.output), "")
+
+
+def read(graph: Graph, node: Any) -> Unit:
+    """A node's parameters and options, refused where a cgru.GRU has no equal."""
+    name = name_of(node)
+    where = f"{graph.source}: GRU {name!r}"
+    attributes = _attributes(graph, node, where)
+    direction = attributes["direction"].decode(errors="replace")
+    if direction not in ("forward", "bidirectional"):
+        mend = ""
+        if direction == "reverse":
+            mend = "; make it forward and give it reversed sequences, whose results then come reversed"
+        raise FormatError(f"{where}: direction: expected forward or bidirectional, got {direction!r}{mend}")
+    directions = 1 + (direction == "bidirectional")
+    inputs = [*node.input, *[""] * 6][:6]
+    w, r, b = (_weight(graph, where, *pair) for pair in zip("WRB", inputs[1:4], strict=True))
+    if w is None or r is None:
+        raise FormatError(f"{where}: expected the inputs X, W and R, got {list(node.input)}")
+    hidden = r.shape[-1] if r.ndim == 3 else 0
+    expected = {
+        "W": (w, (directions, 3 * hidden, w.shape[-1] if w.ndim == 3 else 0)),
+        "R": (r, (directions, 3 * hidden, hidden)),
+        "B": (b, (directions, 6 * hidden)),
+    }
+    for part, (array, shape) in expected.items():
+        if array is not None and array.shape != shape:
+            raise FormatError(f"{where}: {part}: expected {shape}, D 3H I or 6H, got {array.shape}")
+    if attributes["hidden_size"] not in (None, hidden):
+        raise FormatError(
+            f"{where}: hidden_size: expected {hidden}, R's last dimension, got {attributes['hidden_size']}"
+        )
+    gate, candidate = _functions(attributes, directions, w.dtype, where)
+    _check_arguments(graph, where, inputs)
+    clip = attributes["clip"]
+    options = {
+        "input_size": w.shape[2],
+        "hidden_size": hidden,
+        "batch_first": attributes["layout"] == 1,
+        "bidirectional": direction == "bidirectional",
+        "reset_after": attributes["linear_before_reset"] != 0,
+        "activation": candidate.option,
+        "recurrent_activation": gate.option,
+        "clip": None if clip is None else _number(clip, w.dtype),
+        "dtype": w.dtype,
+    }
+    weights = [
+        (
+            reordered(w[d]),
+            reordered(r[d]),
+            None if b is None else np.stack([reordered(c) for c in np.split(b[d], 2)]),
+        )
+        for d in range(directions)
+    ]
+    return Unit(name, graph, inputs[0], [*node.output, ""][0], graph.root(inputs[4]), options, weights)
+
+
+def _attributes(graph: Graph, node: Any, where: str) -> dict[str, Any]:
+    """All attributes of the operator, the defaults where the node has none."""
+    unknown = [field.name for field in node.attribute if field.name not in ATTRIBUTES]
+    if unknown:
+        raise FormatError(f"{where}: expected the attributes {', '.join(ATTRIBUTES)}, got {', '.join(unknown)}")
+    values = {name: graph.attribute(node, name, kind, default) for name, (kind, default) in ATTRIBUTES.items()}
+    if values["layout"] not in (0, 1):
+        raise FormatError(f"{where}: layout: expected 0 or 1, got {values['layout']}")
+    return values
+
+
+def _weight(graph: Graph, where: str, part: str, name: str) -> Array | None:
+    """The constant that a weight input names."""
+    if not name:
+        return None
+    array = graph.constant(name)
+    if array is None:
+        node = graph.producer(name)
+        got = "an input of the graph" if node is None else f"the result of {node.op_type}; fold constants first"
+        raise FormatError(f"{where}: {part}: expected a constant {name!r} in the file, got {got}")
+    if array.dtype.kind != "f":
+        raise FormatError(f"{where}: {part}: expected floating point numbers, got {array.dtype}")
+    return array
+
+
+def _functions(attributes: dict[str, Any], directions: int, dtype: np.dtype[Any], where: str) -> list[Activation]:
+    """The gates' and the candidate's function, which cgru has once for both directions."""
+    known = {there.lower(): here for here, there in NAMES.items()}  # runtimes do not mind the case
+    given = [name.decode(errors="replace") for name in attributes["activations"] or [b"Sigmoid", b"Tanh"] * directions]
+    if len(given) != 2 * directions or any(name.lower() not in known for name in given):
+        raise FormatError(
+            f"{where}: activations: expected {2 * directions} of {', '.join(NAMES.values())}, got {given}"
+        )
+    names = [known[name.lower()] for name in given]
+    parameters = [[activations.FUNCTIONS[name].alpha, activations.FUNCTIONS[name].beta] for name in names]
+    for position, (field, takers) in enumerate(PARAMETERS.items()):
+        values = [_number(value, dtype) for value in attributes[field]]
+        takes = [name in takers for name in names]
+        if len(values) > sum(takes) > 0:
+            expected = f"{sum(takes)}, as only {', '.join(takers)} take one"
+            raise FormatError(f"{where}: {field}: expected {expected}, got {values}")
+        for i, (name, taking) in enumerate(zip(names, takes, strict=True)):
+            if taking and values:
+                parameters[i][position] = values.pop(0)
+            elif taking and name not in DEFAULTED:
+                raise FormatError(f"{where}: {field}: expected a value for {NAMES[name]}, which has no agreed default")
+    try:
+        functions = [activations.parse("activations", (n, *p)) for n, p in zip(names, parameters, strict=True)]
+    except ValueError as error:
+        raise FormatError(f"{where}: {error}") from error
+    if functions[:2] != functions[-2:]:
+        raise FormatError(f"{where}: activations: expected the same for both directions, got {functions}")
+    return functions[:2]
+
+
+def _number(value: float, dtype: np.dtype[Any]) -> float:
+    """A float32 attribute as a model of this dtype has it: for float32 0.1, not 0.10000000149011612, the same there."""
+    return float(str(np.float32(value))) if dtype == np.float32 else float(value)
+
+
+def _check_arguments(graph: Graph, where: str, inputs: list[str]) -> None:
+    """Lengths and initial states that depend on no input of the graph belong to the model, which cannot hold them."""
+    _, _, _, _, lengths, initial = inputs
+    if lengths and graph.origin(lengths) != "input":
+        raise FormatError(
+            f"{where}: sequence_lens: expected none or an argument of the graph, got fixed ones; "
+            "remove that input from the node and give lengths= when calling"
+        )
+    if initial and graph.origin(initial) == "constant":
+        raise FormatError(
+            f"{where}: initial_h: expected none, zeros or an argument of the graph, got fixed ones; "
+            "remove that input from the node and give h0 when calling"
+        )
+
+
+def reordered(array: Array) -> Array:
+    """Rows z, r, h as r, z, n, and the other way round."""
+    z, r, n = np.split(array, 3)
+    return np.concatenate([r, z, n])
