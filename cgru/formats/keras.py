@@ -196,7 +196,7 @@ def load(
     path = Path(path)
     given = None if config is None else _given(config)
     with _untrusted.reading(path, "Keras"):
-        if path.suffix == ".keras":
+        if path.suffix == ".keras" or zipfile.is_zipfile(path):
             return _load_archive(path, name, given)
         with path.open("rb") as stream:
             return _load_h5(_hdf5.File(stream, path.stat().st_size).root(), name, given)
