@@ -241,6 +241,7 @@ MODELS = {
     "one": lambda: chain(L.GRU(4, return_sequences=True)),
     "before": lambda: chain(L.GRU(4, return_sequences=True, reset_after=False, recurrent_activation="hard_sigmoid")),
     "no bias": lambda: chain(L.GRU(4, return_sequences=True, use_bias=False)),
+    "dropout": lambda: chain(L.GRU(4, return_sequences=True, dropout=0.2, recurrent_dropout=0.1)),
     "cell": lambda: chain(L.RNN(L.GRUCell(4), return_sequences=True)),
     "double": lambda: keras.Sequential(
         [keras.Input((None, 5), dtype="float64"), L.GRU(4, return_sequences=True, dtype="float64")]
