@@ -17,6 +17,8 @@ from cgru.gru import GRU, GRUCell
 
 if TYPE_CHECKING:
     from cgru.formats import load
+    from cgru.formats.flax import from_flax
+    from cgru.formats.keras import from_keras
     from cgru.formats.onnx import from_onnx
     from cgru.formats.torch import from_torch
 
@@ -26,6 +28,8 @@ __all__ = [
     "GRU",
     "FormatError",
     "GRUCell",
+    "from_flax",
+    "from_keras",
     "from_onnx",
     "from_torch",
     "get_num_threads",
@@ -34,11 +38,13 @@ __all__ = [
     "show_config",
 ]
 
-_LATER = {
+_LATER = {  # name -> the module that has it
     "load": "cgru.formats",
+    "from_flax": "cgru.formats.flax",
+    "from_keras": "cgru.formats.keras",
     "from_onnx": "cgru.formats.onnx",
     "from_torch": "cgru.formats.torch",
-}  # name -> the module that has it
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -124,6 +124,8 @@ class GRU(Model):
         h0: Array | None = None,
         *,
         lengths: npt.ArrayLike | None = None,
+        mask: npt.NDArray[np.bool_] | None = None,
+        mask_output: str = "repeat",
         out: Array | None = None,
         engine: str = "auto",
         num_threads: int | None = None,
@@ -139,8 +141,14 @@ class GRU(Model):
         lengths : (B,) integers from 0 to T, optional
             Steps of each sequence, in any order. Past its length a sequence's y is 0 and its state stands still; the
             reverse direction starts at its last step.
+        mask : bool, x's shape without I, optional
+            False leaves a step out, anywhere in a sequence, as Keras does: every layer's state stands still there, and
+            the next step goes on from it. Not beside lengths.
+        mask_output : {"repeat", "zero"}
+            What y holds at a step left out: the output before it in the direction's order, 0 where there is none; or 0,
+            as in Keras with zero_output_for_mask and in its Bidirectional.
         out : array of y's shape, optional
-            Where to write y; must not overlap x or h0.
+            Where to write y; must not overlap x, h0 or mask.
         engine : {"auto", "packed", "blas"}
             "auto" is "packed" for float32 and "blas" for float64.
         num_threads : int, optional
@@ -158,6 +166,12 @@ class GRU(Model):
         TypeError, ValueError
             An argument does not fit; nothing has been written then.
         """
+        if mask is not None:
+            from cgru import masks
+
+            return masks.run(
+                self, x, h0, mask, mask_output, lengths=lengths, out=out, engine=engine, num_threads=num_threads
+            )
         chosen = engines.choose(engine, self.dtype)
         threads = config.threads_for(num_threads)
         if lengths is None and out is None and chosen is packed:
@@ -260,6 +274,34 @@ class GRU(Model):
 
         onnx.to_onnx(self, path)
 
+    def to_keras(self) -> Any:
+        """A Keras 3 layer of the same parameters, built, that returns whole sequences (B, T, D*H).
+
+        A keras.layers.GRU; if bidirectional, one in a Bidirectional; several layers as a keras.Sequential.
+
+        Raises
+        ------
+        cgru.FormatError
+            Keras has no such option: clip, thresholded_relu, scaled_tanh, affine, other parameters of an activation.
+        """
+        from cgru.formats import keras
+
+        return keras.to_keras(self)
+
+    def to_rtneural(self, path: str | os.PathLike[str]) -> None:
+        """Write a .json file that RTNeural reads, the library for neural networks in audio plugins.
+
+        It holds the parameters, of a model without biases zeros, and no other options; `cgru.load` reads it back.
+
+        Raises
+        ------
+        cgru.FormatError
+            RTNeural has no such option: two directions, reset gate before the product, other activations, clip.
+        """
+        from cgru.formats import rtneural
+
+        rtneural.save(self, path)
+
 
 class GRUCell(Model):
     """One step of one gated recurrent layer, called as `h = cell(x, h)`; options as in `GRU`.
@@ -328,3 +370,9 @@ class GRUCell(Model):
         from cgru.formats import torch
 
         return torch.to_torch(self)
+
+    def to_keras(self) -> Any:
+        """A built keras.layers.GRUCell of the same parameters; FormatError where that has no such option."""
+        from cgru.formats import keras
+
+        return keras.to_keras(self)

@@ -198,6 +198,7 @@ MODULES = [
     "cgru.parameters",
     "cgru.config",
     "cgru.stream",
+    "cgru.masks",
     "cgru.formats.torch",
     "cgru.formats.onnx",
 ]
