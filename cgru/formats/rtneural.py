@@ -1,7 +1,7 @@
 """RTNeural's JSON: a chain of layers with Keras' weights as nested lists, load and save side by side.
 
 A GRU there always has tanh and sigmoid, two biases and the reset gate after the product. Else it is Keras' layer, and
-is read as one (`_keras_model.py`).
+is read as one (`keras/model.py`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgru.errors import FormatError
-from cgru.formats import _untrusted, files
-from cgru.formats._keras_model import Found, choose, columns, find, make
+from cgru.formats import files, untrusted
+from cgru.formats.keras.model import Found, choose, columns, find, make
 from cgru.gru import GRU
 
 if TYPE_CHECKING:
@@ -48,10 +48,10 @@ def load(path: str | os.PathLike[str], name: str | None = None) -> GRU:
         The file cannot be read.
     """
     path = Path(path)
-    with _untrusted.reading(path, "RTNeural"):
+    with untrusted.reading(path, "RTNeural"):
         if path.stat().st_size > MAX_BYTES:
             raise FormatError(f"expected at most {MAX_BYTES} bytes, got {path.stat().st_size}")
-        content = _untrusted.parse_json("content", path.read_bytes())
+        content = untrusted.parse_json("content", path.read_bytes())
         layers = content.get("layers")
         if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
             raise FormatError("layers: expected RTNeural's list of layers, got none")

@@ -12,7 +12,7 @@ from cgru.errors import FormatError
 
 if TYPE_CHECKING:
     from cgru.activations import Activation
-    from cgru.formats.onnx_graph import Graph
+    from cgru.formats.onnx.graph import Graph
     from cgru.types import Array
 
 NAMES = {

@@ -1,6 +1,6 @@
 """Keras: GRU, GRUCell, RNN(GRUCell), Bidirectional and stacks of them, as live layers and in files of Keras 2 and 3.
 
-Live layers need Keras 3; files are read without it (`_hdf5.py`). What the two share is `_keras_model.py`.
+Live layers need Keras 3; files are read without it (`hdf5.py`). What the two share is `model.py`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import numpy as np
 
 from cgru import activations
 from cgru.errors import FormatError
-from cgru.formats import _hdf5, _untrusted
-from cgru.formats._keras_model import (
+from cgru.formats import untrusted
+from cgru.formats.keras import hdf5
+from cgru.formats.keras.model import (
     FUNCTIONS,
     MODELS,
     WEIGHTS,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
-    from cgru.formats._hdf5 import Object
+    from cgru.formats.keras.hdf5 import Object
     from cgru.types import Array
 
     Place = tuple[tuple[str, ...], tuple[str, ...]]  # names and keys of a layer
@@ -195,19 +196,19 @@ def load(
     """
     path = Path(path)
     given = None if config is None else _given(config)
-    with _untrusted.reading(path, "Keras"):
+    with untrusted.reading(path, "Keras"):
         if path.suffix == ".keras" or zipfile.is_zipfile(path):
             return _load_archive(path, name, given)
         with path.open("rb") as stream:
-            return _load_h5(_hdf5.File(stream, path.stat().st_size).root(), name, given)
+            return _load_h5(hdf5.File(stream, path.stat().st_size).root(), name, given)
 
 
 def _given(config: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, Any]:
     """The argument `config`, as {"class_name": ..., "config": ...}."""
     if not isinstance(config, Mapping):
         path = Path(config)
-        with _untrusted.reading(path, "JSON"):
-            config = _untrusted.parse_json("config", path.read_bytes())
+        with untrusted.reading(path, "JSON"):
+            config = untrusted.parse_json("config", path.read_bytes())
     if "class_name" in config:
         return dict(config)
     for field, kind in {
@@ -246,17 +247,17 @@ def _load_archive(path: Path, name: str | None, given: object) -> GRU:
                 raise FormatError(f"{wanted}: expected at most {bound} bytes, got {info.file_size}")
             return archive.read(wanted)
 
-        version = _major(_untrusted.parse_json("metadata.json", member("metadata.json")).get("keras_version"))
-        layers = choose(find(_untrusted.parse_json("config.json", member("config.json"))), name)
+        version = _major(untrusted.parse_json("metadata.json", member("metadata.json")).get("keras_version"))
+        layers = choose(find(untrusted.parse_json("config.json", member("config.json"))), name)
         weights = member("model.weights.h5")
-    return _whole(layers, _ByPlace(_hdf5.File(io.BytesIO(weights), len(weights)).root(), version))
+    return _whole(layers, _ByPlace(hdf5.File(io.BytesIO(weights), len(weights)).root(), version))
 
 
 def _load_h5(root: Object, name: str | None, given: dict[str, Any] | None) -> GRU:
     """An HDF5 file: a whole model, or weights alone in the layout of Keras 3 or of Keras 2."""
     if (text := root.attribute("model_config")) is not None:
         _refuse(given)
-        node = _untrusted.parse_json("model_config", text)
+        node = untrusted.parse_json("model_config", text)
         weights = root.child("model_weights")
         return _whole(choose(find(node), name), _ByName(weights, _major(root.attribute("keras_version"))))
     if given is None:

@@ -24,8 +24,8 @@ try:
 except ImportError as error:
     raise ImportError(f'ONNX models need the package onnx: pip install "cgru[onnx]" ({error})') from error
 
-from cgru.formats import onnx_operator as operator
-from cgru.formats.onnx_graph import KINDS, Graph
+from cgru.formats.onnx import operator
+from cgru.formats.onnx.graph import KINDS, Graph
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
