@@ -45,8 +45,9 @@ def run(
     batched = ("B", "T", gru.input_size) if gru.batch_first else ("T", "B", gru.input_size)
     x = checks.array("x", x, gru.dtype, batched, ("T", gru.input_size))
     mask = checks.array("mask", mask, np.dtype(bool), x.shape[:-1])
-    directions = 2 if gru.bidirectional else 1
-    y_shape = (*x.shape[:-1], directions * gru.hidden_size)
+    if gru.merge == "sum" and mask_output == "repeat":
+        raise ValueError("mask_output: expected 'zero' for a GRU with merge='sum', as in Keras, got 'repeat'")
+    y_shape = (*x.shape[:-1], gru._width)
     y = np.empty(y_shape, gru.dtype)
     if out is not None:
         y = checks.output(out, gru.dtype, y_shape, {"x": x, "h0": h0, "mask": mask})
@@ -76,7 +77,8 @@ def run(
     before = np.cumsum(seen, axis=0) - seen  # (T, B): how many steps remain before each
     latest = before + seen - 1  # which of them is the last up to here, -1 for none
     coming = np.where(before < counts, before, -1)  # and which the next, as a reverse direction has it
-    for d, repeated in enumerate([latest, coming][:directions]):
+    repeats = [coming] if gru.reverse else [latest, coming]
+    for d, repeated in enumerate(repeats[: y_shape[-1] // gru.hidden_size]):
         units = slice(d * gru.hidden_size, (d + 1) * gru.hidden_size)
         source = repeated if mask_output == "repeat" else np.where(seen, before, -1)
         time_first(y)[..., units] = results[..., units][source, sequences]

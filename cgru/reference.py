@@ -76,6 +76,8 @@ def forward(
     activation: ActivationOption = "tanh",
     recurrent_activation: ActivationOption = "sigmoid",
     clip: float | None = None,
+    reverse: bool = False,
+    merge: str = "concat",
 ) -> tuple[Array, Array]:
     """Run a stack of layers over sequences.
 
@@ -134,7 +136,7 @@ def forward(
             h = h_n[layer * len(directions) + d]
             output = np.zeros((steps, batch, hidden), x.dtype)
             previous = np.zeros((batch, hidden), x.dtype)
-            for t in reversed(range(steps)) if direction else range(steps):
+            for t in reversed(range(steps)) if direction or reverse else range(steps):
                 runs = (t < last) & seen[t]
                 h[runs] = step(
                     y[t, runs], h[runs], w, u, b, c, reset_after=reset_after, update_gate=update_gate, f=f, g=g
@@ -144,7 +146,7 @@ def forward(
                     output[t, ~seen[t]] = previous[~seen[t]]
                 previous = output[t]
             outputs.append(output)
-        y = np.concatenate(outputs, axis=-1)
+        y = np.concatenate(outputs, axis=-1) if merge == "concat" else np.sum(outputs, axis=0)
     return y, h_n
 
 

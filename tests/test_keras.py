@@ -49,6 +49,20 @@ def test_layers(reset_after, use_bias, double, bidirectional):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_directions_added_up(tmp_path):
+    layer = built(L.Bidirectional(L.GRU(4, return_sequences=True), merge_mode="sum"))
+    keras.Sequential([keras.Input((None, 5)), layer]).save(tmp_path / "m.keras")
+    for gru in (cgru.from_keras(layer), cgru.load(tmp_path / "m.keras")):
+        assert (gru.merge, gru.bidirectional) == ("sum", True)
+        assert_same(gru, layer, 1e-6)
+    again = gru.to_keras()
+    assert again.merge_mode == "sum"
+    for ours, theirs in zip(again.get_weights(), layer.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(cgru.FormatError, match="reverse: Keras leaves the outputs of go_backwards reversed"):
+        cgru.GRU(3, 4, reverse=True).to_keras()
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("field", ["activation", "recurrent_activation"])
 def test_activations(name, field):
@@ -157,6 +171,7 @@ def test_refused_layers():
         pass
 
     backward = L.GRU(4, go_backwards=True, activation="relu")
+    summed = [L.Bidirectional(L.GRU(4, return_sequences=True), merge_mode="sum") for _ in range(2)]
     unlike = [L.GRU(4, return_sequences=True), L.GRU(4, activation="relu")]
     cases = [
         (3, "layer: expected a Keras layer or model, got int"),
@@ -167,7 +182,8 @@ def test_refused_layers():
         (L.GRU(4, go_backwards=True), "go_backwards: expected False, since a GRU of one direction reads forwards"),
         (L.Bidirectional(L.GRU(4), backward_layer=backward), "activation: expected 'tanh' everywhere, got 'relu'"),
         (L.Bidirectional(L.GRU(4, go_backwards=True), backward_layer=L.GRU(4)), "go_backwards: expected False forward"),
-        *[(L.Bidirectional(L.GRU(4), merge_mode=m), f"merge_mode: expected 'concat', got {m!r}") for m in ("sum", "ave", "mul", None)],
+        *[(L.Bidirectional(L.GRU(4), merge_mode=m), f"merge_mode: expected 'concat' or 'sum', got {m!r}") for m in ("ave", "mul", None)],
+        (keras.Sequential([keras.Input((None, 5)), *summed]), "merge: expected 'concat' unless there is one layer"),
         (keras.Sequential([keras.Input((None, 5)), *unlike]), "activation: expected 'tanh' everywhere, got 'relu'"),
     ]  # fmt: skip
     for layer, message in cases:

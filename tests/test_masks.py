@@ -73,13 +73,17 @@ def test_masking_layers_of_keras():
     st.integers(0, 2**32 - 1),
     st.sampled_from(["repeat", "zero"]),
     st.sampled_from([np.float32, np.float64]),
-    st.booleans(),
+    st.sampled_from(["forward", "reverse", "bidirectional", "sum"]),
     st.booleans(),
     st.integers(1, 3),
     st.floats(0, 1),
 )
-def test_equals_the_specification(seed, mask_output, dtype, bidirectional, batch_first, num_layers, share):
-    options = {"num_layers": num_layers, "bidirectional": bidirectional, "batch_first": batch_first}
+def test_equals_the_specification(seed, mask_output, dtype, direction, batch_first, num_layers, share):
+    options = {"num_layers": num_layers, "reverse": direction == "reverse", "batch_first": batch_first}
+    options["bidirectional"] = direction in ("bidirectional", "sum")
+    if direction == "sum":
+        options.update(num_layers=1, merge="sum")
+        mask_output = "zero"
     rng = np.random.default_rng(seed)
     steps, batch = rng.integers(0, 9), rng.integers(0, 5)
     problem = Problem(options, steps, batch, 3, 5, dtype=dtype, seed=seed)
@@ -87,8 +91,9 @@ def test_equals_the_specification(seed, mask_output, dtype, bidirectional, batch
     double = {name: array.astype(np.float64) for name, array in problem.gru.state_dict().items()}
     x = problem.x.swapaxes(0, 1) if batch_first else problem.x
     expected, expected_h = reference.forward(
-        x.astype(np.float64), double, problem.h0.astype(np.float64), mask=mask, mask_output=mask_output
-    )
+        x.astype(np.float64), double, problem.h0.astype(np.float64), mask=mask, mask_output=mask_output,
+        reverse=problem.gru.reverse, merge=problem.gru.merge,
+    )  # fmt: skip
     given_mask = mask.T if batch_first else mask
     y, h_n = problem.gru(problem.x, problem.h0, mask=given_mask, mask_output=mask_output)
     tolerance = 2e-6 if dtype == np.float32 else 1e-13
@@ -154,3 +159,9 @@ def test_refusals():
         assert (out == 7).all()
     with pytest.raises(ValueError, match="out: expected memory of its own, got an array that overlaps x"):
         cgru.GRU(3, 3, batch_first=True)(x, mask=mask, out=x)
+
+
+def test_repeated_outputs_of_added_directions_are_refused():
+    gru = cgru.GRU(3, 5, bidirectional=True, merge="sum")
+    with pytest.raises(ValueError, match="mask_output: expected 'zero' for a GRU with merge='sum'"):
+        gru(np.zeros((4, 3), np.float32), mask=np.ones(4, bool))

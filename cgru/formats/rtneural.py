@@ -113,7 +113,7 @@ def _numbers(name: str, lists: Any) -> Array:
 
 def save(model: GRU, path: str | os.PathLike[str]) -> None:
     """Write a model as RTNeural reads it, a layer each; the file appears whole or not at all."""
-    for option, value in {**OPTIONS, "clip": None, "bidirectional": False}.items():
+    for option, value in {**OPTIONS, "clip": None, "bidirectional": False, "reverse": False}.items():
         if getattr(model, option) != value:
             raise FormatError(f"{option}: RTNeural knows {value!r} only, got {getattr(model, option)!r}")
     layers = []

@@ -144,6 +144,10 @@ def to_keras(model: GRU | GRUCell) -> Any:
                 f"{field}: Keras knows {', '.join(FUNCTIONS)} with its parameters, got {function.option!r}"
             )
         options[field] = names[0]
+    if not isinstance(model, GRUCell) and model.reverse:
+        raise FormatError(
+            "reverse: Keras leaves the outputs of go_backwards reversed, so it knows False only, got True"
+        )
     if model.clip is not None:
         raise FormatError(f"clip: Keras knows None only, got {model.clip}")
     if model.update_gate == "candidate" and not function.mirrored_by_negation:
@@ -157,7 +161,7 @@ def to_keras(model: GRU | GRUCell) -> Any:
     for k, (suffixes, inputs) in enumerate(model._suffixes()):
         layer = keras.layers.GRU(model.hidden_size, return_sequences=True, **options)
         if model.bidirectional:
-            layer = keras.layers.Bidirectional(layer, merge_mode="concat", dtype=model.dtype.name)
+            layer = keras.layers.Bidirectional(layer, merge_mode=model.merge, dtype=model.dtype.name)
         layer.build((None, None, inputs))
         layer.set_weights([array for suffix in suffixes for array in columns(model, suffix)])
         if k > 0 and model.dropout > 0:

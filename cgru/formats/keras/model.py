@@ -149,10 +149,10 @@ def cells_of(found: Found) -> list[dict[str, Any]]:
     if found.kind != "Bidirectional":
         return [_cell(found.kind, found.config)]
     merge = found.config["merge_mode"]
-    if merge != "concat":
+    if merge not in ("concat", "sum"):
         raise FormatError(
-            f"{found.name}: merge_mode: expected 'concat', got {merge!r}; a GRU puts both directions side by side, and "
-            "with layer.merge_mode = 'concat' its y[..., :H] and y[..., H:] can be combined"
+            f"{found.name}: merge_mode: expected 'concat' or 'sum', got {merge!r}; with layer.merge_mode = 'concat' "
+            "the halves y[..., :H] and y[..., H:] can be combined"
         )
     forward = found.config["layer"]
     backward = found.config.get("backward_layer")
@@ -204,7 +204,9 @@ def make(layers: Sequence[Found], store: Store) -> GRU | GRUCell:
         directions = store.arrays(found, len(cells))
         for cell, weights, suffix in zip(cells, directions, ("", "_reverse")[: len(cells)], strict=True):
             options, arrays = _direction(found.name, cell, weights, store.version)
-            options["bidirectional"] = len(cells) == 2
+            if kind is GRU:
+                options["bidirectional"] = len(cells) == 2
+                options["merge"] = found.config["merge_mode"] if len(cells) == 2 else "concat"
             for option, value in options.items():
                 if common.setdefault(option, value) != value:
                     names = ", ".join(layer.name for layer in layers)
