@@ -45,15 +45,18 @@ _LATER = {  # name -> the module that has it
     "from_onnx": "cgru.formats.onnx",
     "from_torch": "cgru.formats.torch",
 }
+_BRIDGES = ("torch",)  # modules of their own, imported when first named
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module 'cgru' has no attribute {name!r}")
     from importlib import import_module
 
+    if name in _BRIDGES:
+        return import_module(f"cgru.{name}")
+    if name not in _LATER:
+        raise AttributeError(f"module 'cgru' has no attribute {name!r}")
     return getattr(import_module(_LATER[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER})
+    return sorted({*globals(), *_LATER, *_BRIDGES})

@@ -203,6 +203,7 @@ MODULES = [
     "cgru.masks",
     "cgru.formats.torch",
     "cgru.formats.onnx",
+    "cgru.torch",
 ]
 
 
