@@ -34,7 +34,7 @@ if MSVC:  # no vector extensions there: the plain text alone
 elif MACHINE in ("x86_64", "amd64"):
     SETS = {
         "sse2": [],
-        "avx2": ["-mavx2", "-mfma"],
+        "avx2": ["-mavx2", "-mfma", "-mf16c"],
         "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
     }
 elif MACHINE in ("aarch64", "arm64"):
@@ -87,6 +87,7 @@ def kernel_libraries():
     yield library("cgru_machine", "machine", OPENMP)
     yield library("cgru_stream", "stream", [])
     yield library("cgru_choose", "choose", chosen)
+    yield library("cgru_denormals", "denormals", [])
     for name, flags in {"plain": [], **sets}.items():
         yield library(f"cgru_{name}", name, flags)
 

@@ -5,9 +5,6 @@ import numpy.typing as npt
 
 from cgru.layer import Layer
 
-ISA: str
-RUNNABLE_ISAS: tuple[str, ...]
-
 def activate(code: int, alpha: float, beta: float, clip: float, x: npt.NDArray[Any], out: npt.NDArray[Any]) -> None: ...
 
 class Weights:

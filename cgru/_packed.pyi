@@ -5,8 +5,12 @@ import numpy.typing as npt
 
 from cgru.layer import Layer
 
+ISA: str
+RUNNABLE_ISAS: tuple[str, ...]
+KERNELS: object
+
 class Weights:
-    def __init__(self, layer: Layer) -> None: ...
+    def __init__(self, layer: Layer, storage: str) -> None: ...
 
 class Stack:
     weights: list[Weights]

@@ -88,7 +88,7 @@ def show_config() -> dict[str, object]:
     import scipy
 
     import cgru
-    from cgru import _blas, _threads
+    from cgru import _packed, _threads
 
     blas = scipy.show_config(mode="dicts")["Build Dependencies"]["blas"]
     report: dict[str, object] = {
@@ -98,8 +98,8 @@ def show_config() -> dict[str, object]:
         "numpy": np.__version__,
         "scipy": scipy.__version__,
         "blas": f"{blas['name']} {blas['version']}, through SciPy",
-        "instruction set": _blas.ISA,
-        "instruction sets here": ", ".join(_blas.RUNNABLE_ISAS),
+        "instruction set": _packed.ISA,
+        "instruction sets here": ", ".join(_packed.RUNNABLE_ISAS),
         "openmp": _threads.OPENMP or "none",
         "threads": get_num_threads(),
     }

@@ -46,10 +46,12 @@ class Layer:
 class Stack:
     """The layers of a model, of each its directions, and what engines make of them."""
 
-    def __init__(self, layers: list[tuple[Layer, ...]], reverse: bool) -> None:
+    def __init__(self, layers: list[tuple[Layer, ...]], reverse: bool, precision: str) -> None:
         self.layers = layers
         self.reverse = reverse
         """Whether the one direction reads from the last step to the first."""
+        self.precision = precision
+        """What the packed engine stores weights as: a type that holds them exactly."""
         self.prepared: dict[str, Any] = {}
         """By engine's name."""
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from cgru import activations, checks
 from cgru.layer import Stack, canonical
+from cgru.precision import rounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +92,9 @@ class Model:
                 [part + suffix for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")] for suffix in suffixes
             ]
             layers.append(tuple(canonical(*map(parameters.get, group), **options) for group in names))  # type: ignore[arg-type]
-        self.__dict__.update(_parameters=parameters, _stack=Stack(layers, self.__dict__.get("reverse", False)))
+        self.__dict__.update(
+            _parameters=parameters, _stack=Stack(layers, self.__dict__.get("reverse", False), self.precision)
+        )
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of the parameters under PyTorch's names.
@@ -115,6 +118,11 @@ class Model:
         TypeError
             A parameter is no array, or of another dtype than the model.
         """
+        if self.precision != "float32":
+            raise RuntimeError(
+                f"state_dict: this model's weights are stored as {self.precision}, for inference only; load into a "
+                f"float32 model and quantize that"
+            )
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict: expected a mapping of names to arrays, got {type(state_dict).__name__}")
         shapes = self._shapes()
@@ -138,15 +146,33 @@ class Model:
         return {name: self.__dict__[name] for name in _defaults(type(self))}
 
     @classmethod
-    def _restore(cls, options: Mapping[str, Any], state_dict: Mapping[str, Array]) -> Any:
+    def _restore(cls, options: Mapping[str, Any], state_dict: Mapping[str, Array], precision: str = "float32") -> Any:
         """A model of these options and parameters; no memory is asked for before both are checked."""
         model = cls.__new__(cls)
         model._set_options(options)
         model.load_state_dict(state_dict)
+        return model if precision == "float32" else model._rounded(precision)
+
+    def _rounded(self, precision: str) -> Any:
+        """This model with weights rounded to a precision; biases stay float32."""
+        model = type(self).__new__(type(self))
+        model._set_options(self.options)
+        model.__dict__["_precision"] = precision
+        model._set_parameters(
+            {
+                name: rounded(name, array, precision) if name.startswith("weight") else array
+                for name, array in self._parameters.items()
+            }
+        )
         return model
 
+    @property
+    def precision(self) -> str:
+        """What the engine stores weights as: "float32", or of a quantized model "bfloat16" or "float16"."""
+        return self.__dict__.get("_precision", "float32")
+
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return _restore, (type(self), self.options, self._parameters)
+        return _restore, (type(self), self.options, self._parameters, self.precision)
 
     def __repr__(self) -> str:
         parts = []
@@ -158,11 +184,14 @@ class Model:
                 parts += [] if value == default else [f"dtype={value.name}"]
             elif value != default:
                 parts.append(f"{name}={value!r}")
-        return f"{type(self).__name__}({', '.join(parts)})"
+        quantized = "" if self.precision == "float32" else f".quantize({self.precision!r})"
+        return f"{type(self).__name__}({', '.join(parts)}){quantized}"
 
 
-def _restore(cls: type[Model], options: Mapping[str, Any], parameters: Mapping[str, Array]) -> Any:
-    return cls._restore(options, parameters)
+def _restore(
+    cls: type[Model], options: Mapping[str, Any], parameters: Mapping[str, Array], precision: str = "float32"
+) -> Any:
+    return cls._restore(options, parameters, precision)
 
 
 def _defaults(cls: type[Model]) -> dict[str, Any]:

@@ -8,21 +8,17 @@ the Python side (cgru/engines/blas.py) arranges rows by length. BLAS is never ca
 
 import numpy as np
 
+from cpython.pycapsule cimport PyCapsule_GetPointer
 from cython.parallel cimport prange
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
 from blas cimport product, real, row_product, transposed_product
-from kernels cimport Activation, FlushDenormals, GateKernels, GateStep, Kernels, kernels, runnable_sets
+from kernels cimport Activation, FlushDenormals, GateKernels, GateStep, Kernels
 
-cdef const Kernels* table = kernels()
-if table == NULL:
-    import os
-    raise ImportError(f"CGRU_ISA: expected one of {', '.join(runnable_sets().decode().split())} on this machine, "
-                      f"got {os.environ['CGRU_ISA']}")
+from cgru._packed import KERNELS
 
-ISA = table.name.decode()
-RUNNABLE_ISAS = tuple(runnable_sets().decode().split())
+cdef const Kernels* table = <const Kernels*> PyCapsule_GetPointer(KERNELS, "cgru.kernels")
 
 # The input product is made for a chunk of steps at once. It stays near the core and is long enough for BLAS.
 cdef int64_t CHUNK_BYTES = 512 * 1024

@@ -29,10 +29,14 @@ cdef extern from "kernels/kernels.h" namespace "cgru" nogil:
         void (*update_state)(const GateStep[T]&, int64_t, int64_t) noexcept nogil
         void (*activate)(const Activation&, const T*, T*, int64_t) noexcept nogil
 
+    cdef enum:
+        storage_float32, storage_bfloat16, storage_float16
+
     cdef struct PackedLayer:
         int64_t inputs, hidden, blocks
-        const float* input_weights
-        const float* recurrent_weights
+        int storage
+        const void* input_weights
+        const void* recurrent_weights
         const float* bias
         const float* candidate_bias
         Activation gate, candidate

@@ -10,11 +10,13 @@ import numpy as np
 
 cimport numpy as cnp
 from libc.stdint cimport int64_t, uintptr_t
+from cpython.pycapsule cimport PyCapsule_New
 from libc.stdlib cimport free, malloc
 
 from kernels cimport (
     Activation, Kernels, Machine, PackedCall, PackedLayer, PackedStream, Sharing, ThreadCounts, kernels, machine,
-    run_packed_call, runnable_sets, set_sharing, sharing_measured, sharing_none, sharing_rows, sharing_units, thread_counts
+    run_packed_call, runnable_sets, set_sharing, sharing_measured, sharing_none, sharing_rows, sharing_units,
+    storage_bfloat16, storage_float16, storage_float32, thread_counts
 )
 
 from cgru import checks
@@ -28,7 +30,26 @@ if table == NULL:
                       f"got {os.environ['CGRU_ISA']}")
 
 
-def blocks_of(array, int64_t lanes, groups):
+ISA = table.name.decode()
+RUNNABLE_ISAS = tuple(runnable_sets().decode().split())
+KERNELS = PyCapsule_New(<void*> table, "cgru.kernels", NULL)  # for the BLAS engine, so that there is one copy of them
+
+STORAGES = {"float32": storage_float32, "bfloat16": storage_bfloat16, "float16": storage_float16}
+
+
+def stored(block, str storage):
+    """Numbers (blocks, K, G, lanes) in a storage that holds them exactly, as kernels/storage.h reads them."""
+    if storage == "float16":
+        return block.astype(np.float16).view(np.uint16)
+    if storage == "bfloat16":
+        upper = np.ascontiguousarray(block).view(np.uint32) >> 16
+        if upper.shape[1] % 2:
+            upper = np.concatenate([upper, np.zeros_like(upper[:, :1])], axis=1)
+        return upper[:, ::2] | upper[:, 1::2] << 16
+    return block
+
+
+def blocks_of(array, int64_t lanes, groups, str storage):
     """Gate rows (G*H, K) as [blocks][K][G][lanes] for each group of gates, one group behind the other; padded by zero.
 
     `groups` lists the gates of each group: [[0, 1, 2]], or [[0, 1], [2]].
@@ -38,7 +59,7 @@ def blocks_of(array, int64_t lanes, groups):
     padded = np.zeros((gates, (hidden + lanes - 1) // lanes * lanes, count), np.float32)
     padded[:, :hidden] = array.reshape(gates, hidden, count)
     by_block = padded.reshape(gates, -1, lanes, count).transpose(1, 3, 0, 2)  # (blocks, K, G, lanes)
-    return np.concatenate([by_block[:, :, group].ravel() for group in groups])
+    return np.concatenate([stored(by_block[:, :, group], storage).ravel() for group in groups])
 
 
 cdef class Weights:
@@ -46,22 +67,23 @@ cdef class Weights:
     cdef object arrays  # kept alive
     cdef PackedLayer layer
 
-    def __init__(self, layer):
+    def __init__(self, layer, str storage):
         cdef int64_t lanes = table.packed.lanes, hidden = layer.hidden_size
         together = [[0, 1, 2]]
         bias = layer.bias[:3].reshape(3 * hidden, 1)
         self.arrays = [
-            aligned(blocks_of(layer.w_ih, lanes, together)),
-            aligned(blocks_of(layer.w_hh, lanes, together if layer.reset_after else [[0, 1], [2]])),
-            aligned(blocks_of(bias, lanes, together)),
-            aligned(blocks_of(layer.bias[3].reshape(hidden, 1), lanes, [[0]])),
+            aligned(blocks_of(layer.w_ih, lanes, together, storage)),
+            aligned(blocks_of(layer.w_hh, lanes, together if layer.reset_after else [[0, 1], [2]], storage)),
+            aligned(blocks_of(bias, lanes, together, "float32")),
+            aligned(blocks_of(layer.bias[3].reshape(hidden, 1), lanes, [[0]], "float32")),
         ]
         addresses = [array.ctypes.data for array in self.arrays]
         self.layer.inputs = layer.w_ih.shape[1]
         self.layer.hidden = hidden
         self.layer.blocks = (hidden + lanes - 1) // lanes
-        self.layer.input_weights = <const float*> <size_t> addresses[0]
-        self.layer.recurrent_weights = <const float*> <size_t> addresses[1]
+        self.layer.storage = STORAGES[storage]
+        self.layer.input_weights = <const void*> <size_t> addresses[0]
+        self.layer.recurrent_weights = <const void*> <size_t> addresses[1]
         self.layer.bias = <const float*> <size_t> addresses[2]
         self.layer.candidate_bias = <const float*> <size_t> addresses[3]
         self.layer.gate = Activation(layer.gate.code, layer.gate.alpha, layer.gate.beta, layer.clip)

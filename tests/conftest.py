@@ -13,6 +13,6 @@ def pytest_report_header(config):
 
 
 def _config():
-    from cgru import _blas, _threads
+    from cgru import _packed, _threads
 
-    return [f"instruction set {_blas.ISA} of {', '.join(_blas.RUNNABLE_ISAS)}; OpenMP {_threads.OPENMP}"]
+    return [f"instruction set {_packed.ISA} of {', '.join(_packed.RUNNABLE_ISAS)}; OpenMP {_threads.OPENMP}"]

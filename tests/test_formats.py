@@ -166,7 +166,7 @@ def test_truncated_and_damaged_files(tmp_path):
 
 def test_foreign_files(tmp_path):
     good = cgru.GRU(3, 4, rng=0)
-    options = {**good.options, "dtype": "float32"}
+    options = {**good.options, "dtype": "float32", "precision": "float32"}
     tensors = good.state_dict()
     path = tmp_path / "model.safetensors"
     cases = [

@@ -204,6 +204,7 @@ MODULES = [
     "cgru.formats.torch",
     "cgru.formats.onnx",
     "cgru.torch",
+    "cgru.precision",
 ]
 
 

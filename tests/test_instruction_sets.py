@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from cgru import _blas
+from cgru import _packed
 
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("isa", [isa for isa in _blas.RUNNABLE_ISAS if isa != _blas.ISA])
+@pytest.mark.parametrize("isa", [isa for isa in _packed.RUNNABLE_ISAS if isa != _packed.ISA])
 def test_forced(isa):
     if os.environ.get("CGRU_ISA"):
-        pytest.skip(f"CGRU_ISA={_blas.ISA} is already forced for this run")
+        pytest.skip(f"CGRU_ISA={_packed.ISA} is already forced for this run")
     command = [sys.executable, "-m", "pytest", "-q", "-x", "--import-mode=importlib", "-p", "no:cacheprovider"]
-    files = [str(HERE / "test_functions.py"), str(HERE / "test_engines.py"), str(HERE / "test_invariance.py")]
+    files = [str(HERE / f"test_{name}.py") for name in ("functions", "engines", "invariance", "precision")]
     environment = {**os.environ, "CGRU_ISA": isa}
     run = subprocess.run(
         [*command, *files, "-m", "not long"], env=environment, capture_output=True, text=True, cwd=HERE.parent
@@ -30,10 +30,10 @@ def test_forced(isa):
 
 def test_unknown():
     run = subprocess.run(
-        [sys.executable, "-c", "import cgru._blas"],
+        [sys.executable, "-c", "import cgru._packed"],
         env={**os.environ, "CGRU_ISA": "mmx"},
         capture_output=True,
         text=True,
     )
     assert run.returncode == 1
-    assert f"CGRU_ISA: expected one of {', '.join(_blas.RUNNABLE_ISAS)} on this machine, got mmx" in run.stderr
+    assert f"CGRU_ISA: expected one of {', '.join(_packed.RUNNABLE_ISAS)} on this machine, got mmx" in run.stderr

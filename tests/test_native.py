@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cgru import _blas
+from cgru import _packed
 
 ROOT = Path(__file__).parent.parent
 FLAGS = [
@@ -39,6 +39,7 @@ def build_and_run(tmp_path, compiler, sets, tested, runner=(), flags=("-static",
         "sequence": [],
         "stream": [],
         "machine": [],
+        "denormals": [],
     }
     for name, own in {**files, **sets}.items():
         objects.append(str(tmp_path / f"{name}.o"))
@@ -53,7 +54,7 @@ def build_and_run(tmp_path, compiler, sets, tested, runner=(), flags=("-static",
     return run
 
 
-def check(run, tested, comparisons=20):
+def check(run, tested, comparisons=24):
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.startswith(f"kernels of {tested},")
     assert run.stdout.count("ok  ") == comparisons
@@ -74,11 +75,11 @@ def test_neon(tmp_path):
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="x86-64 kernels are built by the native compiler here")
 @pytest.mark.skipif(
-    "avx2" in _blas.RUNNABLE_ISAS, reason="this machine has AVX2: tests/test_instruction_sets.py runs it"
+    "avx2" in _packed.RUNNABLE_ISAS, reason="this machine has AVX2: tests/test_instruction_sets.py runs it"
 )
 def test_avx2(tmp_path):
     needs("g++", "qemu-x86_64")
-    sets = {"sse2": [], "avx2": ["-mavx2", "-mfma"]}
+    sets = {"sse2": [], "avx2": ["-mavx2", "-mfma", "-mf16c"]}
     check(build_and_run(tmp_path, "g++", sets, "avx2", ["qemu-x86_64", "-cpu", "max"]), "avx2")
 
 
@@ -86,12 +87,16 @@ SANITIZERS = {
     "address and undefined": ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
     "thread": ["-O1", "-fsanitize=thread", "-DCGRU_STD_THREADS"],
 }
-X86_SETS = {"sse2": [], "avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]}
+X86_SETS = {
+    "sse2": [],
+    "avx2": ["-mavx2", "-mfma", "-mf16c"],
+    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
+}
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the flags are those of x86-64 instruction sets")
 @pytest.mark.parametrize("sanitizer", SANITIZERS)
-@pytest.mark.parametrize("tested", dict.fromkeys(["plain", _blas.RUNNABLE_ISAS[0]]))
+@pytest.mark.parametrize("tested", dict.fromkeys(["plain", _packed.RUNNABLE_ISAS[0]]))
 def test_sanitizers(tmp_path, sanitizer, tested):
     """Reads and writes within bounds, defined arithmetic; and for the loops on several threads, no race."""
     needs("clang++")
@@ -104,4 +109,4 @@ def test_sanitizers(tmp_path, sanitizer, tested):
 )
 def test_a_step_allocates_nothing_and_makes_no_system_call(tmp_path):
     needs("g++")
-    check(build_and_run(tmp_path, "g++", {}, "plain", flags=["-DCGRU_TEST_QUIET"]), "plain", 24)
+    check(build_and_run(tmp_path, "g++", {}, "plain", flags=["-DCGRU_TEST_QUIET"]), "plain", 28)

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgru import checks
 from cgru.errors import FormatError
 from cgru.formats import files, names
 from cgru.gru import GRU
+from cgru.precision import PRECISIONS, upper_half
 
 if TYPE_CHECKING:
     from cgru.gru import GRUCell
@@ -42,9 +44,25 @@ def _library() -> Any:
 def save(gru: GRU, path: str | os.PathLike[str]) -> None:
     """Write a model; the file appears whole, or the one before it stays."""
     safetensors = _library()
-    options = {**gru.options, "dtype": gru.dtype.name}
-    data = safetensors.numpy.save(gru.state_dict(), metadata={KEY: json.dumps(options)})
-    files.write(path, data)
+    options = {**gru.options, "dtype": gru.dtype.name, "precision": gru.precision}
+    tensors = gru.state_dict()
+    halves = [name for name in tensors if name.startswith("weight") and gru.precision != "float32"]
+    for name in halves:
+        half = gru.precision == "float16"
+        tensors[name] = tensors[name].astype(np.float16) if half else upper_half(tensors[name])
+    data = safetensors.numpy.save(tensors, metadata={KEY: json.dumps(options)})
+    files.write(path, _as_bfloat16(data, halves) if gru.precision == "bfloat16" else data)
+
+
+def _as_bfloat16(data: bytes, names: list[str]) -> bytes:
+    """A file in which some tensors of 16-bit integers, NumPy having no bfloat16, are called what they are."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    for name in names:
+        header[name]["dtype"] = "BF16"
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[start:]
 
 
 def load(path: Path, name: str | None = None) -> GRU | GRUCell:
@@ -86,7 +104,7 @@ def _own(path: Path, text: str, tensors: dict[str, Array]) -> GRU:
         options = json.loads(text)
     except ValueError as error:
         raise FormatError(f"{path}: metadata {KEY}: expected JSON: {error}") from error
-    expected = GRU(1, 1, rng=0).options
+    expected = {*GRU(1, 1, rng=0).options, "precision"}
     if not isinstance(options, dict) or set(options) != set(expected):
         got = sorted(options) if isinstance(options, dict) else options
         raise FormatError(f"{path}: metadata {KEY}: expected the options {sorted(expected)}, got {got}")
@@ -94,7 +112,11 @@ def _own(path: Path, text: str, tensors: dict[str, Array]) -> GRU:
         options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
         if options["dtype"] not in ("float32", "float64"):
             raise ValueError(f"dtype: expected 'float32' or 'float64', got {options['dtype']!r}")
-        gru: GRU = GRU._restore({**options, "dtype": np.dtype(options["dtype"])}, tensors)
+        precision = checks.choice("precision", options.pop("precision"), ("float32", *PRECISIONS))
+        gru: GRU = GRU._restore({**options, "dtype": np.dtype(options["dtype"])}, tensors, precision)
+        changed = [name for name, array in gru._parameters.items() if not np.array_equal(array, tensors[name])]
+        if precision != "float32" and changed:
+            raise ValueError(f"{changed[0]}: expected numbers of {precision}, got others")
     except (TypeError, ValueError) as error:
         raise FormatError(f"{path}: {error}") from error
     return gru

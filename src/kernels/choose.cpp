@@ -1,14 +1,9 @@
-// Which instruction sets this machine can run, which one is in use, and the floating-point mode.
+// Which instruction sets this machine can run, and which one is in use.
 // CGRU_SETS_... macros (setup.py) say which sets were compiled.
 #include <stdlib.h>
 #include <string.h>
 
 #include "kernels.h"
-
-#if defined(__x86_64__) || defined(_M_X64) || defined(__SSE2__)
-#include <xmmintrin.h>
-#define CGRU_X86
-#endif
 
 namespace cgru {
 
@@ -16,7 +11,7 @@ extern const Kernels kernels_plain, kernels_sse2, kernels_avx2, kernels_avx512, 
 
 static bool always() { return true; }
 #if defined(CGRU_HAS_AVX2)
-static bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+static bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }
 #endif
 #if defined(CGRU_HAS_AVX512)
 static bool has_avx512() {
@@ -67,19 +62,5 @@ const char* runnable_sets() {
     *end = 0;
     return names;
 }
-
-#if defined(CGRU_X86)
-FlushDenormals::FlushDenormals() : saved(_mm_getcsr()) { _mm_setcsr(unsigned(saved) | 0x8040); }  // FTZ and DAZ
-FlushDenormals::~FlushDenormals() { _mm_setcsr(unsigned(saved)); }
-#elif defined(__aarch64__) && defined(__GNUC__)
-FlushDenormals::FlushDenormals() {
-    __asm__ volatile("mrs %0, fpcr" : "=r"(saved));
-    __asm__ volatile("msr fpcr, %0" : : "r"(saved | (uint64_t(1) << 24)));  // FZ
-}
-FlushDenormals::~FlushDenormals() { __asm__ volatile("msr fpcr, %0" : : "r"(saved)); }
-#else
-FlushDenormals::FlushDenormals() : saved(0) {}
-FlushDenormals::~FlushDenormals() {}
-#endif
 
 }  // namespace cgru

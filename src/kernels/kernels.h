@@ -59,12 +59,16 @@ template <class T> struct GateKernels {
     void (*activate)(const Activation&, const T* x, T* y, int64_t count);    // y = f(x)
 };
 
+// Numbers of weights in memory; the kernels widen them to float32, which is exact, and compute in that.
+enum { storage_float32, storage_bfloat16, storage_float16, storage_count };
+
 // A layer for the packed engine; how its arrays lie is written in packed.h. float32.
 struct PackedLayer {
     int64_t inputs, hidden;          // I, H
     int64_t blocks;                  // of `lanes` units each; units beyond H are zero
-    const float* input_weights;
-    const float* recurrent_weights;
+    int storage;                     // how the numbers of both are stored
+    const void* input_weights;
+    const void* recurrent_weights;
     const float* bias;               // [blocks][3][lanes]: r, z, n's input part
     const float* candidate_bias;     // [blocks][lanes]: n's recurrent part
     Activation gate, candidate;
@@ -87,14 +91,19 @@ struct PackedStep {
     int downwards;                   // the order of blocks
 };
 
-struct PackedKernels {
-    int64_t lanes;
-    int64_t tile_rows;               // rows from which x and h are best multiplied together
+// The kernels for weights of one storage.
+struct StorageKernels {
     void (*input_product)(const PackedLayer&, const PackedStep&);       // x -> products
     void (*step_from_input)(const PackedLayer&, const PackedStep&);     // x, state -> next, y; reset after
     void (*step)(const PackedLayer&, const PackedStep&);                // products, state -> next, y; reset after
     void (*gates_before)(const PackedLayer&, const PackedStep&);        // products, state -> reset_state, update
     void (*state_before)(const PackedLayer&, const PackedStep&);        // products, reset_state, update -> next, y
+};
+
+struct PackedKernels {
+    int64_t lanes;
+    int64_t tile_rows;               // rows from which x and h are best multiplied together
+    StorageKernels of[storage_count];
     double (*multiply_adds)(int64_t rounds);                            // so much arithmetic; returns how many flops
     void (*read)(const float* memory, int64_t count, int downwards);    // as the kernels read weights
 };

@@ -8,12 +8,15 @@
 //                       [blocks][H][2][lanes]     r, z; then      reset before the product
 //                       [blocks][H][1][lanes]     n
 //
+// Weights may be stored in half the bytes (storage.h); then I and H are counted in pairs where a unit of memory holds two.
+//
 // A tile is a few rows (sequences) by a few blocks whose sums fit the registers. Every sum starts from its bias, adds
 // x[0] w[0], x[1] w[1], ..., and then h[0] u[0], h[1] u[1], ..., one fused multiply-add after the other. That order is
 // the same in every tile, which is why a result does not depend on what else is computed beside it.
 #pragma once
 
 #include "activations.h"
+#include "storage.h"
 
 namespace cgru {
 namespace CGRU_NAMESPACE {
@@ -30,6 +33,11 @@ static const int tile_rows = 4;
 // next tile's products run beside this one's gates, and that what one step leaves in the nearest cache serves the next.
 static const int tile_blocks = 2;
 
+#if defined(__GNUC__)
+#define CGRU_LAMBDA __attribute__((always_inline))
+#else
+#define CGRU_LAMBDA
+#endif
 #if defined(__clang__)
 #define CGRU_UNROLL _Pragma("clang loop unroll(full)")
 #elif defined(__GNUC__)
@@ -47,29 +55,38 @@ template <class A> CGRU_INLINE void keep_in_memory(A& array) {
 #endif
 }
 
+// sums += rows[.][k] weights[k], for one input k of those that `raw` holds
+template <class S, int input, int R, int B, int G>
+CGRU_INLINE void add_input(FloatVector (&sums)[R][B][G], const typename S::Raw (&raw)[B][G], const float* const (&rows)[R],
+                           int64_t k) {
+    FloatVector w[B][G];
+    CGRU_UNROLL for (int b = 0; b < B; ++b)
+        CGRU_UNROLL for (int g = 0; g < G; ++g) w[b][g] = S::template widened<input>(raw[b][g]);
+    CGRU_UNROLL for (int r = 0; r < R; ++r) {
+        const FloatVector v = broadcast<float>(rows[r][k]);
+        CGRU_UNROLL for (int b = 0; b < B; ++b)
+            CGRU_UNROLL for (int g = 0; g < G; ++g) sums[r][b][g] = fma(w[b][g], v, sums[r][b][g]);
+    }
+}
+
 // sums += rows[.][k] weights[k], for k from 0 to count
-template <int R, int B, int G>
-CGRU_INLINE void sweep(FloatVector (&sums)[R][B][G], const float* const (&weights)[B], const float* const (&rows)[R],
-                       int64_t count) {
-    for (int64_t k = 0; k < count; ++k) {
-        if (R > 2) {
-            FloatVector w[B][G];
-            CGRU_UNROLL for (int b = 0; b < B; ++b)
-                CGRU_UNROLL for (int g = 0; g < G; ++g) w[b][g] = load<float>(weights[b] + (k * G + g) * lanes);
-            CGRU_UNROLL for (int r = 0; r < R; ++r) {
-                const FloatVector v = broadcast<float>(rows[r][k]);
-                CGRU_UNROLL for (int b = 0; b < B; ++b)
-                    CGRU_UNROLL for (int g = 0; g < G; ++g) sums[r][b][g] = fma(w[b][g], v, sums[r][b][g]);
-            }
-        } else {
-            FloatVector v[R];
-            CGRU_UNROLL for (int r = 0; r < R; ++r) v[r] = broadcast<float>(rows[r][k]);
-            CGRU_UNROLL for (int b = 0; b < B; ++b)
-                CGRU_UNROLL for (int g = 0; g < G; ++g) {
-                    const FloatVector w = load<float>(weights[b] + (k * G + g) * lanes);
-                    CGRU_UNROLL for (int r = 0; r < R; ++r) sums[r][b][g] = fma(w, v[r], sums[r][b][g]);
-                }
-        }
+template <class S, int R, int B, int G>
+CGRU_INLINE void sweep(FloatVector (&sums)[R][B][G], const typename S::Unit* const (&weights)[B],
+                       const float* const (&rows)[R], int64_t count) {
+    typename S::Raw raw[B][G];
+    const auto load_group = [&](int64_t group) CGRU_LAMBDA {
+        CGRU_UNROLL for (int b = 0; b < B; ++b)
+            CGRU_UNROLL for (int g = 0; g < G; ++g) raw[b][g] = S::load_raw(weights[b] + (group * G + g) * lanes);
+    };
+    const int64_t groups = count / S::inputs;
+    for (int64_t group = 0; group < groups; ++group) {
+        load_group(group);
+        add_input<S, 0>(sums, raw, rows, group * S::inputs);
+        if (S::inputs == 2) add_input<S, 1>(sums, raw, rows, group * 2 + 1);
+    }
+    if (S::inputs == 2 && count % 2) {
+        load_group(groups);
+        add_input<S, 0>(sums, raw, rows, count - 1);
     }
 }
 
@@ -81,25 +98,28 @@ template <int R, int B> struct Tile {
     CGRU_MEMBER void rows_of(const float* matrix, int64_t stride, const float* (&rows)[R]) const {
         CGRU_UNROLL for (int r = 0; r < R; ++r) rows[r] = matrix + (row + r) * stride;
     }
-    // B blocks of weights with `count` times G vectors each
-    CGRU_MEMBER void blocks_of(const float* weights, int64_t count, int G, const float* (&blocks)[B]) const {
-        CGRU_UNROLL for (int b = 0; b < B; ++b) blocks[b] = weights + (block + b) * count * G * lanes;
+    // B blocks of weights with G gates of `count` inputs each
+    template <class S>
+    CGRU_MEMBER void blocks_of(const void* weights, int64_t count, int G, const typename S::Unit* (&blocks)[B]) const {
+        CGRU_UNROLL for (int b = 0; b < B; ++b)
+            blocks[b] = static_cast<const typename S::Unit*>(weights) + (block + b) * units_of<S>(count, G);
     }
 };
 
 // sums := the first G gates' bias + W x
-template <int R, int B, int G>
+template <class S, int R, int B, int G>
 CGRU_INLINE void start_from_input(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step,
                                   FloatVector (&sums)[R][B][G]) {
-    const float *rows[R], *weights[B];
-    tile.blocks_of(layer.input_weights, layer.inputs, 3, weights);
+    const float* rows[R];
+    const typename S::Unit* weights[B];
+    tile.template blocks_of<S>(layer.input_weights, layer.inputs, 3, weights);
     CGRU_UNROLL for (int r = 0; r < R; ++r) {
         rows[r] = step.x[tile.row + r];
         CGRU_UNROLL for (int b = 0; b < B; ++b)
             CGRU_UNROLL for (int g = 0; g < G; ++g)
                 sums[r][b][g] = load<float>(layer.bias + ((tile.block + b) * 3 + g) * lanes);
     }
-    sweep<R, B, G>(sums, weights, rows, layer.inputs);
+    sweep<S>(sums, weights, rows, layer.inputs);
 }
 
 // sums := the input products made before, G gates from the first on
@@ -113,21 +133,22 @@ CGRU_INLINE void start_from_product(const Tile<R, B>& tile, const PackedLayer& l
                                             ((tile.block + b) * 3 + first + g) * lanes);
 }
 
-template <int R, int B, int G>
-CGRU_INLINE void add_recurrent(const Tile<R, B>& tile, const float* weights, const float* state, int64_t stride,
+template <class S, int R, int B, int G>
+CGRU_INLINE void add_recurrent(const Tile<R, B>& tile, const void* weights, const float* state, int64_t stride,
                                int64_t hidden, FloatVector (&sums)[R][B][G]) {
-    const float *rows[R], *blocks[B];
+    const float* rows[R];
+    const typename S::Unit* blocks[B];
     tile.rows_of(state, stride, rows);
-    tile.blocks_of(weights, hidden, G, blocks);
-    sweep<R, B, G>(sums, blocks, rows, hidden);
+    tile.template blocks_of<S>(weights, hidden, G, blocks);
+    sweep<S>(sums, blocks, rows, hidden);
 }
 
 // products := bias + W x of a tile of rows, for many steps at once
-struct InputProduct {
+template <class S> struct InputProduct {
     template <int R, int B, class F>
     static CGRU_MEMBER void run(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step, const F&) {
         FloatVector sums[R][B][3];
-        start_from_input(tile, layer, step, sums);
+        start_from_input<S>(tile, layer, step, sums);
         CGRU_UNROLL for (int r = 0; r < R; ++r)
             CGRU_UNROLL for (int b = 0; b < B; ++b)
                 CGRU_UNROLL for (int g = 0; g < 3; ++g)
@@ -152,13 +173,13 @@ CGRU_INLINE void update(const Tile<R, B>& tile, const PackedLayer& layer, const 
 }
 
 // A whole step, reset after the product; from x itself, or from the input products.
-template <bool from_input> struct ResetAfterStep {
+template <class S, bool from_input> struct ResetAfterStep {
     template <int R, int B, class F>
     static CGRU_MEMBER void run(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step, const F& f) {
         FloatVector sums[R][B][3];
         float input[R][B][lanes];  // the candidate's input part waits in memory: registers are for the sums
         if (from_input)
-            start_from_input(tile, layer, step, sums);
+            start_from_input<S>(tile, layer, step, sums);
         else
             start_from_product(tile, layer, step, 0, sums);
         CGRU_UNROLL for (int r = 0; r < R; ++r)
@@ -167,7 +188,7 @@ template <bool from_input> struct ResetAfterStep {
                 sums[r][b][2] = load<float>(layer.candidate_bias + (tile.block + b) * lanes);
             }
         keep_in_memory(input);
-        add_recurrent(tile, layer.recurrent_weights, step.state, step.stride, layer.hidden, sums);
+        add_recurrent<S>(tile, layer.recurrent_weights, step.state, step.stride, layer.hidden, sums);
         CGRU_UNROLL for (int r = 0; r < R; ++r)
             CGRU_UNROLL for (int b = 0; b < B; ++b) {
                 const FloatVector reset = f.gate(sums[r][b][0]);
@@ -178,12 +199,12 @@ template <bool from_input> struct ResetAfterStep {
 };
 
 // Reset before the product, first half: z, and r * h of all units, which the second half multiplies.
-struct ResetBeforeGates {
+template <class S> struct ResetBeforeGates {
     template <int R, int B, class F>
     static CGRU_MEMBER void run(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step, const F& f) {
         FloatVector sums[R][B][2];
         start_from_product(tile, layer, step, 0, sums);
-        add_recurrent(tile, layer.recurrent_weights, step.state, step.stride, layer.hidden, sums);
+        add_recurrent<S>(tile, layer.recurrent_weights, step.state, step.stride, layer.hidden, sums);
         CGRU_UNROLL for (int r = 0; r < R; ++r)
             CGRU_UNROLL for (int b = 0; b < B; ++b) {
                 const int64_t at = (tile.row + r) * step.stride + (tile.block + b) * lanes;
@@ -193,13 +214,14 @@ struct ResetBeforeGates {
     }
 };
 
-struct ResetBeforeState {
+template <class S> struct ResetBeforeState {
     template <int R, int B, class F>
     static CGRU_MEMBER void run(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step, const F& f) {
         FloatVector sums[R][B][1];
         start_from_product(tile, layer, step, 2, sums);
-        const float* weights = layer.recurrent_weights + layer.blocks * layer.hidden * 2 * lanes;
-        add_recurrent(tile, weights, step.reset_state, step.stride, layer.hidden, sums);
+        const void* weights = static_cast<const typename S::Unit*>(layer.recurrent_weights) +
+                              layer.blocks * units_of<S>(layer.hidden, 2);
+        add_recurrent<S>(tile, weights, step.reset_state, step.stride, layer.hidden, sums);
         CGRU_UNROLL for (int r = 0; r < R; ++r)
             CGRU_UNROLL for (int b = 0; b < B; ++b) {
                 const int64_t at = (tile.row + r) * step.stride + (tile.block + b) * lanes;
@@ -263,8 +285,13 @@ template <class Kernel> static void run_packed(const PackedLayer& layer, const P
         run_tiles<Kernel, AnyLayer>(layer, step);
 }
 
-static void input_product(const PackedLayer& layer, const PackedStep& step) {
-    run_tiles<InputProduct, UsualLayer>(layer, step);
+template <class S> static void input_product(const PackedLayer& layer, const PackedStep& step) {
+    run_tiles<InputProduct<S>, UsualLayer>(layer, step);
+}
+
+template <class S> constexpr StorageKernels storage_kernels() {
+    return {input_product<S>, run_packed<ResetAfterStep<S, true>>, run_packed<ResetAfterStep<S, false>>,
+            run_packed<ResetBeforeGates<S>>, run_packed<ResetBeforeState<S>>};
 }
 
 }  // namespace CGRU_NAMESPACE

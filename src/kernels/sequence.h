@@ -43,7 +43,7 @@ struct Team {
 class Rows {
   public:
     Rows(const PackedKernels& kernels, const Pass& pass, int64_t first, int64_t last, Team* team = nullptr, int member = 0)
-        : team(team), member(member), kernels(kernels), pass(pass), layer(*pass.layer), first(first), count(last - first),
+        : team(team), member(member), kernels(kernels), compute(kernels.of[pass.layer->storage]), pass(pass), layer(*pass.layer), first(first), count(last - first),
           stride(row_stride(layer, kernels.lanes)), width(layer.blocks * 3 * kernels.lanes) {
         together = layer.reset_after && count >= kernels.tile_rows;
         chunk = together || count == 0 ? 1 : larger(1, smaller(pass.steps, product_bytes / int64_t(sizeof(float)) / (count * width)));
@@ -90,6 +90,7 @@ class Rows {
     const int member;
     int64_t meetings = 0;
     const PackedKernels& kernels;
+    const StorageKernels& compute;
     const Pass& pass;
     const PackedLayer& layer;
     const int64_t first, count, stride, width;
@@ -189,7 +190,7 @@ class Rows {
         if (!together) {
             step.products = products;
             step.last_row = size * most;
-            kernels.input_product(layer, step);
+            compute.input_product(layer, step);
         }
         for (int64_t k = 0; k < size; ++k) {
             const int64_t t = pass.reverse ? size - 1 - k : k;
@@ -206,13 +207,13 @@ class Rows {
             step.next = other;
             step.downwards = !step.downwards;
             if (together) {
-                kernels.step_from_input(layer, step);
+                compute.step_from_input(layer, step);
             } else if (layer.reset_after) {
-                kernels.step(layer, step);
+                compute.step(layer, step);
             } else {
-                kernels.gates_before(layer, step);
+                compute.gates_before(layer, step);
                 if (team) team->meeting.wait(meetings, member);
-                kernels.state_before(layer, step);
+                compute.state_before(layer, step);
             }
             if (team) team->meeting.wait(meetings, member);
             float* swap = state;

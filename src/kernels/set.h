@@ -13,11 +13,7 @@ namespace CGRU_NAMESPACE {
 constexpr PackedKernels packed_kernels() {
     return {lanes,
             tile_rows,
-            input_product,
-            run_packed<ResetAfterStep<true>>,
-            run_packed<ResetAfterStep<false>>,
-            run_packed<ResetBeforeGates>,
-            run_packed<ResetBeforeState>,
+            {storage_kernels<Float32>(), storage_kernels<Bfloat16>(), storage_kernels<Float16>()},
             multiply_adds,
             read_memory};
 }

@@ -51,6 +51,7 @@ void PackedStream::step(const float* x, int64_t x_stride, float* out, int64_t ou
     for (int64_t k = 0; k < count; ++k) {
         Layer& l = layers[k];
         PackedStep& step = l.step;
+        const StorageKernels& compute = kernels.of[l.layer->storage];
         const bool last = k == count - 1;
         step.state = l.states[0];
         step.next = l.states[1];
@@ -60,11 +61,11 @@ void PackedStream::step(const float* x, int64_t x_stride, float* out, int64_t ou
             l.outputs[b] = last ? out + b * out_stride : step.next + b * step.stride;
         }
         if (l.layer->reset_after) {
-            kernels.step_from_input(*l.layer, step);
+            compute.step_from_input(*l.layer, step);
         } else {
-            kernels.input_product(*l.layer, step);
-            kernels.gates_before(*l.layer, step);
-            kernels.state_before(*l.layer, step);
+            compute.input_product(*l.layer, step);
+            compute.gates_before(*l.layer, step);
+            compute.state_before(*l.layer, step);
         }
         x = step.next;
         x_stride = step.stride;

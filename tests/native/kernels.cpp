@@ -82,6 +82,46 @@ struct Packed {
     }
 };
 
+// The same layer with weights of 16 bits, packed again from the float32 ones: each a multiple of 1/128, or tiny.
+static uint16_t half_of(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    const uint32_t sign = bits >> 16 & 0x8000, size = bits & 0x7fffffff;
+    if (size == 0) return uint16_t(sign);
+    if (size < (113u << 23)) return uint16_t(sign | uint32_t(fabsf(value) * 16777216.0f));  // a denormal half
+    return uint16_t(sign | ((size - (112u << 23)) >> 13));
+}
+
+struct PackedHalves {
+    std::vector<uint16_t> halves[2];
+    std::vector<uint32_t> pairs[2];
+    PackedLayer layer;
+    PackedHalves(const Packed& p, const Model& m, int storage, int64_t lanes) : layer(p.layer) {
+        const int64_t counts[] = {m.inputs, m.hidden};
+        const std::vector<float>* weights[] = {&p.w, &p.u};
+        for (int i = 0; i < 2; ++i) {
+            for (const float value : *weights[i]) halves[i].push_back(half_of(value));
+            // groups of gates: r, z, n together; or r, z and then n, of recurrent weights with the reset gate before
+            const float* at = weights[i]->data();
+            for (int group = 0; group < (i == 1 && !m.reset_after ? 2 : 1); ++group) {
+                const int64_t gates = i == 0 || m.reset_after ? 3 : group == 0 ? 2 : 1, width = gates * lanes;
+                for (int64_t block = 0; block < layer.blocks; ++block, at += counts[i] * width)
+                    for (int64_t k = 0; k < counts[i]; k += 2)
+                        for (int64_t lane = 0; lane < width; ++lane) {
+                            uint32_t low, high = 0;
+                            memcpy(&low, at + k * width + lane, sizeof low);
+                            if (k + 1 < counts[i]) memcpy(&high, at + (k + 1) * width + lane, sizeof high);
+                            pairs[i].push_back(low >> 16 | (high & 0xffff0000));
+                        }
+            }
+        }
+        layer.storage = storage;
+        const bool sixteen = storage == storage_float16;
+        layer.input_weights = sixteen ? static_cast<const void*>(halves[0].data()) : pairs[0].data();
+        layer.recurrent_weights = sixteen ? static_cast<const void*>(halves[1].data()) : pairs[1].data();
+    }
+};
+
 // A call of one layer, or of a stack of two layers in two directions.
 struct Call {
     const Kernels* kernels;
@@ -162,6 +202,29 @@ static void test_layer(int64_t inputs, int64_t hidden, int reset_after) {
                                     size_t(size * hidden) * sizeof(float)) != 0;
         }
     expect(different == 0, "steps whose bits differ in another batch or chunk", double(different));
+}
+
+static void test_storage(int64_t inputs, int64_t hidden, int reset_after) {
+    const int64_t steps = 6, batch = 11, lanes = CGRU_TEST_SET.packed.lanes;
+    Model model(inputs, hidden, reset_after);
+    for (auto* weights : {&model.w, &model.u})
+        for (float& value : *weights) value = rand() % 8 ? float(rand() % 255 - 127) / 128 : ldexpf(1, -15 - rand() % 9);
+    const Packed packed(model, CGRU_TEST_SET);
+    const std::vector<float> x = random_values(steps * batch * inputs);
+    Call call = one_layer(CGRU_TEST_SET, packed);
+    int64_t different = 0;
+    for (const int64_t size : {1, 3, 11}) {
+        call.layers[0] = &packed.layer;
+        const std::vector<float> expected = run(call, x, steps, batch, 0, size, steps);
+        for (const int storage : {storage_bfloat16, storage_float16}) {
+            const PackedHalves half(packed, model, storage, lanes);
+            call.layers[0] = &half.layer;
+            different += differences(run(call, x, steps, batch, 0, size, steps), expected);
+        }
+    }
+    char what[80];
+    snprintf(what, sizeof what, "values that differ, I %d H %d, weights of 16 bits", int(inputs), int(hidden));
+    expect(different == 0, what, double(different));
 }
 
 // A stack of two layers in two directions, shared among threads by rows and by units, whole and by lengths.
@@ -286,6 +349,8 @@ int main() {
         test_layer(1, 1, reset_after);
         test_layer(5, 33, reset_after);
         test_layer(40, 64, reset_after);
+        test_storage(5, 33, reset_after);
+        test_storage(40, 64, reset_after);
         test_threads(reset_after);
         test_stream(1, reset_after);
         test_stream(5, reset_after);
