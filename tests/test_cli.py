@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import wave
 
 import numpy as np
@@ -369,6 +370,7 @@ def test_run_refuses(model, tmp_path):
 def test_run_refuses_sound(tmp_path):
     path = saved(cgru.GRU(1, 5), tmp_path)
     sound, out = tmp_path / "in.wav", ["-o", tmp_path / "y.npy"]
+    refused(1, "in.wav", "run", path, sound, *out)
     write_wave(sound, np.zeros((10, 2), "<i2"))
     refused(1, "x: expected (T, 1), as the model has it, got (10, 2)", "run", path, sound, *out)
     write_wave(sound, np.zeros((10, 1), "u1"), width=1)
@@ -418,7 +420,11 @@ def test_pipe_answers_every_chunk_at_once_and_ends_quietly(model):
     gru, path = model
     x = random(9, 3)
     arguments = [sys.executable, "-m", "cgru.cli", "run", str(path), "-", "--chunk", "3"]
-    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(arguments, env=buffered, **pipes) as process:
+        limit = threading.Timer(60, process.kill)  # else an answer that does not come would be awaited for ever
+        limit.start()
         for start in range(0, 6, 3):
             process.stdin.write(x[start : start + 3].astype("<f4").tobytes())
             process.stdin.flush()
@@ -429,3 +435,4 @@ def test_pipe_answers_every_chunk_at_once_and_ends_quietly(model):
         process.stdin.close()
         assert process.wait(60) == 1
         assert process.stderr.read() == b""
+        limit.cancel()

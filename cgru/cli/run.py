@@ -122,7 +122,7 @@ def read_state(path: Path) -> Array:
 def read_wave(path: Path) -> dict[str, Array]:
     """The samples of 16-bit PCM as x (T, channels), from -1 to 1."""
     try:
-        with wave.open(str(path)) as file:
+        with path.open("rb") as raw, wave.open(raw) as file:
             channels, width, frames = file.getnchannels(), file.getsampwidth(), file.getnframes()
             data = file.readframes(frames)
     except (wave.Error, EOFError) as error:
