@@ -151,8 +151,10 @@ SUFFIXES += [".keras"] if importlib.util.find_spec("cgru.formats.keras") and imp
 SUFFIXES += [".json"] if importlib.util.find_spec("cgru.formats.rtneural") else []
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras' own, on torch
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_convert_there_and_back(suffix, model, tmp_path):
+def test_convert_there_and_back(suffix, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
     gru, path = model
     there, back = tmp_path / f"there{suffix}", tmp_path / "back.safetensors"
     result = command("convert", path, there)
