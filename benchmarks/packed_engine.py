@@ -2,7 +2,7 @@
 
 Single steps through a stream, one sequence, and batches, on one thread and on two; each beside the ratio to the fastest
 peer that is asked of it. NumPy is left out on two threads: its BLAS keeps one spinning for long, on everybody's cores.
---json FILE keeps the figures, --plot FILE draws them.
+--json FILE keeps the figures, --plot FILE draws them, --markdown FILE writes the table of the README.
 """
 
 import argparse
@@ -45,6 +45,7 @@ def main():
     parser.add_argument("--threads", type=int, choices=[1, 2], help="only the cases on so many threads")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--plot", metavar="FILE", help="of the cases on one thread")
+    parser.add_argument("--markdown", metavar="FILE")
     arguments = parser.parse_args()
     names = ["cgru", *(name for name in PEERS if name in bench.installed())]
     print(
@@ -81,8 +82,32 @@ def main():
     if arguments.json:
         with open(arguments.json, "w") as file:
             json.dump(kept, file, indent=2)
+    if arguments.markdown:
+        with open(arguments.markdown, "w") as file:
+            file.write(markdown(kept, names))
     if arguments.plot:
         bench.plot(rows, arguments.plot, 1)
+
+
+def markdown(kept, names):
+    """The table as Markdown, a line a case; the fastest time of a line is bold."""
+    lines = [
+        f"| case | H | threads | {' | '.join(names)} | ratio | possible |",
+        "| --- " + "| ---: " * (len(names) + 4) + "|",
+    ]
+    for row in kept:
+        fastest = min(row["times"].values())
+        cells = ["-" if name not in row["times"] else f"{row['times'][name]:,.{1 if row['times'][name] < 100 else 0}f}"
+                 for name in names]  # fmt: skip
+        if row["times"]["cgru"] < 10:
+            cells[0] = f"{row['times']['cgru']:.2f}"
+        cells = [
+            f"**{cell}**" if row["times"].get(name) == fastest else cell
+            for name, cell in zip(names, cells, strict=True)
+        ]
+        figures = f"{row['ratio']:.2f} | {row['possible']:.2f}"
+        lines.append(f"| {row['name']} | {row['hidden']} | {row['threads']} | {' | '.join(cells)} | {figures} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

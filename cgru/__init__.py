@@ -17,6 +17,8 @@ from cgru.gru import GRU, GRUCell
 
 if TYPE_CHECKING:
     from cgru.formats import load
+    from cgru.formats.flax import from_flax
+    from cgru.formats.keras import from_keras
     from cgru.formats.onnx import from_onnx
     from cgru.formats.torch import from_torch
 
@@ -26,6 +28,8 @@ __all__ = [
     "GRU",
     "FormatError",
     "GRUCell",
+    "from_flax",
+    "from_keras",
     "from_onnx",
     "from_torch",
     "get_num_threads",
@@ -34,20 +38,25 @@ __all__ = [
     "show_config",
 ]
 
-_LATER = {
+_LATER = {  # name -> the module that has it
     "load": "cgru.formats",
+    "from_flax": "cgru.formats.flax",
+    "from_keras": "cgru.formats.keras",
     "from_onnx": "cgru.formats.onnx",
     "from_torch": "cgru.formats.torch",
-}  # name -> the module that has it
+}
+_BRIDGES = ("torch",)  # modules of their own, imported when first named
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module 'cgru' has no attribute {name!r}")
     from importlib import import_module
 
+    if name in _BRIDGES:
+        return import_module(f"cgru.{name}")
+    if name not in _LATER:
+        raise AttributeError(f"module 'cgru' has no attribute {name!r}")
     return getattr(import_module(_LATER[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER})
+    return sorted({*globals(), *_LATER, *_BRIDGES})

@@ -10,7 +10,7 @@ class Weights:
 
 class Stack:
     weights: list[Weights]
-    def __init__(self, weights: list[Weights], directions: int) -> None: ...
+    def __init__(self, weights: list[Weights], directions: int, reverse: bool) -> None: ...
     def run(
         self,
         x: npt.NDArray[Any],

@@ -47,6 +47,10 @@ class GRU(Model):
         ONNX's; Keras 3's and PyTorch's hard sigmoid is ("hard_sigmoid", 1/6, 0.5).
     clip : float, optional
         Bounds the activations' arguments to [-clip, clip].
+    reverse : bool
+        Whether a GRU of one direction reads each sequence from its last step to its first; y[t] still belongs to x[t].
+    merge : {"concat", "sum"}
+        What becomes of two directions' outputs: side by side, y (..., 2H), or added, y (..., H), in one layer.
     dtype : float32 or float64
         Of parameters, inputs and results.
     rng : int or numpy.random.Generator, optional
@@ -75,6 +79,8 @@ class GRU(Model):
     batch_first: bool
     dropout: float
     bidirectional: bool
+    reverse: bool
+    merge: str
 
     def __init__(
         self,
@@ -91,6 +97,8 @@ class GRU(Model):
         activation: ActivationOption = "tanh",
         recurrent_activation: ActivationOption = "sigmoid",
         clip: float | None = None,
+        reverse: bool = False,
+        merge: str = "concat",
         dtype: npt.DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
@@ -109,7 +117,16 @@ class GRU(Model):
             batch_first=checks.flag("batch_first", options["batch_first"]),
             bidirectional=checks.flag("bidirectional", options["bidirectional"]),
             dropout=float(dropout),
+            reverse=checks.flag("reverse", options["reverse"]),
+            merge=checks.choice("merge", options["merge"], ("concat", "sum")),
         )
+        if self.reverse and self.bidirectional:
+            raise ValueError("reverse: expected False with bidirectional=True, which reads both ways, got True")
+        if self.merge == "sum" and not (self.bidirectional and self.num_layers == 1):
+            raise ValueError(
+                "merge: expected 'concat' unless there is one layer of two directions, got 'sum' with "
+                f"num_layers={self.num_layers}, bidirectional={self.bidirectional}"
+            )
 
     def _suffixes(self) -> list[tuple[tuple[str, ...], int]]:
         directions = ("", "_reverse") if self.bidirectional else ("",)
@@ -118,12 +135,19 @@ class GRU(Model):
             for k in range(self.num_layers)
         ]
 
+    @property
+    def _width(self) -> int:
+        """The last axis of y."""
+        return self.hidden_size * (2 if self.bidirectional and self.merge == "concat" else 1)
+
     def __call__(
         self,
         x: Array,
         h0: Array | None = None,
         *,
         lengths: npt.ArrayLike | None = None,
+        mask: npt.NDArray[np.bool_] | None = None,
+        mask_output: str = "repeat",
         out: Array | None = None,
         engine: str = "auto",
         num_threads: int | None = None,
@@ -139,8 +163,14 @@ class GRU(Model):
         lengths : (B,) integers from 0 to T, optional
             Steps of each sequence, in any order. Past its length a sequence's y is 0 and its state stands still; the
             reverse direction starts at its last step.
+        mask : bool, x's shape without I, optional
+            False leaves a step out, anywhere in a sequence, as Keras does: every layer's state stands still there, and
+            the next step goes on from it. Not beside lengths.
+        mask_output : {"repeat", "zero"}
+            What y holds at a step left out: the output before it in the direction's order, 0 where there is none; or 0,
+            as in Keras with zero_output_for_mask and in its Bidirectional.
         out : array of y's shape, optional
-            Where to write y; must not overlap x or h0.
+            Where to write y; must not overlap x, h0 or mask.
         engine : {"auto", "packed", "blas"}
             "auto" is "packed" for float32 and "blas" for float64.
         num_threads : int, optional
@@ -149,7 +179,7 @@ class GRU(Model):
         Returns
         -------
         y : (T, B, D*H), (B, T, D*H) or (T, D*H)
-            The last layer's states at every step; `out` where that is given.
+            The last layer's states at every step, H wide with merge="sum"; `out` where that is given.
         h_n : (L*D, B, H) or (L*D, H)
             The state of every layer and direction after its last step.
 
@@ -158,9 +188,15 @@ class GRU(Model):
         TypeError, ValueError
             An argument does not fit; nothing has been written then.
         """
+        if mask is not None:
+            from cgru import masks
+
+            return masks.run(
+                self, x, h0, mask, mask_output, lengths=lengths, out=out, engine=engine, num_threads=num_threads
+            )
         chosen = engines.choose(engine, self.dtype)
         threads = config.threads_for(num_threads)
-        if lengths is None and out is None and chosen is packed:
+        if lengths is None and out is None and chosen is packed and self.merge == "concat":
             result = packed.prepare(self._stack).call(x, h0, self.batch_first, threads)
             if result is not None:  # the usual arguments: no more to check
                 return result
@@ -180,7 +216,7 @@ class GRU(Model):
         last = None
         if lengths is not None:
             last = checks.lengths([lengths] if single and np.ndim(lengths) == 0 else lengths, batch, steps)
-        y_shape = (*x.shape[:-1], directions * self.hidden_size)
+        y_shape = (*x.shape[:-1], self._width)
         if out is None:
             y = np.empty(y_shape, self.dtype)
         else:
@@ -188,11 +224,13 @@ class GRU(Model):
 
         if h0 is not None:
             h_n[...] = h0.reshape(state_shape) if single else h0
-        contiguous = y.strides[-1] == y.itemsize or y.size == 0
-        written = y if contiguous else np.empty(y_shape, self.dtype)
+        direct = self.merge == "concat" and (y.strides[-1] == y.itemsize or y.size == 0)
+        written = y if direct else np.empty((*x.shape[:-1], directions * self.hidden_size), self.dtype)
         y_steps = written[:, None] if single else written.swapaxes(0, 1) if self.batch_first else written
         engines.run(chosen, self._stack, x_steps, h_n, y_steps, last, threads)
-        if not contiguous:
+        if self.merge == "sum":
+            np.add(written[..., : self.hidden_size], written[..., self.hidden_size :], out=y)
+        elif not direct:
             y[...] = written
         return y, h_n[:, 0] if single else h_n
 
@@ -207,11 +245,11 @@ class GRU(Model):
         Raises
         ------
         ValueError
-            The model is bidirectional: its reverse direction begins at the last step of a whole sequence.
+            The model is bidirectional or reverse: it begins at the last step of a whole sequence.
         """
         from cgru import stream
 
-        stream.refuse_bidirectional(self, "stream")
+        stream.refuse_backwards(self, "stream")
         if batch_size is not None:
             batch_size = checks.integer("batch_size", batch_size, 1)
         return (stream.Stream if self.dtype == np.float32 else stream.DoubleStream)(self, batch_size)
@@ -259,6 +297,34 @@ class GRU(Model):
         from cgru.formats import onnx
 
         onnx.to_onnx(self, path)
+
+    def to_keras(self) -> Any:
+        """A Keras 3 layer of the same parameters, built, that returns whole sequences (B, T, D*H).
+
+        A keras.layers.GRU; if bidirectional, one in a Bidirectional; several layers as a keras.Sequential.
+
+        Raises
+        ------
+        cgru.FormatError
+            Keras has no such option: clip, thresholded_relu, scaled_tanh, affine, other parameters of an activation.
+        """
+        from cgru.formats import keras
+
+        return keras.to_keras(self)
+
+    def to_rtneural(self, path: str | os.PathLike[str]) -> None:
+        """Write a .json file that RTNeural reads, the library for neural networks in audio plugins.
+
+        It holds the parameters, of a model without biases zeros, and no other options; `cgru.load` reads it back.
+
+        Raises
+        ------
+        cgru.FormatError
+            RTNeural has no such option: two directions, reset gate before the product, other activations, clip.
+        """
+        from cgru.formats import rtneural
+
+        rtneural.save(self, path)
 
 
 class GRUCell(Model):
@@ -328,3 +394,9 @@ class GRUCell(Model):
         from cgru.formats import torch
 
         return torch.to_torch(self)
+
+    def to_keras(self) -> Any:
+        """A built keras.layers.GRUCell of the same parameters; FormatError where that has no such option."""
+        from cgru.formats import keras
+
+        return keras.to_keras(self)

@@ -46,8 +46,10 @@ class Layer:
 class Stack:
     """The layers of a model, of each its directions, and what engines make of them."""
 
-    def __init__(self, layers: list[tuple[Layer, ...]]) -> None:
+    def __init__(self, layers: list[tuple[Layer, ...]], reverse: bool) -> None:
         self.layers = layers
+        self.reverse = reverse
+        """Whether the one direction reads from the last step to the first."""
         self.prepared: dict[str, Any] = {}
         """By engine's name."""
 

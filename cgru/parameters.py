@@ -91,7 +91,7 @@ class Model:
                 [part + suffix for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")] for suffix in suffixes
             ]
             layers.append(tuple(canonical(*map(parameters.get, group), **options) for group in names))  # type: ignore[arg-type]
-        self.__dict__.update(_parameters=parameters, _stack=Stack(layers))
+        self.__dict__.update(_parameters=parameters, _stack=Stack(layers, self.__dict__.get("reverse", False)))
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of the parameters under PyTorch's names.

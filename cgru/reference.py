@@ -69,11 +69,15 @@ def forward(
     h0: Array | None = None,  # (L*D, B, H)
     *,
     lengths: npt.ArrayLike | None = None,  # (B,)
+    mask: npt.NDArray[np.bool_] | None = None,  # (T, B)
+    mask_output: str = "repeat",
     reset_after: bool = True,
     update_gate: str = "state",
     activation: ActivationOption = "tanh",
     recurrent_activation: ActivationOption = "sigmoid",
     clip: float | None = None,
+    reverse: bool = False,
+    merge: str = "concat",
 ) -> tuple[Array, Array]:
     """Run a stack of layers over sequences.
 
@@ -90,6 +94,9 @@ def forward(
     lengths : (B,), optional
         Steps of each sequence. Past its length a sequence's output is 0 and its state stands still; the reverse
         direction starts at its last step.
+    mask : (T, B) bool, optional
+        Where it is False a layer's state stands still, and its output is the one before it in the direction's order, or
+        0 where there is none (`mask_output="repeat"`), or 0 throughout (`mask_output="zero"`).
 
     Returns
     -------
@@ -113,6 +120,7 @@ def forward(
     if h0 is None:
         h0 = np.zeros((layers * len(directions), batch, hidden), x.dtype)
     last = np.full(batch, steps) if lengths is None else np.asarray(lengths)
+    seen = np.ones((steps, batch), bool) if mask is None else mask
     f = _clipped(activations.parse("recurrent_activation", recurrent_activation), clip)
     g = _clipped(activations.parse("activation", activation), clip)
 
@@ -127,14 +135,18 @@ def forward(
             b, c = parameters.get("bias_ih" + suffix, zero), parameters.get("bias_hh" + suffix, zero)
             h = h_n[layer * len(directions) + d]
             output = np.zeros((steps, batch, hidden), x.dtype)
-            for t in reversed(range(steps)) if direction else range(steps):
-                runs = t < last
+            previous = np.zeros((batch, hidden), x.dtype)
+            for t in reversed(range(steps)) if direction or reverse else range(steps):
+                runs = (t < last) & seen[t]
                 h[runs] = step(
                     y[t, runs], h[runs], w, u, b, c, reset_after=reset_after, update_gate=update_gate, f=f, g=g
                 )
                 output[t, runs] = h[runs]
+                if mask_output == "repeat":
+                    output[t, ~seen[t]] = previous[~seen[t]]
+                previous = output[t]
             outputs.append(output)
-        y = np.concatenate(outputs, axis=-1)
+        y = np.concatenate(outputs, axis=-1) if merge == "concat" else np.sum(outputs, axis=0)
     return y, h_n
 
 

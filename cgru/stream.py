@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from cgru.types import Array, Shape
 
 
-def refuse_bidirectional(gru: GRU, what: str) -> None:
+def refuse_backwards(gru: GRU, what: str) -> None:
     """A reverse direction begins at a sequence's last step, which a stream does not have."""
-    if gru.bidirectional:
+    if gru.bidirectional or gru.reverse:
+        kind = "a bidirectional" if gru.bidirectional else "a reverse"
         raise ValueError(
-            f"{what}: expected a GRU of one direction, got a bidirectional one, whose reverse direction "
+            f"{what}: expected a GRU that reads forwards, got {kind} one, whose reverse direction "
             "begins at the last step of a whole sequence"
         )
 
@@ -216,7 +217,7 @@ class StreamPool:
     """
 
     def __init__(self, gru: GRU, capacity: int) -> None:
-        refuse_bidirectional(gru, "pool")
+        refuse_backwards(gru, "pool")
         self._gru = gru
         self._states = np.zeros((gru.num_layers, checks.integer("capacity", capacity, 1), gru.hidden_size), gru.dtype)
         self._open = np.zeros(capacity, bool)

@@ -28,21 +28,22 @@ NEEDED = 'this example needs the packages g2p-en and tqdm: pip install "cgru[exa
 
 
 class Pronouncer:
-    """The trained network: embeddings, encoder, decoder and the layer that scores phonemes."""
+    """The trained network: embeddings, encoder, decoder and the layer that scores phonemes.
+
+    A letter's embedding E[i] meets only the input weights, as W E[i]. There are few letters and phonemes, so W E' is
+    smaller than W: the GRUs are made with it, and read row i of the identity.
+    """
 
     def __init__(self, graphemes: dict[str, int], phonemes: dict[int, str], weights: dict[str, np.ndarray]) -> None:
         self.graphemes, self.phonemes = graphemes, phonemes
         self.start = next(i for i, name in phonemes.items() if name == START)
         self.end = next(i for i, name in phonemes.items() if name == END)
-        self.letters = weights["enc_emb"]  # (29, I)
-        self.sounds = weights["dec_emb"]  # (74, I)
         self.score_weights = np.ascontiguousarray(weights["fc_w"].T)  # (H, 74)
         self.score_bias = weights["fc_b"]  # (74,)
-        hidden, inputs = weights["enc_w_hh"].shape[1], weights["enc_w_ih"].shape[1]
-        self.encoder = cgru.GRU(inputs, hidden)
-        self.encoder.load_state_dict(parameters(weights, "enc", "_l0"))
-        self.decoder = cgru.GRU(inputs, hidden)
-        self.decoder.load_state_dict(parameters(weights, "dec", "_l0"))
+        self.encoder = folded(weights, "enc")  # I 29
+        self.decoder = folded(weights, "dec")  # I 74
+        self.letters = np.eye(self.encoder.input_size, dtype=np.float32)
+        self.sounds = np.eye(self.decoder.input_size, dtype=np.float32)
         self.stream = self.decoder.stream()
 
     def spell(self, word: str) -> list[int]:
@@ -87,10 +88,17 @@ class Pronouncer:
         return phonemes
 
 
-def parameters(weights: dict[str, np.ndarray], part: str, suffix: str) -> dict[str, np.ndarray]:
-    """The checkpoint's names for a GRU's parameters, as PyTorch's; both hold the gates as r, z, n."""
-    names = {"w_ih": "weight_ih", "w_hh": "weight_hh", "b_ih": "bias_ih", "b_hh": "bias_hh"}
-    return {theirs + suffix: weights[f"{part}_{ours}"] for ours, theirs in names.items()}
+def folded(weights: dict[str, np.ndarray], part: str) -> cgru.GRU:
+    """One of the network's GRUs with its embedding folded in; the checkpoint's gates are r, z, n, as PyTorch's."""
+    embedding = weights[f"{part}_emb"].astype(np.float64)  # (symbols, I)
+    gru = cgru.GRU(len(embedding), weights[f"{part}_w_hh"].shape[1])
+    gru.load_state_dict({
+        "weight_ih_l0": (weights[f"{part}_w_ih"] @ embedding.T).astype(np.float32),
+        "weight_hh_l0": weights[f"{part}_w_hh"],
+        "bias_ih_l0": weights[f"{part}_b_ih"],
+        "bias_hh_l0": weights[f"{part}_b_hh"],
+    })  # fmt: skip
+    return gru
 
 
 def load() -> tuple[Pronouncer, object]:

@@ -41,6 +41,7 @@ cdef extern from "kernels/kernels.h" namespace "cgru" nogil:
     cdef struct PackedCall:
         const PackedLayer* const* layers
         int64_t depth, directions
+        int reverse
         int64_t steps, batch
         const float* x
         int64_t x_step, x_sequence, x_feature

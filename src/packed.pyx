@@ -105,9 +105,11 @@ cdef class Stack:
     cdef readonly list weights  # [L * D]
     cdef const PackedLayer** layers
     cdef int64_t depth, directions, inputs, hidden
+    cdef bint reverse
 
-    def __cinit__(self, list weights, int64_t directions):
+    def __cinit__(self, list weights, int64_t directions, bint reverse):
         cdef int64_t k
+        self.reverse = reverse
         self.weights = weights
         self.layers = <const PackedLayer**> malloc(len(weights) * sizeof(PackedLayer*))
         if self.layers == NULL:
@@ -144,7 +146,7 @@ cdef class Stack:
     cdef compute(self, PackedCall& call, int threads):
         cdef int failed
         call.layers = self.layers
-        call.depth, call.directions = self.depth, self.directions
+        call.depth, call.directions, call.reverse = self.depth, self.directions, self.reverse
         call.threads = threads
         with nogil:
             failed = run_packed_call(table.packed, call)

@@ -48,7 +48,7 @@ class Problem:
 
     def expected(self):
         """y and h_n in float64."""
-        kept = ("reset_after", "update_gate", "activation", "recurrent_activation", "clip")
+        kept = ("reset_after", "update_gate", "activation", "recurrent_activation", "clip", "reverse", "merge")
         options = {name: value for name, value in self.options.items() if name in kept}
         double = {name: array.astype(np.float64) for name, array in self.gru.state_dict().items()}
         x = self.x.swapaxes(0, 1) if self.gru.batch_first else self.x

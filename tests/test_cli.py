@@ -1,6 +1,5 @@
 """`cgru info`, `cgru convert` and `cgru run`: their numbers are the API's, and every failure is one line on stderr."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -17,6 +16,8 @@ import cgru
 from cgru import cli
 from cgru.cli import convert
 from cgru.cli import run as cli_run
+
+from .keras_models import KERAS_WARNINGS
 
 RNG = np.random.default_rng(3)
 
@@ -114,7 +115,7 @@ def test_info(model):
     assert facts == {
         "file": str(path), "file_bytes": path.stat().st_size, "format": "safetensors", "model": repr(gru),
         "input_size": 3, "hidden_size": 5, "num_layers": 2, "bias": True, "batch_first": False, "dropout": 0.0,
-        "bidirectional": False, "reset_after": True, "update_gate": "state", "activation": "tanh",
+        "bidirectional": False, "reverse": False, "merge": "concat", "reset_after": True, "update_gate": "state", "activation": "tanh",
         "recurrent_activation": "sigmoid", "clip": None, "dtype": "float32", "parameters": 330, "parameter_bytes": 1320,
         "timed": "a step of a stream, one sequence",
     }  # fmt: skip
@@ -132,7 +133,7 @@ def test_info_of_other_models(tmp_path, several):
         activation=("leaky_relu", 0.1, 0.0), batch_first=True, bias=False,
     )  # fmt: skip
     facts = json.loads(command("info", saved(gru, tmp_path), "--json").stdout)
-    assert facts["timed"] == "a call of 100 steps in both directions, one sequence"
+    assert facts["timed"] == "a call of 100 steps, one sequence"
     assert [facts[key] for key in ("clip", "dtype", "batch_first", "bias")] == [2.5, "float64", True, False]
     assert facts["activation"] == ["leaky_relu", 0.1, 0.0]
     text = command("info", tmp_path / "m.safetensors").stdout
@@ -146,15 +147,10 @@ def test_info_of_other_models(tmp_path, several):
 
 # --- convert ----------------------------------------------------------------------------------------------------------
 
-SUFFIXES = [".safetensors", ".onnx", ".pt", ".pth"]
-SUFFIXES += [".keras"] if importlib.util.find_spec("cgru.formats.keras") and importlib.util.find_spec("keras") else []
-SUFFIXES += [".json"] if importlib.util.find_spec("cgru.formats.rtneural") else []
 
-
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras' own, on torch
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_convert_there_and_back(suffix, model, tmp_path, monkeypatch):
-    monkeypatch.setenv("KERAS_BACKEND", "torch")
+@pytest.mark.filterwarnings(*KERAS_WARNINGS)
+@pytest.mark.parametrize("suffix", convert.WRITERS)
+def test_convert_there_and_back(suffix, model, tmp_path):
     gru, path = model
     there, back = tmp_path / f"there{suffix}", tmp_path / "back.safetensors"
     result = command("convert", path, there)
@@ -247,6 +243,8 @@ def test_convert_prints_a_small_difference(model, tmp_path, monkeypatch):
         ({}, (0, 3)),
         ({"batch_first": True}, (4, 50, 3)),
         ({"bidirectional": True}, (50, 3)),
+        ({"bidirectional": True, "merge": "sum"}, (50, 3)),
+        ({"reverse": True}, (50, 3)),
         ({"reset_after": False, "num_layers": 3}, (50, 3)),
         ({"dtype": np.float64}, (50, 3)),
     ],
@@ -278,7 +276,7 @@ def test_run_of_a_long_sequence(model, tmp_path):
         assert np.array_equal(written["h_n"], h_n)
 
 
-def test_run_takes_states_and_lengths(model, tmp_path):
+def test_run_takes_states_lengths_and_masks(model, tmp_path):
     gru, path = model
     x, h0, lengths = random(9, 4, 3), random(2, 4, 5), np.array([9, 0, 3, 5])
     np.savez(tmp_path / "in.npz", x=x, h0=h0, lengths=lengths)
@@ -287,6 +285,10 @@ def test_run_takes_states_and_lengths(model, tmp_path):
     with np.load(tmp_path / "y.npz") as written:
         assert np.array_equal(written["y"], y)
         assert np.array_equal(written["h_n"], h_n)
+    mask = RNG.random(9) < 0.5
+    np.savez(tmp_path / "in.npz", x=x[:, 0], mask=mask)
+    command("run", path, tmp_path / "in.npz", "-o", tmp_path / "y.npy")
+    assert np.array_equal(np.load(tmp_path / "y.npy"), gru(x[:, 0], mask=mask)[0])
 
 
 def test_run_goes_on_from_an_earlier_run(model, tmp_path):
@@ -353,7 +355,7 @@ def test_run_refuses(model, tmp_path):
     content("h0: expected (2, 2, 5) float32", x=random(4, 2, 3), h0=random(2, 3, 5))
     content("state: expected (2, 5) float32", x=random(4, 3), h0=random(3, 5))
     content("lengths: expected integers from 0 to 4, got 5", x=random(4, 1, 3), lengths=[5])
-    content("expected x, and perhaps h0, lengths", h0=random(2, 5))
+    content("expected x, and perhaps h0, lengths, mask", h0=random(2, 5))
     content("got x, y", x=random(4, 3), y=random(4, 3))
     content("Object arrays cannot be loaded when allow_pickle=False", x=np.array([{}]))
     np.savez(tmp_path / "in.npz", x=random(4, 3), h0=random(2, 5))
@@ -407,7 +409,7 @@ def test_pipe_of_other_models(tmp_path):
     np.testing.assert_allclose(np.frombuffer(result.stdout_bytes, "<f4").reshape(-1, 5), expected, rtol=0, atol=1e-7)
     assert "converted to the model's float64 and back" in result.stderr
     path = saved(cgru.GRU(3, 5, bidirectional=True), tmp_path)
-    refused(1, "stream: expected a GRU of one direction", "run", path, "-", input=b"")
+    refused(1, "stream: expected a GRU that reads forwards", "run", path, "-", input=b"")
 
 
 def test_pipe_says_what_is_left_over(model):

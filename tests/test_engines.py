@@ -48,6 +48,17 @@ def test_option_matrix(engine, dtype, ragged, batch):
 
 
 @each_engine
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("reset_after", [True, False])
+def test_backwards_and_added_up(engine, dtype, ragged, batch, reset_after):
+    for options in ({"reverse": True}, {"reverse": True, "num_layers": 3}, {"bidirectional": True, "merge": "sum"}):
+        for batch_first in (False, True):
+            problem = {"reset_after": reset_after, "batch_first": batch_first, **options}
+            check(Problem(problem, batch=batch, ragged=ragged, dtype=dtype), engine)
+
+
+@each_engine
 @pytest.mark.parametrize("reset_after", [True, False])
 @pytest.mark.parametrize("update_gate", ["state", "candidate"])
 def test_activations(engine, dtype, reset_after, update_gate):

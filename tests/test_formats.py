@@ -100,6 +100,12 @@ def test_torch_refusals():
         for model in (cgru.GRU(5, 7, **option), cgru.GRUCell(5, 7, **option)):
             with pytest.raises(cgru.FormatError, match=f"{name}: torch.nn.{type(model).__name__} knows"):
                 model.to_torch()
+    for name, model in {
+        "reverse": cgru.GRU(5, 7, reverse=True),
+        "merge": cgru.GRU(5, 7, bidirectional=True, merge="sum"),
+    }.items():
+        with pytest.raises(cgru.FormatError, match=f"{name}: torch.nn.GRU knows"):
+            model.to_torch()
 
 
 @pytest.mark.parametrize("options", [{}, OPTIONS])

@@ -26,6 +26,8 @@ OPTIONS = {
     "activation": ("scaled_tanh", 0.9, 0.7),
     "recurrent_activation": "hard_sigmoid",
     "clip": 2.0,
+    "reverse": False,
+    "merge": "concat",
     "dtype": np.float64,
 }
 
@@ -198,8 +200,10 @@ MODULES = [
     "cgru.parameters",
     "cgru.config",
     "cgru.stream",
+    "cgru.masks",
     "cgru.formats.torch",
     "cgru.formats.onnx",
+    "cgru.torch",
 ]
 
 

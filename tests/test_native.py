@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,10 +53,10 @@ def build_and_run(tmp_path, compiler, sets, tested, runner=(), flags=("-static",
     return run
 
 
-def check(run, tested):
+def check(run, tested, comparisons=20):
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.startswith(f"kernels of {tested},")
-    assert run.stdout.count("ok  ") == 20
+    assert run.stdout.count("ok  ") == comparisons
 
 
 def needs(*programs):
@@ -96,3 +97,11 @@ def test_sanitizers(tmp_path, sanitizer, tested):
     needs("clang++")
     sets = {tested: X86_SETS[tested]} if tested in X86_SETS else {}
     check(build_and_run(tmp_path, "clang++", sets, tested, flags=["-g", *SANITIZERS[sanitizer]]), tested)
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="counts by glibc, kills by Linux"
+)
+def test_a_step_allocates_nothing_and_makes_no_system_call(tmp_path):
+    needs("g++")
+    check(build_and_run(tmp_path, "g++", {}, "plain", flags=["-DCGRU_TEST_QUIET"]), "plain", 24)

@@ -206,10 +206,10 @@ def test_lockstep_shapes():
 
 
 def test_bidirectional_is_refused_with_the_reason():
-    gru = cgru.GRU(3, 4, bidirectional=True)
-    for make_it, name in ((gru.stream, "stream"), (lambda: gru.pool(4), "pool")):
-        with pytest.raises(ValueError, match=f"{name}: .* whose reverse direction begins at the last step"):
-            make_it()
+    for gru in (cgru.GRU(3, 4, bidirectional=True), cgru.GRU(3, 4, reverse=True)):
+        for make_it, name in ((gru.stream, "stream"), (lambda: gru.pool(4), "pool")):  # noqa: B023
+            with pytest.raises(ValueError, match=f"{name}: .* whose reverse direction begins at the last step"):
+                make_it()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -27,16 +27,11 @@ def write_torch(gru: cgru.GRU, path: Path) -> None:
 
 def write_keras(gru: cgru.GRU, path: Path) -> None:
     """A keras.Sequential; keras.saving.load_model reads it."""
-    layer = import_module("cgru.formats.keras").to_keras(gru)
+    layer = gru.to_keras()
     keras = import_module("keras")
     if not isinstance(layer, keras.Sequential):
         layer = keras.Sequential([keras.Input((None, gru.input_size), dtype=gru.dtype.name), layer])
     layer.save(path)
-
-
-def write_rtneural(gru: cgru.GRU, path: Path) -> None:
-    """RTNeural's JSON."""
-    import_module("cgru.formats.rtneural").save(gru, path)
 
 
 WRITERS: dict[str, Callable[[cgru.GRU, Path], None]] = {
@@ -45,7 +40,7 @@ WRITERS: dict[str, Callable[[cgru.GRU, Path], None]] = {
     ".pt": write_torch,
     ".pth": write_torch,
     ".keras": write_keras,
-    ".json": write_rtneural,
+    ".json": cgru.GRU.to_rtneural,
 }
 """What writes a format, by the file's suffix."""
 

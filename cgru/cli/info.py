@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 STEPS = 100
-"""Of the call that times a model of two directions, which has no stream."""
+"""Of the call that times a model that reads backwards, which has no stream."""
 
 ROUNDS, SECONDS = 15, 0.2
 """Of measuring: the median of so many rounds, in about so much time."""
@@ -80,8 +80,8 @@ def measure(model: cgru.GRU | cgru.GRUCell) -> tuple[str, float]:
         x, h = (rng.standard_normal(size).astype(model.dtype) for size in (model.input_size, model.hidden_size))
         return "a call of one step", median_seconds(lambda: model(x, h))
     x = rng.standard_normal((STEPS, model.input_size)).astype(model.dtype)
-    if model.bidirectional:
-        return f"a call of {STEPS} steps in both directions, one sequence", median_seconds(lambda: model(x)) / STEPS
+    if model.bidirectional or model.reverse:
+        return f"a call of {STEPS} steps, one sequence", median_seconds(lambda: model(x)) / STEPS
     stream, out = model.stream(), np.empty(model.hidden_size, model.dtype)
     return "a step of a stream, one sequence", median_seconds(lambda: stream.step(x[0], out))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 import wave
 import zipfile
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 CHUNK = 4096
 """Steps of a long sequence at a time."""
 
-ARGUMENTS = [name for name in ("h0", "lengths", "mask") if name in inspect.signature(cgru.GRU.__call__).parameters]
+ARGUMENTS = ("h0", "lengths", "mask")
 """What an .npz file may hold beside x: arguments of a call."""
 
 FRAME = np.dtype("<f4")
@@ -54,9 +53,9 @@ def run(
 ) -> None:
     """Run the GRU in the file MODEL over INPUT.
 
-    INPUT is an .npy of x (T, I), (T, B, I), or (B, T, I) for a batch_first model; an .npz of x and perhaps h0 and
-    lengths; a 16-bit .wav, whose channels are the model's inputs, from -1 to 1; or -, for a stream through a pipe: from
-    stdin frames of I, to stdout frames of H little-endian float32, flushed after every chunk.
+    INPUT is an .npy of x (T, I), (T, B, I), or (B, T, I) for a batch_first model; an .npz of x and perhaps h0,
+    lengths, mask; a 16-bit .wav, whose channels are the model's inputs, from -1 to 1; or -, for a stream through a
+    pipe: from stdin frames of I, to stdout frames of H little-endian float32, flushed after every chunk.
     """
     piped = str(source) == "-"
     if piped == (target is not None):
@@ -165,7 +164,7 @@ def compute(
 ) -> tuple[Array, Array]:
     """y and h_n; one sequence of one direction goes through a stream, chunk by chunk, into the array `create` makes."""
     x = given["x"]
-    if x.ndim != 2 or gru.bidirectional or given.keys() - {"x", "h0"}:
+    if x.ndim != 2 or gru.bidirectional or gru.reverse or given.keys() - {"x", "h0"}:
         arguments: dict[str, Any] = {**given, "x": models.real("x", x, gru.dtype)}
         return gru(**arguments, num_threads=threads)
     if x.shape[1] != gru.input_size:

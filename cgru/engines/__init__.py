@@ -79,13 +79,14 @@ def layer_by_layer(
         block = min(steps, max(1, BLOCK_BYTES // (batch * hidden * x.itemsize)))
     between = [np.empty((block, batch, directions * hidden), x.dtype) for _ in range(min(2, len(layers) - 1))]
 
-    for start in range(0, steps, block):
-        size = min(block, steps - start)
+    for done in range(0, steps, block):
+        size = min(block, steps - done)
+        start = steps - done - size if stack.reverse else done
         remaining = None if lengths is None else np.clip(lengths - start, 0, size)
         source = x[start : start + size]
         for k, layer in enumerate(layers):
             target = y[start : start + size] if k == len(layers) - 1 else between[k % 2][:size]
             for d, direction in enumerate(layer):
                 part = target[:, :, d * hidden : (d + 1) * hidden]
-                forward(direction, source, h[k * directions + d], part, remaining, d == 1, threads)
+                forward(direction, source, h[k * directions + d], part, remaining, stack.reverse or d == 1, threads)
             source = target

@@ -18,7 +18,7 @@ def prepare(stack: Stack) -> _packed.Stack:
     packed: _packed.Stack | None = stack.prepared.get("packed")
     if packed is None:
         weights = [_packed.Weights(direction) for layer in stack.layers for direction in layer]
-        packed = stack.prepared["packed"] = _packed.Stack(weights, len(stack.layers[0]))
+        packed = stack.prepared["packed"] = _packed.Stack(weights, len(stack.layers[0]), stack.reverse)
     return packed
 
 

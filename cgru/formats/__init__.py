@@ -18,27 +18,30 @@ from cgru.errors import FormatError
 if TYPE_CHECKING:
     from cgru.gru import GRU, GRUCell
 
-KNOWN = ".safetensors, ONNX (.onnx), PyTorch (.pt, .pth)"
+KNOWN = ".safetensors, ONNX (.onnx), PyTorch (.pt, .pth), Keras (.keras, .h5), RTNeural (.json)"
 
 BEGINNINGS = (
     (rb".{7}\x00\{", "safetensors"),  # the header's length, then the header
+    (rb"\x89HDF\r\n\x1a\n", "keras"),
+    (rb"\s*\{", "rtneural"),
     (rb"[\x08\x12\x1a\x22\x28\x32\x3a\x42\x72]", "onnx"),  # the tag of one of the message's fields
 )
 """How files of a format begin, and the module that reads them."""
 
-ENTRIES = (("data.pkl", "torch"),)
+ENTRIES = (("data.pkl", "torch"), ("model.weights.h5", "keras"))
 """Of a zip archive: the file in it that tells the format, and the module that reads it."""
 
 
 def load(path: str | os.PathLike[str], name: str | None = None) -> GRU | GRUCell:
-    """The GRU in a file, whose content tells the format: .safetensors, ONNX, PyTorch.
+    """The GRU in a file, whose content tells the format: .safetensors, ONNX, PyTorch, Keras, RTNeural.
 
     Parameters
     ----------
     path : path
     name : str, optional
-        Which GRU, where a file holds several: the prefix of its parameters' names (.safetensors, PyTorch), or its
-        node's name (ONNX). Without it there must be one; in an ONNX model one stack.
+        Which GRU, where a file holds several: the prefix of its parameters' names (.safetensors, PyTorch), its node's
+        name (ONNX), its layer's name (Keras) or position (RTNeural). Without it there must be one; in ONNX, Keras and
+        RTNeural one stack.
 
     Returns
     -------

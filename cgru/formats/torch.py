@@ -183,7 +183,14 @@ def to_torch(model: GRU | GRUCell) -> Any:
     import torch
 
     name = f"torch.nn.{type(model).__name__}"
-    supported = {"reset_after": True, "activation": "tanh", "recurrent_activation": "sigmoid", "clip": None}
+    supported: dict[str, Any] = {
+        "reset_after": True,
+        "activation": "tanh",
+        "recurrent_activation": "sigmoid",
+        "clip": None,
+    }
+    if not isinstance(model, GRUCell):
+        supported.update({"reverse": False, "merge": "concat"})
     for option, value in supported.items():
         if getattr(model, option) != value:
             raise FormatError(f"{option}: {name} knows {value!r} only, got {getattr(model, option)!r}")

@@ -110,6 +110,7 @@ struct Kernels {
 struct PackedCall {
     const PackedLayer* const* layers;  // [depth][directions]
     int64_t depth, directions;       // L, D
+    int reverse;                     // whether the one direction reads from the last step to the first
     int64_t steps, batch;            // T, B
     const float* x;                  // (T, B, I) at these strides; read
     int64_t x_step, x_sequence, x_feature;

@@ -185,8 +185,8 @@ int run_packed_call(const PackedKernels& kernels, const PackedCall& call) {
     if (!lengths) return 1;
     float* memory = reinterpret_cast<float*>(lengths + B);
     int result = 0;
-    for (int64_t start = 0; start < call.steps && !result; start += block) {
-        const int64_t size = smaller(block, call.steps - start);
+    for (int64_t done = 0; done < call.steps && !result; done += block) {
+        const int64_t size = smaller(block, call.steps - done), start = call.reverse ? call.steps - done - size : done;
         if (call.lengths)
             for (int64_t i = 0; i < B; ++i) lengths[i] = larger(0, smaller(size, call.lengths[i] - start));
         Pass pass = {nullptr, size, B, call.x + start * call.x_step, call.x_step, call.x_sequence, call.x_feature,
@@ -201,7 +201,7 @@ int run_packed_call(const PackedKernels& kernels, const PackedCall& call) {
                 pass.layer = call.layers[k * call.directions + d];
                 pass.state = call.state + (k * call.directions + d) * state;
                 pass.y = y + d * H;
-                pass.reverse = d == 1;
+                pass.reverse = call.reverse || d == 1;
                 passes[d] = pass;
             }
             result = run_passes(kernels, passes, int(call.directions), call.threads);

@@ -216,6 +216,42 @@ static void test_stream(int64_t batch, int reset_after) {
     expect(different == 0, what, double(different));
 }
 
+#if defined(CGRU_TEST_QUIET)  // on Linux with the GNU library alone, and without sanitizers
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static int64_t allocations = 0;
+extern "C" void* __libc_malloc(size_t);
+extern "C" void* __libc_calloc(size_t, size_t);
+extern "C" void* malloc(size_t size) { ++allocations; return __libc_malloc(size); }
+extern "C" void* calloc(size_t count, size_t size) { ++allocations; return __libc_calloc(count, size); }
+
+// Steps in a process that the kernel kills at any system call but write and exit.
+static void test_quiet_step(int64_t batch, int reset_after) {
+    const int64_t inputs = 20, hidden = 100, steps = 1000;
+    const Model model(inputs, hidden, reset_after);
+    const Packed packed(model, CGRU_TEST_SET);
+    const PackedLayer* layers[] = {&packed.layer};
+    PackedStream stream(CGRU_TEST_SET.packed, layers, 1, batch);
+    const std::vector<float> x = random_values(batch * inputs);
+    std::vector<float> y(size_t(batch * hidden));
+    fflush(stdout);
+    const pid_t child = fork();
+    if (child == 0) {
+        if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT)) syscall(SYS_exit, 99);
+        const int64_t before = allocations;
+        for (int64_t t = 0; t < steps; ++t) stream.step(x.data(), inputs, y.data(), hidden);
+        syscall(SYS_exit, allocations != before);
+    }
+    int status = -1;
+    waitpid(child, &status, 0);
+    expect(status == 0, "end of a process that stepped without allocations and system calls", status);
+}
+#endif
+
 static void test_function(int code, double (*exact)(double), const char* name) {
     std::vector<float> x, y;
     for (uint64_t bits = 0; bits < (uint64_t(1) << 32); bits += 65521) {
@@ -254,5 +290,9 @@ int main() {
         test_stream(1, reset_after);
         test_stream(5, reset_after);
     }
+#if defined(CGRU_TEST_QUIET)
+    for (const int reset_after : {1, 0})
+        for (const int64_t batch : {1, 5}) test_quiet_step(batch, reset_after);
+#endif
     return failures != 0;
 }

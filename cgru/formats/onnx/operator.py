@@ -12,7 +12,7 @@ from cgru.errors import FormatError
 
 if TYPE_CHECKING:
     from cgru.activations import Activation
-    from cgru.formats.onnx_graph import Graph
+    from cgru.formats.onnx.graph import Graph
     from cgru.types import Array
 
 NAMES = {
@@ -89,11 +89,8 @@ def read(graph: Graph, node: Any) -> Unit:
     where = f"{graph.source}: GRU {name!r}"
     attributes = _attributes(graph, node, where)
     direction = attributes["direction"].decode(errors="replace")
-    if direction not in ("forward", "bidirectional"):
-        mend = ""
-        if direction == "reverse":
-            mend = "; make it forward and give it reversed sequences, whose results then come reversed"
-        raise FormatError(f"{where}: direction: expected forward or bidirectional, got {direction!r}{mend}")
+    if direction not in ("forward", "reverse", "bidirectional"):
+        raise FormatError(f"{where}: direction: expected forward, reverse or bidirectional, got {direction!r}")
     directions = 1 + (direction == "bidirectional")
     inputs = [*node.input, *[""] * 6][:6]
     w, r, b = (_weight(graph, where, *pair) for pair in zip("WRB", inputs[1:4], strict=True))
@@ -120,6 +117,7 @@ def read(graph: Graph, node: Any) -> Unit:
         "hidden_size": hidden,
         "batch_first": attributes["layout"] == 1,
         "bidirectional": direction == "bidirectional",
+        "reverse": direction == "reverse",
         "reset_after": attributes["linear_before_reset"] != 0,
         "activation": candidate.option,
         "recurrent_activation": gate.option,

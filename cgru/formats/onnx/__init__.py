@@ -24,8 +24,8 @@ try:
 except ImportError as error:
     raise ImportError(f'ONNX models need the package onnx: pip install "cgru[onnx]" ({error})') from error
 
-from cgru.formats import onnx_operator as operator
-from cgru.formats.onnx_graph import KINDS, Graph
+from cgru.formats.onnx import operator
+from cgru.formats.onnx.graph import KINDS, Graph
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -205,6 +205,8 @@ def _model(gru: GRU) -> Any:
         raise FormatError(
             f"update_gate: ONNX has {gru.update_gate!r} only for sigmoid gates, got {gru.recurrent_activation!r}"
         )
+    if gru.merge != "concat":
+        raise FormatError(f"merge: the file's GRU knows 'concat' only, got {gru.merge!r}")
     directions, layers, hidden = 2 if gru.bidirectional else 1, gru.num_layers, gru.hidden_size
     kind = onnx.helper.np_dtype_to_tensor_dtype(gru.dtype)
     attributes = _written(gru, directions)
@@ -272,7 +274,7 @@ def _written(gru: GRU, directions: int) -> dict[str, Any]:
     attributes = {
         "hidden_size": gru.hidden_size,
         "linear_before_reset": int(gru.reset_after),
-        "direction": "bidirectional" if gru.bidirectional else "forward",
+        "direction": "bidirectional" if gru.bidirectional else "reverse" if gru.reverse else "forward",
         "activations": [operator.NAMES[f.name] for f in used],
         "activation_alpha": [f.alpha for f in used if f.name in operator.PARAMETERS["activation_alpha"]],
         "activation_beta": [f.beta for f in used if f.name in operator.PARAMETERS["activation_beta"]],

@@ -15,7 +15,7 @@ import onnx
 
 from cgru.errors import FormatError
 from cgru.formats import files
-from cgru.formats.onnx_fold import FOLDS, Cost, fold
+from cgru.formats.onnx.fold import FOLDS, Cost, fold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -1,0 +1,276 @@
+"""What live Keras layers and Keras files share: a tree of configurations beside a store of weights, made into a model.
+
+The tree, `{"class_name": ..., "config": ...}`, is searched for recurrent layers (`find`), one of them or a plain stack
+is chosen (`choose`), and its weights are turned from Keras' columns z, r, h to rows r, z, n (`make`). Nothing of Keras
+is imported.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from cgru import checks
+from cgru.errors import FormatError
+from cgru.gru import GRU, GRUCell
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cgru.types import ActivationOption, Array
+
+FUNCTIONS: dict[str, ActivationOption] = {
+    **{name: name for name in ("tanh", "sigmoid", "relu", "softsign", "softplus", "linear")},
+    "elu": ("elu", 1.0, 0.0),
+    "leaky_relu": ("leaky_relu", 0.2, 0.0),
+    "hard_sigmoid": ("hard_sigmoid", 1 / 6, 0.5),
+}
+"""Keras 3's activations that have an exact counterpart."""
+
+FUNCTIONS_2: dict[str, ActivationOption] = {
+    **{name: function for name, function in FUNCTIONS.items() if name != "leaky_relu"},
+    "hard_sigmoid": ("hard_sigmoid", 0.2, 0.5),
+}
+"""Keras 2's."""
+
+RECURRENT = ("GRU", "RNN", "Bidirectional", "GRUCell")
+PASSED_OVER = ("Dropout", "SpatialDropout1D")  # between the layers of a stack; idle at inference
+MODELS = ("Sequential", "Functional", "Model")  # Keras 2 says Model for Functional
+WEIGHTS = ("kernel", "recurrent_kernel", "bias")
+
+
+class Found(NamedTuple):
+    """A recurrent layer in a model's configuration."""
+
+    names: tuple[str, ...]  # of the nested models that hold it, and its own
+    keys: tuple[str, ...]  # where a weights file of Keras 3 has its weights
+    kind: str
+    config: Mapping[str, Any]
+    sources: tuple[str, ...]  # the layers of the same model that feed it, those passed over aside
+    dropout: float  # rate of a Dropout layer directly before it
+
+    @property
+    def name(self) -> str:
+        """As errors and the argument `name` write it: the layer's name after those of nested models."""
+        return "/".join(self.names)
+
+
+class Store(Protocol):
+    """Where weights come from."""
+
+    version: int
+    """Keras' major version."""
+
+    def arrays(self, found: Found, directions: int) -> list[list[Array]]:
+        """Kernel (I, 3H), recurrent kernel (H, 3H) and, if any, bias of each direction."""
+
+
+# --- Configurations ---------------------------------------------------------------------------------------------------
+
+
+def find(node: Any, names: tuple[str, ...] = (), keys: tuple[str, ...] = ()) -> list[Found]:
+    """Every recurrent layer of a configuration, in its order."""
+    if node["class_name"] not in MODELS:
+        return [Found((node["config"]["name"],), (), node["class_name"], node["config"], (), 0.0)] if ours(node) else []
+    sequential = node["class_name"] == "Sequential"
+    layers = node["config"] if isinstance(node["config"], list) else node["config"]["layers"]
+    inputs: dict[str, tuple[str, ...]] = {}  # of each layer, passing over
+    rates: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    found = []
+    before: tuple[str, ...] = ()
+    for layer in layers:
+        kind, config = layer["class_name"], layer["config"]
+        snake = re.sub(
+            "([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W", "", kind))
+        ).lower()
+        number = counts[snake] = counts.get(snake, -1) + 1
+        place = (*keys, "layers", f"{snake}_{number}" if number else snake)
+        name = layer.get("name") or config["name"]
+        direct = before if sequential else _inbound(layer.get("inbound_nodes", []))
+        sources = tuple(origin for source in direct for origin in (inputs[source] if source in rates else (source,)))
+        before = (name,)
+        if kind in PASSED_OVER:
+            inputs[name], rates[name] = sources, float(config["rate"]) if kind == "Dropout" else 0.0
+        elif kind in MODELS:
+            found += find(layer, (*names, name), place)
+        elif ours(layer):
+            rate = rates.get(direct[0], 0.0) if len(direct) == 1 else 0.0
+            found.append(Found((*names, name), place, kind, config, sources, rate))
+    return found
+
+
+def ours(node: Any) -> bool:
+    """Whether a layer is one of Keras' own that holds a GRU."""
+    if node["class_name"] not in RECURRENT or not node.get("module", "keras.layers").startswith("keras."):
+        return False
+    inner = node["config"].get("layer" if node["class_name"] == "Bidirectional" else "cell")
+    return inner is None or inner["class_name"] == "GRUCell" or ours(inner)
+
+
+def _inbound(nodes: Any) -> tuple[str, ...]:
+    """The layers that a Functional model's layer is called on, as Keras 2 and 3 write them."""
+    if isinstance(nodes, Mapping):
+        if "keras_history" in nodes:
+            return (nodes["keras_history"][0],)
+        return _inbound(list(nodes.values()))
+    if not isinstance(nodes, (list, tuple)):  # tuples in memory, lists in files
+        return ()
+    if len(nodes) >= 3 and [type(part) for part in nodes[:3]] == [str, int, int]:
+        return (nodes[0], *_inbound(nodes[3:]))
+    return tuple(name for part in nodes for name in _inbound(part))
+
+
+def choose(found: Sequence[Found], name: str | None) -> Sequence[Found]:
+    """The one layer, or the layers of one plain stack, that `name` means."""
+    names = ", ".join(layer.name for layer in found) or "none"
+    if name is not None:
+        chosen = [f for f in found if name == f.name] or [f for f in found if f.name.startswith(f"{name}/")]
+        chosen = chosen or [f for f in found if name == f.names[-1]]
+        if not chosen:
+            raise FormatError(f"name: expected one of the GRU layers {names}, got {name!r}")
+        found = chosen
+    if not found:
+        raise FormatError("expected a GRU, RNN(GRUCell) or Bidirectional(GRU) layer, got none")
+    for below, above in itertools.pairwise(found):
+        read_by = [f.name for f in found if f.names[:-1] == below.names[:-1] and below.names[-1] in f.sources]
+        joined = len(below.sources) < 2 and above.sources == below.names[-1:] and read_by == [above.name]
+        if not joined or not cells_of(below)[0].get("return_sequences"):
+            raise FormatError(f"expected one GRU or a plain stack, got the layers {names}; choose one by name=")
+    return found
+
+
+def cells_of(found: Found) -> list[dict[str, Any]]:
+    """The configurations of a layer's directions: one, or the forward and the backward one."""
+    if found.kind != "Bidirectional":
+        return [_cell(found.kind, found.config)]
+    merge = found.config["merge_mode"]
+    if merge not in ("concat", "sum"):
+        raise FormatError(
+            f"{found.name}: merge_mode: expected 'concat' or 'sum', got {merge!r}; with layer.merge_mode = 'concat' "
+            "the halves y[..., :H] and y[..., H:] can be combined"
+        )
+    forward = found.config["layer"]
+    backward = found.config.get("backward_layer")
+    cells = [_cell(forward["class_name"], forward["config"])]
+    cells.append(_cell(backward["class_name"], backward["config"]) if backward else {**cells[0], "go_backwards": True})
+    if [cell.get("go_backwards", False) for cell in cells] != [False, True]:
+        raise FormatError(f"{found.name}: go_backwards: expected False forward and True backward")
+    for cell in cells:
+        cell["go_backwards"] = False
+    return cells
+
+
+def _cell(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {**config, **config["cell"]["config"]} if kind == "RNN" else dict(config)
+
+
+def _options(name: str, cell: Mapping[str, Any], bias: Array | None, version: int) -> dict[str, Any]:
+    """The constructor's arguments that a cell's configuration stands for."""
+    functions = FUNCTIONS if version >= 3 else FUNCTIONS_2
+    options: dict[str, Any] = {"bias": cell["use_bias"], "batch_first": not cell.get("time_major", False)}
+    for field in ("activation", "recurrent_activation"):
+        function = "linear" if cell[field] is None else cell[field]
+        if not isinstance(function, str) or function not in functions:
+            kind = function.get("class_name", "?") if isinstance(function, Mapping) else function
+            raise FormatError(f"{name}: {field}: expected one of {', '.join(functions)}, got {kind}")
+        options[field] = functions[function]
+    if cell.get("go_backwards"):
+        raise FormatError(
+            f"{name}: go_backwards: expected False, since a GRU of one direction reads forwards; set it to False and "
+            "give x[:, ::-1]"
+        )
+    stored = None if bias is None else bias.ndim == 2
+    options["reset_after"] = cell.get("reset_after", stored)
+    if options["reset_after"] is None:
+        raise FormatError(f"{name}: reset_after: expected True or False, got a layer without it and without a bias")
+    return options
+
+
+# --- Weights ----------------------------------------------------------------------------------------------------------
+
+
+def make(layers: Sequence[Found], store: Store) -> GRU | GRUCell:
+    """The model of these layers of a stack."""
+    kind: type[GRU | GRUCell] = GRUCell if layers[0].kind == "GRUCell" else GRU
+    common: dict[str, Any] = {}
+    parameters: dict[str, Array] = {}
+    for k, found in enumerate(layers):
+        cells = cells_of(found)
+        directions = store.arrays(found, len(cells))
+        for cell, weights, suffix in zip(cells, directions, ("", "_reverse")[: len(cells)], strict=True):
+            options, arrays = _direction(found.name, cell, weights, store.version)
+            if kind is GRU:
+                options["bidirectional"] = len(cells) == 2
+                options["merge"] = found.config["merge_mode"] if len(cells) == 2 else "concat"
+            for option, value in options.items():
+                if common.setdefault(option, value) != value:
+                    names = ", ".join(layer.name for layer in layers)
+                    raise FormatError(
+                        f"{found.name}: {option}: expected {common[option]!r} everywhere, got {value!r}; "
+                        f"choose one of {names} by name="
+                    )
+            end = "" if kind is GRUCell else f"_l{k}{suffix}"
+            parameters.update({name + end: array for name, array in arrays.items()})
+    common["input_size"] = next(iter(parameters.values())).shape[1]
+    common["dtype"] = np.result_type(*parameters.values())
+    rates = {found.dropout for found in layers[1:]}
+    common.update(num_layers=len(layers), dropout=rates.pop() if len(rates) == 1 else 0.0)
+    defaults = kind(1, 1, rng=0).options
+    options = {name: common.get(name, default) for name, default in defaults.items()}
+    try:
+        model: GRU | GRUCell = kind._restore(
+            options, {name: array.astype(common["dtype"]) for name, array in parameters.items()}
+        )
+    except (TypeError, ValueError) as error:
+        raise FormatError(f"{layers[0].name}: {error}") from error
+    return model
+
+
+def _direction(
+    name: str, cell: Mapping[str, Any], weights: Sequence[Array], version: int
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Options of one direction of one layer, and its parameters under PyTorch's names without their ends."""
+    try:
+        hidden = checks.integer(f"{name}: units", cell["units"], 1)
+        wanted = 2 + checks.flag(f"{name}: use_bias", cell["use_bias"])
+    except (TypeError, ValueError) as error:
+        raise FormatError(str(error)) from error
+    if len(weights) != wanted:
+        raise FormatError(f"{name}: expected {', '.join(WEIGHTS[:wanted])}, got {len(weights)} arrays")
+    kernel, recurrent = weights[:2]
+    bias = weights[2] if len(weights) == 3 else None
+    options = {**_options(name, cell, bias, version), "hidden_size": hidden}
+    expected: list[tuple[int | str, ...]] = [("I", 3 * hidden), (hidden, 3 * hidden)]
+    expected.append((2, 3 * hidden) if options["reset_after"] else (3 * hidden,))
+    for field, array, shape in zip(WEIGHTS, weights, expected):  # noqa: B905 - the bias may be absent
+        if array.ndim != len(shape) or any(m not in ("I", n) for m, n in zip(shape, array.shape, strict=True)):
+            raise FormatError(f"{name}: {field}: expected {checks.describe(shape)}, got {array.shape}")
+    arrays = {"weight_ih": reordered(kernel).T, "weight_hh": reordered(recurrent).T}
+    if bias is not None:
+        both = bias if options["reset_after"] else np.stack([bias, np.zeros_like(bias)])
+        arrays["bias_ih"], arrays["bias_hh"] = reordered(both)
+    return options, arrays
+
+
+def reordered(columns: Array) -> Array:
+    """Gates z, r, h along the last axis as r, z, n, or the other way round."""
+    first, second, candidate = np.split(columns, 3, axis=-1)
+    return np.concatenate([second, first, candidate], axis=-1)
+
+
+def columns(model: GRU | GRUCell, suffix: str) -> list[Array]:
+    """Kernel (I, 3H), recurrent kernel (H, 3H) and bias of one direction of one layer, gates z, r, h."""
+    parameters = model.state_dict()
+    if model.update_gate == "candidate":  # 1 - f(a) = f(-a)
+        for array in parameters.values():
+            array[model.hidden_size : 2 * model.hidden_size] *= -1
+    arrays = [reordered(parameters[name + suffix].T) for name in ("weight_ih", "weight_hh")]
+    if model.bias:
+        both = reordered(np.stack([parameters["bias_ih" + suffix], parameters["bias_hh" + suffix]]))
+        arrays.append(both if model.reset_after else both.sum(axis=0))
+    return arrays

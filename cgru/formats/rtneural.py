@@ -1,0 +1,131 @@
+"""RTNeural's JSON: a chain of layers with Keras' weights as nested lists, load and save side by side.
+
+A GRU there always has tanh and sigmoid, two biases and the reset gate after the product. Else it is Keras' layer, and
+is read as one (`keras/model.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgru.errors import FormatError
+from cgru.formats import files, untrusted
+from cgru.formats.keras.model import Found, choose, columns, find, make
+from cgru.gru import GRU
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from cgru.types import Array
+
+MAX_BYTES = 1 << 28
+"""Largest file that is read; as text it is some 12 million weights."""
+
+OPTIONS = {"reset_after": True, "activation": "tanh", "recurrent_activation": "sigmoid"}
+"""What a GRU of RTNeural is, whatever the file says."""
+
+
+def load(path: str | os.PathLike[str], name: str | None = None) -> GRU:
+    """The GRU in a file of RTNeural, in float32: the file does not tell in which precision it was trained.
+
+    Parameters
+    ----------
+    path : path
+        A .json file of up to 256 MiB.
+    name : str, optional
+        Position of the layer in the file's list, "0" for the first, where it has GRUs that are no plain stack.
+
+    Raises
+    ------
+    cgru.FormatError
+        Another kind of file, a damaged one, or one without exactly one GRU or stack of them.
+    OSError
+        The file cannot be read.
+    """
+    path = Path(path)
+    with untrusted.reading(path, "RTNeural"):
+        if path.stat().st_size > MAX_BYTES:
+            raise FormatError(f"expected at most {MAX_BYTES} bytes, got {path.stat().st_size}")
+        content = untrusted.parse_json("content", path.read_bytes())
+        layers = content.get("layers")
+        if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
+            raise FormatError("layers: expected RTNeural's list of layers, got none")
+        weights = _Weights(layers)
+        chosen = choose(find(_as_keras(layers)), name)
+        model = make(chosen, weights)
+        assert isinstance(model, GRU)
+        if chosen[0].name == "0" and _width(content, "in_shape") != model.input_size:
+            raise FormatError(f"in_shape: expected {model.input_size} inputs, got {content['in_shape']}")
+        return model
+
+
+def _as_keras(layers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The layers as Keras would describe them, named by their positions."""
+    described = []
+    for position, layer in enumerate(layers):
+        config: dict[str, Any] = {"name": str(position)}
+        if layer.get("type") == "gru":
+            if layer.get("activation", "") not in ("", "tanh"):
+                raise FormatError(f"layers[{position}]: activation: expected '' or 'tanh', got {layer['activation']!r}")
+            config |= OPTIONS | {"use_bias": True, "return_sequences": True, "time_major": True}
+            config["units"] = _width(layer, "shape")
+        described.append({"class_name": "GRU" if layer.get("type") == "gru" else "Other", "config": config})
+    return {"class_name": "Sequential", "config": {"layers": described}}
+
+
+def _width(layer: dict[str, Any], field: str) -> Any:
+    """The last of a shape such as [null, null, 8]."""
+    shape = layer.get(field)
+    if not isinstance(shape, list) or not shape:
+        raise FormatError(f"{field}: expected a list such as [null, null, 8], got {shape!r}")
+    return shape[-1]
+
+
+class _Weights:
+    """The layers' lists of numbers."""
+
+    version = 3
+
+    def __init__(self, layers: Sequence[dict[str, Any]]) -> None:
+        self.layers = layers
+
+    def arrays(self, found: Found, directions: int) -> list[list[Array]]:
+        weights = self.layers[int(found.name)].get("weights")
+        if not isinstance(weights, list) or len(weights) != 3:
+            raise FormatError(f"layers[{found.name}]: weights: expected kernel, recurrent kernel and bias, got others")
+        return [[_numbers(f"layers[{found.name}]: weights[{n}]", part) for n, part in enumerate(weights)]]
+
+
+def _numbers(name: str, lists: Any) -> Array:
+    try:
+        array = np.asarray(lists)
+    except ValueError as error:  # lists of different lengths
+        raise FormatError(f"{name}: expected lists of numbers of one length: {error}") from error
+    if array.dtype.kind not in "if" or not np.all(np.abs(array) <= np.finfo(np.float32).max):
+        raise FormatError(f"{name}: expected finite numbers of float32, got others")
+    return array.astype(np.float32)
+
+
+def save(model: GRU, path: str | os.PathLike[str]) -> None:
+    """Write a model as RTNeural reads it, a layer each; the file appears whole or not at all."""
+    for option, value in {**OPTIONS, "clip": None, "bidirectional": False, "reverse": False}.items():
+        if getattr(model, option) != value:
+            raise FormatError(f"{option}: RTNeural knows {value!r} only, got {getattr(model, option)!r}")
+    layers = []
+    for k in range(model.num_layers):
+        kernel, recurrent, *bias = columns(model, f"_l{k}")
+        weights = [kernel, recurrent, *(bias or [np.zeros((2, 3 * model.hidden_size))])]
+        shape = [None, None, model.hidden_size]
+        entry = {"type": "gru", "activation": "", "shape": shape, "weights": [array.tolist() for array in weights]}
+        layers.append(entry)
+    content = {"in_shape": [None, None, model.input_size], "layers": layers}
+    try:
+        text = json.dumps(content, allow_nan=False)
+    except ValueError as error:
+        raise FormatError(f"parameters: RTNeural's JSON knows finite numbers only: {error}") from error
+    files.write(path, text.encode())
