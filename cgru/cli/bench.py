@@ -1,29 +1,17 @@
-"""The command line: `cgru bench`. Needs click and rich: pip install "cgru[cli]"."""
+"""`cgru bench`: a table of this machine's times, cgru beside its peers. The measuring is `cgru.bench`'s."""
 
 from __future__ import annotations
 
 import json
-import sys
 
-try:
-    import click
-    import rich.box
-    from rich.console import Console
-    from rich.progress import track
-    from rich.table import Table
-except ImportError as error:
-    sys.exit(f'cgru: the command line needs click and rich: pip install "cgru[cli]" ({error})')
-
-import cgru
+import click
+import rich.box
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(cgru.__version__, prog_name="cgru")
-def main() -> None:
-    """The gated recurrent unit, compiled."""
-
-
-@main.command()
+@click.command()
 @click.option("--hidden", "sizes", type=click.IntRange(1, 8192), multiple=True, default=(32, 64, 128, 256),
               show_default=True, help="Hidden units, and as many inputs; may be given several times.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="Threads of everybody.")
@@ -89,7 +77,3 @@ def _microseconds(seconds: float) -> str:
     """Three digits or more."""
     value = seconds * 1e6
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,5 @@
+"""`python -m cgru.cli`."""
+
+from cgru.cli import main
+
+main(prog_name="cgru")

@@ -1,0 +1,70 @@
+"""What the commands share: the model that a file names, and arrays in its dtype."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+import cgru
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cgru.types import Array
+
+PATH = click.Path(dir_okay=False, path_type=Path)
+
+name_option = click.option("--name", help="Which GRU of a file that holds several; without it the error lists them.")
+
+
+def note(text: str) -> None:
+    """Say on stderr what was done that was not asked for in so many words."""
+    click.echo(f"cgru: {text}", err=True)
+
+
+def open_gru(path: Path, name: str | None) -> cgru.GRU:
+    """The GRU in a file; a GRUCell as the layer that it is a step of."""
+    model = cgru.load(path, name)
+    if isinstance(model, cgru.GRU):
+        return model
+    note(f"{path}: a GRUCell, taken as a GRU of one layer")
+    gru = cgru.GRU(**model.options)
+    gru.load_state_dict({f"{key}_l0": array for key, array in model.state_dict().items()})
+    return gru
+
+
+def real(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
+    """Real numbers of any kind as the model's: ValueError where there is no such number."""
+    if array.dtype == dtype:
+        return array
+    with np.errstate(over="raise"):
+        try:
+            return array.astype(dtype)
+        except FloatingPointError:
+            raise ValueError(f"{name}: expected numbers that {dtype} holds, got larger {array.dtype}") from None
+
+
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A path beside `target` to write to, which takes its place if all went well; else what was there stays."""
+    if not target.absolute().parent.is_dir():
+        raise FileNotFoundError(f"{target}: no such directory: {target.parent}")
+    part = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix.lower()}")
+    try:
+        yield part
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def check_real(name: str, array: Array, dtype: np.dtype[Any]) -> None:
+    """Refuse what are no real numbers, and say so if `real` will convert them."""
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
+    if array.dtype != dtype:
+        note(f"{name}: {array.dtype} converted to the model's {dtype}")

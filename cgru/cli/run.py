@@ -1,0 +1,200 @@
+"""`cgru run`: sequences from files, or raw frames through a pipe, and a model's outputs for them."""
+
+from __future__ import annotations
+
+import sys
+import wave
+import zipfile
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+import cgru
+from cgru.checks import describe
+from cgru.cli import models
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import BinaryIO
+
+    from cgru.types import Array
+
+CHUNK = 4096
+"""Steps of a long sequence at a time."""
+
+ARGUMENTS = ("h0", "lengths", "mask")
+"""What an .npz file may hold beside x: arguments of a call."""
+
+FRAME = np.dtype("<f4")
+"""A number of a pipe."""
+
+
+@click.command()
+@click.argument("model", type=models.PATH)
+@click.argument("source", metavar="INPUT", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
+@click.option("-o", "--output", "target", type=models.PATH, help="Where to: .npy for y, .npz for y and h_n.")
+@click.option("--h0", "h0_path", type=models.PATH, help="Initial states: .npy, or the .npz of an earlier run.")
+@click.option("--chunk", type=click.IntRange(1, 2**20), help="Frames at a time, of INPUT -.  [default: 1]")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use.")
+@models.name_option
+def run(
+    model: Path,
+    source: Path,
+    target: Path | None,
+    h0_path: Path | None,
+    chunk: int | None,
+    threads: int | None,
+    name: str | None,
+) -> None:
+    """Run the GRU in the file MODEL over INPUT.
+
+    INPUT is an .npy of x (T, I), (T, B, I), or (B, T, I) for a batch_first model; an .npz of x and perhaps h0,
+    lengths, mask; a 16-bit .wav, whose channels are the model's inputs, from -1 to 1; or -, for a stream through a
+    pipe: from stdin frames of I, to stdout frames of H little-endian float32, flushed after every chunk.
+    """
+    piped = str(source) == "-"
+    if piped == (target is not None):
+        raise click.UsageError("give INPUT - , which writes to stdout, or a file and -o OUT")
+    if chunk is not None and not piped:
+        raise click.UsageError("--chunk: expected INPUT -, as files are read whole")
+    if target is not None and target.suffix.lower() not in WRITERS:
+        raise click.BadParameter(f"{target}: expected {' or '.join(WRITERS)}", param_hint="-o")
+    if not piped and source.suffix.lower() not in READERS:
+        raise click.BadParameter(f"{source}: expected {', '.join(READERS)} or -", param_hint="INPUT")
+
+    gru = models.open_gru(model, name)
+    given = {} if piped else READERS[source.suffix.lower()](source)
+    if h0_path is not None:
+        if "h0" in given:
+            raise click.UsageError(f"--h0: expected no other, as {source} has an h0, too")
+        given["h0"] = read_state(h0_path)
+    for key in given.keys() & {"x", "h0"}:
+        models.check_real(key, given[key], gru.dtype)
+    if "h0" in given:
+        given["h0"] = models.real("h0", given["h0"], gru.dtype)
+    if target is None:
+        pipe(gru, given.get("h0"), chunk or 1, threads)
+        return
+    for path in (model, source, h0_path):
+        if path and target.exists() and target.samefile(path):
+            raise ValueError(f"{target}: expected another file than {path}, which is read")
+    with models.replacing(target) as part:
+        WRITERS[target.suffix.lower()](gru, given, part, threads)
+
+
+# --- Files ------------------------------------------------------------------------------------------------------------
+
+
+def read_arrays(path: Path) -> dict[str, Array]:
+    """The array in an .npy file, from the disk as it is used, as x; those in an .npz file by their names."""
+    try:
+        if path.suffix.lower() != ".npz":
+            return {"x": np.lib.format.open_memmap(path, mode="r")}
+        with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as content:
+            return dict(content)
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path}: expected a whole {path.suffix} file of numbers: {error}") from error
+
+
+def read_input(path: Path) -> dict[str, Array]:
+    """x and other arguments of a call."""
+    given = read_arrays(path)
+    if "x" not in given or not given.keys() <= {"x", *ARGUMENTS}:
+        raise ValueError(f"{path}: expected x, and perhaps {', '.join(ARGUMENTS)}, got {', '.join(given) or 'nothing'}")
+    return given
+
+
+def read_state(path: Path) -> Array:
+    """h0 from a file of it alone, or the h_n that an earlier run wrote."""
+    given = read_arrays(path)
+    states = [array for key, array in given.items() if key in ("x", "h0", "h_n")]
+    if len(states) != 1:
+        raise ValueError(f"{path}: expected one array, or one of h0 and h_n, got {', '.join(given) or 'nothing'}")
+    return states[0]
+
+
+def read_wave(path: Path) -> dict[str, Array]:
+    """The samples of 16-bit PCM as x (T, channels), from -1 to 1."""
+    try:
+        with path.open("rb") as raw, wave.open(raw) as file:
+            channels, width, frames = file.getnchannels(), file.getsampwidth(), file.getnframes()
+            data = file.readframes(frames)
+    except (wave.Error, EOFError) as error:
+        raise ValueError(f"{path}: expected a .wav file of 16-bit PCM: {error or 'it ends too early'}") from error
+    if width != 2:
+        raise ValueError(f"{path}: expected 16-bit samples, got {8 * width}-bit ones")
+    if len(data) != frames * channels * width:
+        raise ValueError(f"{path}: expected {frames} samples, as its header says, got {len(data) // channels // width}")
+    return {"x": (np.frombuffer(data, "<i2").reshape(-1, channels) / 32768).astype(np.float32)}
+
+
+READERS: dict[str, Callable[[Path], dict[str, Array]]] = {".npy": read_input, ".npz": read_input, ".wav": read_wave}
+
+
+def write_npy(gru: cgru.GRU, given: dict[str, Array], path: Path, threads: int | None) -> None:
+    """y alone; of a long sequence written as it is computed."""
+
+    def create(shape: tuple[int, ...]) -> Array:
+        return np.lib.format.open_memmap(path, "w+", gru.dtype, shape)
+
+    y, _ = compute(gru, given, threads, create)
+    if not isinstance(y, np.memmap):
+        np.save(path, y)
+
+
+def write_npz(gru: cgru.GRU, given: dict[str, Array], path: Path, threads: int | None) -> None:
+    """y and h_n."""
+    y, h_n = compute(gru, given, threads, lambda shape: np.empty(shape, gru.dtype))
+    np.savez(path, y=y, h_n=h_n)
+
+
+WRITERS = {".npy": write_npy, ".npz": write_npz}
+
+
+# --- Computing --------------------------------------------------------------------------------------------------------
+
+
+def compute(
+    gru: cgru.GRU, given: dict[str, Array], threads: int | None, create: Callable[[tuple[int, ...]], Array]
+) -> tuple[Array, Array]:
+    """y and h_n; one sequence of one direction goes through a stream, chunk by chunk, into the array `create` makes."""
+    x = given["x"]
+    if x.ndim != 2 or gru.bidirectional or gru.reverse or given.keys() - {"x", "h0"}:
+        arguments: dict[str, Any] = {**given, "x": models.real("x", x, gru.dtype)}
+        return gru(**arguments, num_threads=threads)
+    if x.shape[1] != gru.input_size:
+        raise ValueError(f"x: expected (T, {gru.input_size}), as the model has it, got {describe(x.shape)}")
+    stream = gru.stream()
+    if "h0" in given:
+        stream.state = given["h0"]
+    y = create((len(x), gru.hidden_size))
+    console = Console(stderr=True)
+    starts = range(0, len(x), CHUNK)
+    for start in track(starts, "running", console=console, transient=True, disable=not console.is_terminal):
+        part = slice(start, start + CHUNK)
+        stream.process(models.real("x", x[part], gru.dtype), out=y[part], num_threads=threads)
+    return y, stream.state
+
+
+def pipe(gru: cgru.GRU, h0: Array | None, chunk: int, threads: int | None) -> None:
+    """Frames from stdin through a stream to stdout, until stdin ends."""
+    stream = gru.stream()
+    if h0 is not None:
+        stream.state = h0
+    if gru.dtype != np.float32:
+        models.note(f"frames are float32, converted to the model's {gru.dtype} and back")
+    frame_bytes = gru.input_size * FRAME.itemsize
+    source: BinaryIO = sys.stdin.buffer
+    target: BinaryIO = sys.stdout.buffer
+    while data := source.read(chunk * frame_bytes):
+        left = len(data) % frame_bytes
+        frames = np.frombuffer(data[: len(data) - left], FRAME).reshape(-1, gru.input_size)
+        target.write(stream.process(frames.astype(gru.dtype), num_threads=threads).astype(FRAME).tobytes())
+        target.flush()
+        if left:
+            raise ValueError(f"stdin: expected frames of {frame_bytes} bytes, {left} bytes left over")
