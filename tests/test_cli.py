@@ -116,9 +116,14 @@ def test_info(model):
         "file": str(path), "file_bytes": path.stat().st_size, "format": "safetensors", "model": repr(gru),
         "input_size": 3, "hidden_size": 5, "num_layers": 2, "bias": True, "batch_first": False, "dropout": 0.0,
         "bidirectional": False, "reverse": False, "merge": "concat", "reset_after": True, "update_gate": "state", "activation": "tanh",
-        "recurrent_activation": "sigmoid", "clip": None, "dtype": "float32", "parameters": 330, "parameter_bytes": 1320,
+        "recurrent_activation": "sigmoid", "clip": None, "dtype": "float32", "parameters": 330, "precision": "float32", "parameter_bytes": 1320,
         "timed": "a step of a stream, one sequence",
     }  # fmt: skip
+    small = path.with_name("small.safetensors")
+    gru.quantize("bfloat16").save(small)
+    facts = json.loads(command("info", small, "--json").stdout)
+    weights = sum(array.size for name, array in gru.state_dict().items() if name.startswith("weight"))
+    assert (facts["precision"], facts["parameter_bytes"]) == ("bfloat16", 1320 - 2 * weights)
     lines = {line[:22].strip(): line[22:] for line in command("info", path).stdout.splitlines() if line[0] != " "}
     assert lines["reset after"] == "True (r * (U_n h + c_n))"
     assert lines["update gate"] == "state (h' = (1 - z) * n + z * h)"

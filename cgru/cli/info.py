@@ -59,14 +59,19 @@ def describe(model: cgru.GRU | cgru.GRUCell, file: Path) -> dict[str, Any]:
     """All that is known of a model: the options by the constructor's names, then sizes and time."""
     parameters = model.state_dict()
     how, seconds = measure(model)
+
+    def halved(key: str) -> bool:
+        return key.startswith("weight") and model.precision != "float32"
+
     return {
         "file": str(file),
         "file_bytes": file.stat().st_size,
-        "format": formats._kind(file),
+        "format": formats.kind(file),
         "model": repr(model),
         **{option: str(value) if option == "dtype" else value for option, value in model.options.items()},
         "parameters": sum(array.size for array in parameters.values()),
-        "parameter_bytes": sum(array.nbytes for array in parameters.values()),
+        "precision": model.precision,
+        "parameter_bytes": sum(array.nbytes // (2 if halved(key) else 1) for key, array in parameters.items()),
         "shapes": {key: list(array.shape) for key, array in parameters.items()},
         "timed": how,
         "microseconds_a_step": float(f"{seconds * 1e6:.3g}"),

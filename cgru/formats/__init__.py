@@ -60,11 +60,11 @@ def load(path: str | os.PathLike[str], name: str | None = None) -> GRU | GRUCell
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    model: GRU | GRUCell = import_module(f"cgru.formats.{_kind(path)}").load(path, name)
+    model: GRU | GRUCell = import_module(f"cgru.formats.{kind(path)}").load(path, name)
     return model
 
 
-def _kind(path: Path) -> str:
+def kind(path: Path) -> str:
     """The module for a file, by its first bytes and for a zip archive by what it contains."""
     with path.open("rb") as file:
         start = file.read(16)
