@@ -6,11 +6,11 @@ A step is timed from Python, clock included; what two readings of the clock cost
 """
 
 import argparse
-import json
 import multiprocessing
 import time
 
 import numpy as np
+import output
 
 import cgru
 
@@ -48,9 +48,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--hidden", type=int, nargs="+", default=[32, 64, 256])
-    parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--plot", metavar="FILE")
-    arguments = parser.parse_args()
+    arguments = output.add_arguments(parser)
     print(f"reading the clock twice: {np.median(clock_times(100_000)):.0f} ns\n")
     print(f"{'surroundings':14} {'H':>5}", *(f"{name + ' us':>10}" for name in QUANTILES), f"{'p99.9 / p50':>12}")
     kept, samples = [], {}
@@ -68,26 +66,15 @@ def main():
             samples[f"H {hidden}, {surroundings}"] = times
         if surroundings != "quiet":
             busy.terminate()
-    if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump(kept, file, indent=2)
-    if arguments.plot:
-        plot(samples, arguments.plot)
+    output.keep(arguments, kept, lambda axes, _: plot(axes, samples))
 
 
-def plot(samples, path):
+def plot(axes, samples):
     """The share of steps that take longer than so many microseconds."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.subplots()
     for name, times in samples.items():
         share = np.geomspace(1, 1 / len(times), 400)
         axes.plot(np.quantile(times, 1 - share) / 1e3, share, label=name, linestyle="-" if "quiet" in name else "--")
     axes.set(xscale="log", yscale="log", xlabel="microseconds", ylabel="share of steps that take longer")
-    axes.grid(True, which="both", alpha=0.25)
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=130)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,11 @@ between the calls, and torch.nn.GRUCell on the same rows where that is installed
 
 import argparse
 import importlib.util
-import json
 import statistics
 import time
 
 import numpy as np
+import output
 
 import cgru
 from cgru import bench
@@ -66,9 +66,7 @@ def main():
     parser.add_argument("--streams", type=int, default=2000)
     parser.add_argument("--hidden", type=int, nargs="+", default=[32, 64, 128, 256, 512])
     parser.add_argument("--rounds", type=int, default=31)
-    parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--plot", metavar="FILE")
-    arguments = parser.parse_args()
+    arguments = output.add_arguments(parser)
     print(f"a pool of {arguments.streams} streams, I = H, one thread, medians; us/stream: of a step of all\n")
     print(f"{'H':>5} {'all ms':>9} {'half ms':>9} {'torch ms':>9} {'us/stream':>9} {'GFLOP/s':>8} {'peak':>6} "
           f"{'of peak':>7} {'half':>7}")  # fmt: skip
@@ -83,31 +81,17 @@ def main():
               f"{rate / limits.peak:7.2f} {half / limits.peak:7.2f}", flush=True)  # fmt: skip
         kept.append({"streams": arguments.streams, "hidden": hidden, "seconds": times, "flops": rate,
                      "peak": limits.peak})  # fmt: skip
-    if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump(kept, file, indent=2)
-    if arguments.plot:
-        plot(kept, arguments.plot)
+    output.keep(arguments, kept, plot)
 
 
-def plot(kept, path):
+def plot(axes, kept):
     """Microseconds a stream over hidden size, and the floor."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4.2), layout="constrained")
-    axes = figure.subplots()
     hidden = [row["hidden"] for row in kept]
     for name, label in (("all", "cgru"), ("torch", "torch")):
         if name in kept[0]["seconds"]:
             axes.plot(hidden, [r["seconds"][name] / r["streams"] * 1e6 for r in kept], marker="o", label=label)
-    floor = [12 * row["hidden"] ** 2 / row["peak"] * 1e6 for row in kept]
-    axes.plot(hidden, floor, "k:", label="peak arithmetic")
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(hidden, [str(h) for h in hidden])
-    axes.set(yscale="log", xlabel="hidden units H = inputs I", ylabel="microseconds a stream and step")
-    axes.grid(True, which="both", alpha=0.25)
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=130)
+    axes.plot(hidden, [12 * row["hidden"] ** 2 / row["peak"] * 1e6 for row in kept], "k:", label="peak arithmetic")
+    output.over_hidden_sizes(axes, hidden, yscale="log", ylabel="microseconds a stream and step")
 
 
 if __name__ == "__main__":

@@ -6,11 +6,11 @@ the last bit, with those of a float32 model that has the rounded weights.
 """
 
 import argparse
-import json
 import statistics
 import time
 
 import numpy as np
+import output
 
 import cgru
 from cgru.precision import PRECISIONS
@@ -50,9 +50,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seconds", type=float, default=0.5, help="for each precision and size")
     parser.add_argument("--hidden", type=int, nargs="+", default=[64, 128, 256, 512, 1024])
-    parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--plot", metavar="FILE")
-    arguments = parser.parse_args()
+    arguments = output.add_arguments(parser)
     columns = (f"{p:>9} {'ratio':>6} {'asked':>6} {'error':>8}" for p in PRECISIONS)
     print(f"{'H':>5} {'float32 us':>10}", *columns)
     kept = []
@@ -64,28 +62,15 @@ def main():
                      f"{ASKED[precision].get(hidden, '-'):>6} {errors[precision]:8.1e}")  # fmt: skip
         print(line, flush=True)
         kept.append({"hidden": hidden, "microseconds": times, "errors": errors})
-    if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump(kept, file, indent=2)
-    if arguments.plot:
-        plot(kept, arguments.plot)
+    output.keep(arguments, kept, plot)
 
 
-def plot(kept, path):
+def plot(axes, kept):
     """Microseconds a step over hidden size."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4.2), layout="constrained")
-    axes = figure.subplots()
     hidden = [row["hidden"] for row in kept]
     for name in kept[0]["microseconds"]:
         axes.plot(hidden, [row["microseconds"][name] for row in kept], marker="o", label=name)
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(hidden, [str(h) for h in hidden])
-    axes.set(yscale="log", xlabel="hidden units H = inputs I", ylabel="microseconds a step, one sequence")
-    axes.grid(True, which="both", alpha=0.25)
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=130)
+    output.over_hidden_sizes(axes, hidden, yscale="log", ylabel="microseconds a step, one sequence")
 
 
 if __name__ == "__main__":

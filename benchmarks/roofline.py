@@ -7,9 +7,10 @@ cache that holds them where that is longer (`cgru.bench.Limits`). Peak and bandw
 """
 
 import argparse
-import json
 import statistics
 import time
+
+import output
 
 from cgru import bench
 
@@ -41,9 +42,7 @@ def measure(case, seconds, rounds=21):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seconds", type=float, default=0.5, help="of each case")
-    parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--plot", metavar="FILE")
-    arguments = parser.parse_args()
+    arguments = output.add_arguments(parser)
     print(f"{'case':12} {'H':>5} {'us':>11} {'floor us':>11} {'of floor':>8} {'GFLOP/s':>8} {'peak':>6} {'GB/s':>6} "
           f"{'cache':>6}")  # fmt: skip
     kept = []
@@ -58,29 +57,15 @@ def main():
         kept.append({"case": case.name, "hidden": case.hidden, "batch": case.batch, "seconds": seconds,
                      "floor": limits.floor, "flops": rate, "peak": limits.peak, "bytes": read,
                      "bandwidth": limits.bandwidth})  # fmt: skip
-    if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump(kept, file, indent=2)
-    if arguments.plot:
-        plot(kept, arguments.plot)
+    output.keep(arguments, kept, plot)
 
 
-def plot(kept, path):
+def plot(axes, kept):
     """The share of the floor over hidden size."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.subplots()
     for name in dict.fromkeys(row["case"] for row in kept):
         rows = [row for row in kept if row["case"] == name]
         axes.plot([r["hidden"] for r in rows], [r["floor"] / r["seconds"] for r in rows], marker="o", label=name)
-    axes.set_xscale("log", base=2)
-    hidden = sorted({row["hidden"] for row in kept})
-    axes.set_xticks(hidden, [str(h) for h in hidden])
-    axes.set(ylim=(0, 1.05), xlabel="hidden units H = inputs I", ylabel="least possible time / time")
-    axes.grid(True, alpha=0.25)
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=130)
+    output.over_hidden_sizes(axes, (row["hidden"] for row in kept), ylim=(0, 1.05), ylabel="least possible time / time")
 
 
 if __name__ == "__main__":

@@ -6,11 +6,11 @@ what it measured of the machine; calls follow each other at once, or after a pau
 """
 
 import argparse
-import json
 import statistics
 import time
 
 import numpy as np
+import output
 
 import cgru
 from cgru import _packed, bench
@@ -52,9 +52,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each case")
-    parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--plot", metavar="FILE")
-    arguments = parser.parse_args()
+    arguments = output.add_arguments(parser)
     cgru.GRU(8, 8)(np.zeros((1, 8), np.float32), num_threads=arguments.threads)
     speed = _packed.machine_speed()
     print(f"measured: {speed['flops'] / 1e9:.0f} GFLOP/s, {speed['bytes'] / 1e9:.0f} GB/s, microseconds for "
@@ -69,30 +67,19 @@ def main():
             print(f"{name:9} {case.name:12} {case.hidden:5}", *(f"{times[way]:10,.1f}" for way in WAYS),
                   f"{times['none'] / times['measured']:6.2f}", flush=True)  # fmt: skip
             kept.append({"calls": name, "case": case.name, "hidden": case.hidden, "microseconds": times})
-    if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump(kept, file, indent=2)
-    if arguments.plot:
-        plot(kept, arguments.plot)
+    output.keep(arguments, kept, plot)
 
 
-def plot(kept, path):
-    """How many times faster than one thread, over the time of one thread."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
-    for axes, name in zip(figure.subplots(1, 2, sharey=True), dict.fromkeys(row["calls"] for row in kept), strict=True):
-        rows = [row["microseconds"] for row in kept if row["calls"] == name]
-        for way, marker in (("rows", "s"), ("units", "^"), ("measured", "o")):
-            style = {"color": "black", "zorder": 3} if way == "measured" else {"alpha": 0.6}
-            axes.scatter(
-                [r["none"] for r in rows], [r["none"] / r[way] for r in rows], marker=marker, label=way, **style
-            )
-        axes.axhline(1, color="grey", linewidth=0.8)
-        axes.set(xscale="log", title=f"calls {name}", xlabel="microseconds on one thread", ylabel="times faster")
-        axes.grid(True, alpha=0.25)
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=130)
+def plot(axes, kept):
+    """How many times faster than one thread, over the time of one thread; hollow: calls at rest."""
+    for way, colour in (("rows", "tab:blue"), ("units", "tab:orange"), ("measured", "black")):
+        for calls, face in (("in a row", colour), ("at rest", "none")):
+            rows = [row["microseconds"] for row in kept if row["calls"] == calls]
+            alone, gain = [r["none"] for r in rows], [r["none"] / r[way] for r in rows]
+            size = 60 if way == "measured" else 20
+            axes.scatter(alone, gain, size, facecolors=face, edgecolors=colour, label=f"{way}, {calls}")
+    axes.axhline(1, color="grey", linewidth=0.8)
+    axes.set(xscale="log", yscale="log", xlabel="microseconds on one thread", ylabel="times faster")
 
 
 if __name__ == "__main__":
