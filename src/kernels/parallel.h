@@ -30,6 +30,15 @@ const bool has_threads = true;
 const bool has_threads = false;
 #endif
 
+// The cores that this process may run on.
+inline int processors() {
+#if defined(_OPENMP)
+    return omp_get_num_procs();
+#else
+    return int(std::thread::hardware_concurrency());
+#endif
+}
+
 // body(0), ..., body(parts - 1), each on a thread of its own. False if there are not so many threads to be had; nothing has
 // run then.
 template <class Body> bool run_at_once(int parts, const Body& body) {

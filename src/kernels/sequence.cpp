@@ -49,13 +49,14 @@ double seconds_of(const PackedKernels& kernels, const Machine& m, const Pass& pa
     const double steps = pass.lengths ? total(pass.lengths, pass.batch) / double(pass.batch) : double(pass.steps);
     const double weights = 3.0 * double(pass.layer->hidden) * double(pass.layer->hidden);
     const double arithmetic = 2 * weights * rows / m.flops;
-    const double reading = rows < double(kernels.tile_rows) ? (rows + 1) / 2 * weights * sizeof(float) / m.bytes : 0;
+    const double bytes = pass.layer->storage == storage_float32 ? 4 : 2;
+    const double reading = rows < double(kernels.tile_rows) ? (rows + 1) / 2 * weights * bytes / m.bytes : 0;
     const double inputs = 6 * rows * double(pass.layer->hidden) * double(pass.layer->inputs) / m.flops;
     return steps * (inputs + (arithmetic > reading ? arithmetic : reading));
 }
 
 // Whether a call that threads would make faster by `gain` should wake them. In a row of calls it need not repay that alone:
-// what the calls before it could have saved counts, as one who goes skiing buys skis once the rents have reached their price.
+// they are woken once the calls of the row, this one too, could have saved as much, so no row loses more than twice that.
 bool worth_waking(const Machine& m, double now, double gain) {
     if (cold_start.load() == 0) cold_start = m.cold_start;
     const double could = gain + (now - last_call.load() < burst ? missed.load() : 0);
@@ -67,12 +68,12 @@ bool worth_waking(const Machine& m, double now, double gain) {
 Plan make_plan(const PackedKernels& kernels, const Pass& pass, int directions, int threads) {
     const Plan here = {1, false, false, false};
     Plan best = here;
-    if (threads < 2 || !has_threads) return best;
+    const int way = sharing.load();
+    if (way == sharing_measured) threads = int(smaller(threads, processors()));
+    if (threads < 2 || !has_threads || way == sharing_none) return best;
     const int64_t each = larger(1, threads / directions);
     const int64_t tiles = (pass.batch + kernels.tile_rows - 1) / kernels.tile_rows;
     const int most_rows = int(smaller(each, tiles)), most_units = int(pass.lengths ? 1 : smaller(each, pass.layer->blocks));
-    const int way = sharing.load();
-    if (way == sharing_none) return best;
     if (way == sharing_rows) return {most_rows, false, true, false};
     if (way == sharing_units) return {most_units, most_units > 1, true, false};
 
