@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgru import checks, config, engines
-from cgru.engines import packed
 from cgru.parameters import Model
 from cgru.precision import PRECISIONS
 
@@ -197,8 +196,8 @@ class GRU(Model):
             )
         chosen = engines.choose(engine, self.dtype)
         threads = config.threads_for(num_threads)
-        if lengths is None and out is None and chosen is packed and self.merge == "concat":
-            result = packed.prepare(self._stack).call(x, h0, self.batch_first, threads)
+        if lengths is None and out is None and self.merge == "concat":
+            result = chosen.call(self._stack, x, h0, self.batch_first, threads)
             if result is not None:  # the usual arguments: no more to check
                 return result
         batched = ("B", "T", self.input_size) if self.batch_first else ("T", "B", self.input_size)

@@ -28,6 +28,9 @@ BLOCK_BYTES = 1 << 20
 class Engine(Protocol):
     """What an engine's module offers."""
 
+    def call(self, stack: Stack, x: object, h0: object, batch_first: bool, threads: int) -> tuple[Array, Array] | None:
+        """y and h_n for arguments of the usual form, by a short way if there is one; None where they need a look."""
+
     def run(
         self,
         stack: Stack,

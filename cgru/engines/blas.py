@@ -24,6 +24,11 @@ FORWARD = {np.dtype(np.float32): _blas.forward["float"], np.dtype(np.float64): _
 """The compiled loop by dtype; chosen here, since Cython takes microseconds to do it from the arguments."""
 
 
+def call(stack: Stack, x: object, h0: object, batch_first: bool, threads: int) -> tuple[Array, Array] | None:
+    """There is no short way; see `cgru.engines.Engine`."""
+    return None
+
+
 def run(stack: Stack, x: Array, h: Array, y: Array, lengths: Array | None, threads: int) -> None:
     """Run a stack of layers; see `cgru.engines.Engine`."""
     engines.layer_by_layer(forward, stack, x, h, y, lengths, threads)
