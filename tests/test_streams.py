@@ -327,3 +327,40 @@ def test_pool_misuse():
         pool.open()
     pool.close(c)
     assert not pool.state(pool.open()).any()
+
+
+@each_kind
+def test_pool_streams_beside_a_stream_of_nan(kind):
+    """What one stream of a pool is fed stays in that stream: the others keep their bits."""
+    gru, _, _, _ = make(kind, None)
+    x = np.random.default_rng(4).standard_normal((5, 9, 7)).astype(F)
+    results = []
+    for dirty in (False, True):
+        pool = gru.pool(9)
+        ids = [pool.open() for _ in range(9)]
+        fed = x.copy()
+        if dirty:
+            fed[2, 4] = np.nan
+        y = np.array([pool.step(ids, v) for v in fed])
+        results.append((np.delete(y, 4, axis=1), [pool.state(i) for i in ids if i != 4], y[2:, 4]))
+    np.testing.assert_array_equal(results[0][0], results[1][0])
+    np.testing.assert_array_equal(results[0][1], results[1][1])
+    assert np.isnan(results[1][2]).any()
+    assert not np.isnan(results[0][2]).any()
+
+
+def test_states_of_the_wrong_dtype_are_refused():
+    gru, x, _, _ = make("usual", None)
+    stream, pool = gru.stream(), gru.pool(2)
+    i = pool.open()
+    stream.process(x)
+    pool.set_state(i, stream.state)
+    before = stream.state
+    with pytest.raises(TypeError, match=re.escape("state: expected (1, 13) float32, got float64")):
+        stream.state = np.zeros((1, 13))
+    with pytest.raises(TypeError, match=re.escape("h: expected (1, 13) float32, got float64")):
+        pool.set_state(i, np.zeros((1, 13)))
+    with pytest.raises(TypeError, match=re.escape("x: expected (1, 7) float32, got float64")):
+        pool.step([i], np.zeros((1, 7)))
+    np.testing.assert_array_equal(stream.state, before)
+    np.testing.assert_array_equal(pool.state(i), before)
