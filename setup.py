@@ -36,9 +36,10 @@ elif MACHINE in ("x86_64", "amd64"):
         "sse2": [],
         "avx2": ["-mavx2", "-mfma", "-mf16c"],
         "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
+        "avx512vnni": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"],
     }
 elif MACHINE in ("aarch64", "arm64"):
-    SETS = {"neon": []}
+    SETS = {"neon": [], "neondot": ["-march=armv8.2-a+dotprod"]}
 else:
     SETS = {}
 

@@ -8,7 +8,6 @@ import numpy as np
 
 from cgru import checks, config, engines
 from cgru.parameters import Model
-from cgru.precision import PRECISIONS
 
 if TYPE_CHECKING:
     import os
@@ -259,39 +258,6 @@ class GRU(Model):
         from cgru import stream
 
         return stream.StreamPool(self, capacity)
-
-    def quantize(self, precision: str) -> GRU:
-        """This model with weights stored in half the bytes, for inference; a long sequence waits less for them.
-
-        Weights are rounded, biases are not; states, inputs and arithmetic stay float32. Results are to the last bit
-        those of a float32 model with the rounded weights, which `state_dict()` gives; they do not depend on batch,
-        chunks or threads either.
-
-        Parameters
-        ----------
-        precision : {"bfloat16", "float16"}
-            8 bits of precision with the range of float32, or 11 bits up to 65504. bfloat16 is the faster to widen.
-
-        Raises
-        ------
-        ValueError
-            Another precision, a model that is not of float32, or a weight that is not finite or too large.
-
-        Examples
-        --------
-        >>> import numpy as np, cgru
-        >>> small = cgru.GRU(3, 8, rng=0).quantize("bfloat16")
-        >>> small
-        GRU(3, 8).quantize('bfloat16')
-        >>> small(np.ones((5, 3), np.float32))[0].shape
-        (5, 8)
-        """
-        checks.choice("precision", precision, PRECISIONS)
-        if self.dtype != np.float32 or self.precision != "float32":
-            held = self.precision if self.precision != "float32" else self.dtype
-            raise ValueError(f"precision: expected a model of float32 to quantize, got one of {held}")
-        model: GRU = self._rounded(precision)
-        return model
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a .safetensors file with every option in its metadata; `cgru.load` reads it back.

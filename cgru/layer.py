@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgru.activations import state_bound
+from cgru.precision import Matrix, negated
+
 if TYPE_CHECKING:
     from cgru.activations import Activation
     from cgru.types import Array
@@ -21,8 +24,8 @@ class Layer:
 
     def __init__(
         self,
-        w_ih: Array,  # (3H, I)
-        w_hh: Array,  # (3H, H)
+        w_ih: Array | Matrix,  # (3H, I)
+        w_hh: Array | Matrix,  # (3H, H)
         bias: Array,  # (4, H): b_r + c_r, b_z + c_z, b_n, c_n; the last added to the third and zero if reset before
         *,
         reset_after: bool,
@@ -30,10 +33,12 @@ class Layer:
         gate: Activation,
         candidate: Activation,
         clip: float,  # infinity: no bound
+        input_limit: float | None,  # for int8: what inputs become 127; None: each row's largest
     ) -> None:
         self.w_ih, self.w_hh, self.bias = w_ih, w_hh, bias
         self.reset_after, self.flip = reset_after, flip
         self.gate, self.candidate, self.clip = gate, candidate, clip
+        self.input_limit, self.state_limit = input_limit, state_bound(gate, candidate)
         self.prepared: dict[str, Any] = {}
         """What engines make of the weights, once: by engine's name."""
 
@@ -51,14 +56,14 @@ class Stack:
         self.reverse = reverse
         """Whether the one direction reads from the last step to the first."""
         self.precision = precision
-        """What the packed engine stores weights as: a type that holds them exactly."""
+        """What the packed engine stores weights as."""
         self.prepared: dict[str, Any] = {}
         """By engine's name."""
 
 
 def canonical(
-    w_ih: Array,
-    w_hh: Array,
+    w_ih: Array | Matrix,
+    w_hh: Array | Matrix,
     b_ih: Array | None,
     b_hh: Array | None,
     *,
@@ -67,6 +72,7 @@ def canonical(
     gate: Activation,
     candidate: Activation,
     clip: float | None,
+    input_limit: float | None,
 ) -> Layer:
     """The canonical layer of PyTorch-shaped parameters under any convention of the contract.
 
@@ -83,10 +89,17 @@ def canonical(
     flip = update_gate == "candidate"
     if flip and gate.mirrored_by_negation:
         update = slice(hidden, 2 * hidden)
-        w_ih, w_hh = w_ih.copy(), w_hh.copy()
-        w_ih[update] *= -1
-        w_hh[update] *= -1
+        w_ih, w_hh = negated(w_ih, update), negated(w_hh, update)
         bias[1] *= -1
         flip = False
-    bound = float("inf") if clip is None else clip
-    return Layer(w_ih, w_hh, bias, reset_after=reset_after, flip=flip, gate=gate, candidate=candidate, clip=bound)
+    return Layer(
+        w_ih,
+        w_hh,
+        bias,
+        reset_after=reset_after,
+        flip=flip,
+        gate=gate,
+        candidate=candidate,
+        clip=float("inf") if clip is None else clip,
+        input_limit=input_limit,
+    )

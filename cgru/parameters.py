@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgru import activations, checks
-from cgru.layer import Stack, canonical
-from cgru.precision import rounded
+from cgru.layer import Layer, Stack, canonical
+from cgru.precision import PRECISIONS, Matrix, narrow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from typing_extensions import Self
 
     from cgru.types import ActivationOption, Array
 
@@ -30,7 +32,7 @@ class Model:
     recurrent_activation: ActivationOption
     clip: float | None
     dtype: np.dtype[Any]
-    _parameters: dict[str, Array]
+    _parameters: dict[str, Array | Matrix]
     _stack: Stack
 
     def __init__(self, options: Mapping[str, Any], rng: object) -> None:
@@ -77,23 +79,36 @@ class Model:
                     shapes["bias_hh" + suffix] = (width,)
         return shapes
 
-    def _set_parameters(self, parameters: dict[str, Array]) -> None:
-        """Take over the arrays and make the canonical layers of them, both in one assignment each."""
-        options = {
-            "reset_after": self.reset_after,
-            "update_gate": self.update_gate,
-            "gate": activations.parse("recurrent_activation", self.recurrent_activation),
-            "candidate": activations.parse("activation", self.activation),
-            "clip": self.clip,
-        }
-        layers = []
+    def _set_parameters(self, parameters: Mapping[str, Array | Matrix], input_limit: float | None = None) -> None:
+        """Take over the arrays and make the canonical layers of them."""
+        gate = activations.parse("recurrent_activation", self.recurrent_activation)
+        candidate = activations.parse("activation", self.activation)
+        layers: list[tuple[Layer, ...]] = []
+        limit = input_limit
         for suffixes, _ in self._suffixes():
-            names = [
-                [part + suffix for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")] for suffix in suffixes
-            ]
-            layers.append(tuple(canonical(*map(parameters.get, group), **options) for group in names))  # type: ignore[arg-type]
+            layer = []
+            for suffix in suffixes:
+                names = [part + suffix for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+                layer.append(
+                    canonical(
+                        *map(parameters.get, names),  # type: ignore[arg-type]
+                        reset_after=self.reset_after,
+                        update_gate=self.update_gate,
+                        gate=gate,
+                        candidate=candidate,
+                        clip=self.clip,
+                        input_limit=limit,
+                    )
+                )
+            layers.append(tuple(layer))
+            limit = layer[0].state_limit  # a layer's inputs are the states of the one below
+        first = parameters[next(name for name in parameters if name.startswith("weight"))]
+        precision = first.precision if isinstance(first, Matrix) else "float32"
         self.__dict__.update(
-            _parameters=parameters, _stack=Stack(layers, self.__dict__.get("reverse", False), self.precision)
+            _parameters=dict(parameters),
+            _precision=precision,
+            _input_limit=input_limit,
+            _stack=Stack(layers, self.__dict__.get("reverse", False), precision),
         )
 
     def state_dict(self) -> dict[str, Array]:
@@ -106,7 +121,10 @@ class Model:
         >>> {name: array.shape for name, array in cgru.GRU(4, 8).state_dict().items()}
         {'weight_ih_l0': (24, 4), 'weight_hh_l0': (24, 8), 'bias_ih_l0': (24,), 'bias_hh_l0': (24,)}
         """
-        return {name: array.copy() for name, array in self._parameters.items()}
+        return {
+            name: array.wide() if isinstance(array, Matrix) else array.copy()
+            for name, array in self._parameters.items()
+        }
 
     def load_state_dict(self, state_dict: Mapping[str, Array]) -> None:
         """Replace all parameters by copies of those given; nothing changes if one of them does not fit.
@@ -125,20 +143,28 @@ class Model:
             )
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict: expected a mapping of names to arrays, got {type(state_dict).__name__}")
+        self._set_parameters(self._copied(state_dict))
+
+    def _copied(self, parameters: Mapping[str, Array | Matrix]) -> dict[str, Array | Matrix]:
+        """Copies of parameters, if they are all of this model's and no others."""
         shapes = self._shapes()
-        missing = [name for name in shapes if name not in state_dict]
-        surplus = [str(name) for name in state_dict if name not in shapes]
+        missing = [name for name in shapes if name not in parameters]
+        surplus = [str(name) for name in parameters if name not in shapes]
         if missing or surplus:
             complaints = [f"missing {', '.join(missing)}"] * bool(missing) + [f"unknown {', '.join(surplus)}"] * bool(
                 surplus
             )
             raise ValueError(f"state_dict: expected {', '.join(shapes)}; {'; '.join(complaints)}")
-        self._set_parameters(
-            {
-                name: np.array(checks.array(name, state_dict[name], self.dtype, shape), order="C")
-                for name, shape in shapes.items()
-            }
-        )
+        copies: dict[str, Array | Matrix] = {}
+        for name, shape in shapes.items():
+            given = parameters[name]
+            if not isinstance(given, Matrix):
+                copies[name] = np.array(checks.array(name, given, self.dtype, shape), order="C")
+            elif given.shape == shape:
+                copies[name] = given
+            else:
+                raise ValueError(f"{name}: expected {shape} {given.precision}, got {given.shape}")
+        return copies
 
     @property
     def options(self) -> dict[str, Any]:
@@ -146,33 +172,91 @@ class Model:
         return {name: self.__dict__[name] for name in _defaults(type(self))}
 
     @classmethod
-    def _restore(cls, options: Mapping[str, Any], state_dict: Mapping[str, Array], precision: str = "float32") -> Any:
+    def _restore(
+        cls, options: Mapping[str, Any], parameters: Mapping[str, Array | Matrix], input_limit: float | None = None
+    ) -> Any:
         """A model of these options and parameters; no memory is asked for before both are checked."""
         model = cls.__new__(cls)
         model._set_options(options)
-        model.load_state_dict(state_dict)
-        return model if precision == "float32" else model._rounded(precision)
-
-    def _rounded(self, precision: str) -> Any:
-        """This model with weights rounded to a precision; biases stay float32."""
-        model = type(self).__new__(type(self))
-        model._set_options(self.options)
-        model.__dict__["_precision"] = precision
-        model._set_parameters(
-            {
-                name: rounded(name, array, precision) if name.startswith("weight") else array
-                for name, array in self._parameters.items()
-            }
-        )
+        model._set_parameters(model._copied(parameters), input_limit)
         return model
+
+    def quantize(self, precision: str, *, calibrate: Array | None = None) -> Self:
+        """This model with weights in fewer bits, for inference; a long sequence waits less for them.
+
+        bfloat16 and float16: weights are rounded and stored so, states, inputs and arithmetic stay float32. Results are
+        to the last bit those of a float32 model with the rounded weights, which `state_dict()` gives.
+
+        int8: weights become integers from -127 to 127 with a scale for each row. Inputs and states meet them as such
+        integers, too, and sums are exact; biases, gates, and the states kept between steps are float32. States have the
+        fixed scale of their bound, 1 for tanh. Where they have none (relu and the like) and for inputs that were not
+        calibrated, 127 stands for the largest magnitude of the sequence's step.
+
+        Of every precision, a sequence's results do not depend on batch, chunks or threads. `cgru.compare` tells the
+        errors.
+
+        Parameters
+        ----------
+        precision : {"bfloat16", "float16", "int8"}
+            8 bits of precision with the range of float32; 11 bits up to 65504; 8 bits with a scale.
+        calibrate : (T, B, I), (B, I) or (I,) float32 array, optional
+            Typical inputs, for int8: the largest magnitude among them is the largest there is from then on, and inputs
+            beyond it are clipped.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Another precision, a model that is not of float32, a weight that is not finite or too large, or calibration
+            data of another shape or dtype, not finite, or all zero.
+
+        Examples
+        --------
+        >>> import numpy as np, cgru
+        >>> small = cgru.GRU(3, 8, rng=0).quantize("int8")
+        >>> small
+        GRU(3, 8).quantize('int8')
+        >>> small(np.ones((5, 3), np.float32))[0].shape
+        (5, 8)
+        """
+        checks.choice("precision", precision, PRECISIONS)
+        if self.dtype != np.float32 or self.precision != "float32":
+            held = self.precision if self.precision != "float32" else self.dtype
+            raise ValueError(f"precision: expected a model of float32 to quantize, got one of {held}")
+        limit = None if calibrate is None else self._limit_of(calibrate, precision)
+        return self._restore(
+            self.options,
+            {
+                name: narrow(name, array, precision) if name.startswith("weight") else array  # type: ignore[arg-type]
+                for name, array in self._parameters.items()
+            },
+            limit,
+        )
+
+    def _limit_of(self, calibrate: Array, precision: str) -> float:
+        """The largest magnitude of calibration data."""
+        if precision != "int8":
+            raise ValueError(f"calibrate: expected None with {precision}, whose inputs stay float32")
+        size = self.input_size
+        x = checks.array("calibrate", calibrate, self.dtype, (size,), ("T", size), ("T", "B", size))
+        limit = float(np.abs(x).max(initial=0))
+        if not 0 < limit < float("inf"):
+            raise ValueError(f"calibrate: expected finite numbers that are not all zero, got {limit} as their largest")
+        return limit
 
     @property
     def precision(self) -> str:
-        """What the engine stores weights as: "float32", or of a quantized model "bfloat16" or "float16"."""
-        return self.__dict__.get("_precision", "float32")
+        """What the engine stores weights as: "float32", or of a quantized model "bfloat16", "float16" or "int8"."""
+        precision: str = self.__dict__["_precision"]
+        return precision
+
+    @property
+    def input_limit(self) -> float | None:
+        """The largest magnitude of inputs to a calibrated int8 model, beyond which they are clipped; None: no limit."""
+        limit: float | None = self.__dict__["_input_limit"]
+        return limit
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return _restore, (type(self), self.options, self._parameters, self.precision)
+        return _restore, (type(self), self.options, self._parameters, self.input_limit)
 
     def __repr__(self) -> str:
         parts = []
@@ -189,9 +273,9 @@ class Model:
 
 
 def _restore(
-    cls: type[Model], options: Mapping[str, Any], parameters: Mapping[str, Array], precision: str = "float32"
+    cls: type[Model], options: Mapping[str, Any], parameters: Mapping[str, Array | Matrix], input_limit: float | None
 ) -> Any:
-    return cls._restore(options, parameters, precision)
+    return cls._restore(options, parameters, input_limit)
 
 
 def _defaults(cls: type[Model]) -> dict[str, Any]:

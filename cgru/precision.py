@@ -1,42 +1,139 @@
-"""Weights in half the bytes: float32 rounded to bfloat16 or float16, and kept as float32 arrays of such values.
+"""Weights in fewer bits: matrices of bfloat16, float16 or int8 numbers, and how float32 ones become that.
 
-The packed engine stores what these types hold exactly and computes in float32, so a rounded model's results are, to the
-last bit, those of a float32 model with its weights.
+The two halves of a float32 are rounded and later widened exactly: a model in them computes, to the last bit, what the
+float32 model of the rounded weights does. int8 weights have a scale for each row, an output's weights: w = scale * q,
+q from -127 to 127. There, inputs and states meet the weights as integers from -127 to 127 too, of a scale that is fixed
+or belongs to the sequence and step, and sums of products are exact; gates and states are float32 (`integers` says how).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from cgru.types import Array
 
-PRECISIONS = ("bfloat16", "float16")
+PRECISIONS = ("bfloat16", "float16", "int8")
+
+BITS = {"float32": 32, "float64": 64, "bfloat16": 16, "float16": 16, "int8": 8}
+"""Of a weight."""
+
+LARGEST = 127
+"""The largest int8 number in use, so that the numbers lie evenly about zero."""
+
+LEAST = np.float32(1e-30)
+"""Where all numbers are smaller than this, they count as zero."""
 
 
-def rounded(name: str, array: Array, precision: str) -> Array:
-    """A float32 array rounded to nearest, ties to even; ValueError where a number is not finite or too large.
+class Matrix:
+    """The weights of a layer, (3H, K), in a precision; nothing is written after construction."""
 
-    >>> rounded("w", np.array([1.0009765625, 1.001953125], np.float32), "float16")
-    array([1.0009766, 1.0019531], dtype=float32)
-    >>> rounded("w", np.array([1.00390625, 1.01171875], np.float32), "bfloat16")
-    array([1.      , 1.015625], dtype=float32)
+    dtype = np.dtype(np.float32)
+    """Of the numbers that it stands for."""
+
+    def __init__(self, precision: str, numbers: npt.NDArray[Any], scale: Array | None = None) -> None:
+        self.precision = precision
+        self.numbers = numbers
+        """(3H, K): int8, float16, or the upper halves of float32 as uint16."""
+        self.scale = scale
+        """(3H,) float32, of int8 numbers."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(3H, K)."""
+        return self.numbers.shape
+
+    def __getitem__(self, rows: slice) -> Matrix:
+        """Some of the rows."""
+        return Matrix(self.precision, self.numbers[rows], None if self.scale is None else self.scale[rows])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the numbers and their scales."""
+        return self.numbers.nbytes + (0 if self.scale is None else self.scale.nbytes)
+
+    def wide(self) -> Array:
+        """The numbers in float32: exactly, but for an int8 one rounded once more."""
+        if self.scale is not None:
+            return self.numbers * self.scale[:, None]
+        if self.precision == "bfloat16":
+            return (self.numbers.astype(np.uint32) << 16).view(np.float32)
+        return self.numbers.astype(np.float32)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Matrix, (self.precision, self.numbers, self.scale)
+
+
+def narrow(name: str, array: Array, precision: str) -> Matrix:
+    """A float32 matrix in a precision, rounded to nearest, ties to even.
+
+    ValueError where a number is not finite or too large.
+
+    >>> narrow("w", np.array([[1.0009765625, 1.001953125]], np.float32), "float16").wide()
+    array([[1.0009766, 1.0019531]], dtype=float32)
+    >>> narrow("w", np.array([[1.00390625, 1.01171875]], np.float32), "bfloat16").wide()
+    array([[1.      , 1.015625]], dtype=float32)
+    >>> narrow("w", np.array([[0.5, -0.1], [8, 127]], np.float32), "int8").numbers
+    array([[127, -25],
+           [  8, 127]], dtype=int8)
     """
-    if precision == "float16":
-        with np.errstate(over="ignore"):
-            result = array.astype(np.float16).astype(np.float32)
-    else:
-        bits = array.view(np.uint32)
-        with np.errstate(over="ignore"):
-            result = ((bits + (0x7FFF + (bits >> 16 & 1))) & 0xFFFF0000).view(np.float32)
-    wrong = ~np.isfinite(array) | ~np.isfinite(result)
+    with np.errstate(over="ignore"):
+        if precision == "float16":
+            matrix = Matrix(precision, array.astype(np.float16))
+        elif precision == "bfloat16":
+            bits = np.ascontiguousarray(array).view(np.uint32)
+            matrix = Matrix(precision, (bits + (0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16))
+        else:
+            finite = np.where(np.isfinite(array), array, 0)
+            scale = np.maximum(np.abs(finite).max(axis=1, initial=0) / np.float32(LARGEST), LEAST)
+            matrix = Matrix(precision, np.rint(finite / scale[:, None]).astype(np.int8), scale)
+        wrong = ~np.isfinite(array) | ~np.isfinite(matrix.wide())
     if wrong.any():
         raise ValueError(f"{name}: expected finite numbers that {precision} holds, got {array[wrong][0]}")
-    return result
+    return matrix
 
 
-def upper_half(array: Array) -> Array:
-    """The 16 bits of each number of an array of bfloat16 values."""
-    return (np.ascontiguousarray(array).view(np.uint32) >> 16).astype(np.uint16)
+def integers(x: Array, limit: float | None) -> tuple[npt.NDArray[np.int8], Array]:
+    """Rows of float32 numbers (..., K) as the int8 kernels see them: integers, and each row's scale (...).
+
+    Parameters
+    ----------
+    limit : float or None
+        The number that becomes 127, larger ones too; None: the largest of the row. A row that is not finite has a
+        scale of NaN.
+
+    >>> integers(np.array([[0.5, -2, 0.1]], np.float32), 1.0)
+    (array([[  64, -127,   13]], dtype=int8), array([0.00787402], dtype=float32))
+    >>> integers(np.array([[0.5, -2, 0.1]], np.float32), None)[0]
+    array([[  32, -127,    6]], dtype=int8)
+    """
+    largest = np.abs(x).max(axis=-1, initial=0)
+    bound = np.full_like(largest, limit) if limit is not None else np.maximum(largest, LEAST)
+    with np.errstate(invalid="ignore"):
+        scaled = np.clip(x * (np.float32(LARGEST) / bound)[..., None], -LARGEST, LARGEST)
+        numbers = np.nan_to_num(np.rint(scaled)).astype(np.int8)
+    return numbers, np.where(np.isfinite(largest), bound / np.float32(LARGEST), np.float32(np.nan))
+
+
+def wide(weights: Array | Matrix) -> Array:
+    """Weights as an array."""
+    return weights.wide() if isinstance(weights, Matrix) else weights
+
+
+def negated(weights: Array | Matrix, rows: slice) -> Array | Matrix:
+    """Weights of which some rows have the other sign."""
+    if not isinstance(weights, Matrix):
+        result = weights.copy()
+        result[rows] *= -1
+        return result
+    if weights.scale is not None:
+        scale = weights.scale.copy()
+        scale[rows] *= -1
+        return Matrix(weights.precision, weights.numbers, scale)
+    bits = weights.numbers.view(np.uint16).copy()
+    bits[rows] ^= 0x8000
+    return Matrix(weights.precision, bits.view(weights.numbers.dtype))

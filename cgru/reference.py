@@ -12,6 +12,9 @@ One step of one layer, from the input x and the previous state h (Cho et al. 201
 f is the recurrent activation (sigmoid), g the activation (tanh); `clip` bounds their arguments. Every engine of the
 package is tested against this file, in float64 and float32. It computes in the dtype of its input.
 
+With weights of int8, w = scale * q, the factors x, h and r * h of W x, U h and U_n (r * h) become integers,
+too: p = round(127 x / m) for a limit m of |x|, and W x = scale * m / 127 * sum(q p), the sum in integers.
+
 Shapes: T steps, B sequences, I inputs, H hidden units, L layers, D directions.
 """
 
@@ -22,6 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cgru import activations
+from cgru.precision import Matrix, integers, wide
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,8 +40,8 @@ if TYPE_CHECKING:
 def step(
     x: Array,  # (B, I)
     h: Array,  # (B, H)
-    w: Array,  # (3H, I), gates r, z, n
-    u: Array,  # (3H, H)
+    w: Array | Matrix,  # (3H, I), gates r, z, n
+    u: Array | Matrix,  # (3H, H)
     b: Array,  # (3H,)
     c: Array,  # (3H,)
     *,
@@ -45,27 +49,40 @@ def step(
     update_gate: str,
     f: Function,
     g: Function,
+    limits: tuple[float | None, float | None] = (None, None),  # of inputs and states, for int8
 ) -> Array:
     """The state (B, H) after one step."""
-    w_r, w_z, w_n = np.split(w, 3)
-    u_r, u_z, u_n = np.split(u, 3)
-    b_r, b_z, b_n = np.split(b, 3)
-    c_r, c_z, c_n = np.split(c, 3)
+    hidden = h.shape[-1]
+    gates = [slice(k * hidden, (k + 1) * hidden) for k in range(3)]
+    w_r, w_z, w_n = (w[rows] for rows in gates)
+    u_r, u_z, u_n = (u[rows] for rows in gates)
+    b_r, b_z, b_n = (b[rows] for rows in gates)
+    c_r, c_z, c_n = (c[rows] for rows in gates)
+    of_input, of_state = limits
 
-    r = f(x @ w_r.T + b_r + h @ u_r.T + c_r)
-    z = f(x @ w_z.T + b_z + h @ u_z.T + c_z)
-    if reset_after:  # noqa: SIM108 - as the equations stand
-        n = g(x @ w_n.T + b_n + r * (h @ u_n.T + c_n))
+    r = f(product(x, w_r, of_input) + b_r + product(h, u_r, of_state) + c_r)
+    z = f(product(x, w_z, of_input) + b_z + product(h, u_z, of_state) + c_z)
+    if reset_after:
+        n = g(product(x, w_n, of_input) + b_n + r * (product(h, u_n, of_state) + c_n))
     else:
-        n = g(x @ w_n.T + b_n + (r * h) @ u_n.T + c_n)
+        n = g(product(x, w_n, of_input) + b_n + product(r * h, u_n, of_state) + c_n)
     if update_gate == "state":
         return (1 - z) * n + z * h
     return (1 - z) * h + z * n
 
 
+def product(x: Array, weights: Array | Matrix, limit: float | None) -> Array:
+    """W x for rows x (B, K) and weights (H, K); for int8 weights in integers, limit being what 127 stands for."""
+    if not isinstance(weights, Matrix) or weights.scale is None:
+        return x @ wide(weights).T
+    numbers, scale = integers(x.astype(np.float32), limit)
+    sums = numbers.astype(np.int64) @ weights.numbers.T.astype(np.int64)
+    return sums * (scale[:, None].astype(x.dtype) * weights.scale)
+
+
 def forward(
     x: Array,  # (T, B, I)
-    parameters: Mapping[str, Array],
+    parameters: Mapping[str, Array | Matrix],
     h0: Array | None = None,  # (L*D, B, H)
     *,
     lengths: npt.ArrayLike | None = None,  # (B,)
@@ -78,6 +95,7 @@ def forward(
     clip: float | None = None,
     reverse: bool = False,
     merge: str = "concat",
+    input_limit: float | None = None,
 ) -> tuple[Array, Array]:
     """Run a stack of layers over sequences.
 
@@ -97,6 +115,8 @@ def forward(
     mask : (T, B) bool, optional
         Where it is False a layer's state stands still, and its output is the one before it in the direction's order, or
         0 where there is none (`mask_output="repeat"`), or 0 throughout (`mask_output="zero"`).
+    input_limit : float, optional
+        For weights of int8: what 127 stands for in x; where absent the largest magnitude of a sequence's step.
 
     Returns
     -------
@@ -121,8 +141,10 @@ def forward(
         h0 = np.zeros((layers * len(directions), batch, hidden), x.dtype)
     last = np.full(batch, steps) if lengths is None else np.asarray(lengths)
     seen = np.ones((steps, batch), bool) if mask is None else mask
-    f = _clipped(activations.parse("recurrent_activation", recurrent_activation), clip)
-    g = _clipped(activations.parse("activation", activation), clip)
+    gate = activations.parse("recurrent_activation", recurrent_activation)
+    candidate = activations.parse("activation", activation)
+    f, g = _clipped(gate, clip), _clipped(candidate, clip)
+    state_limit = activations.state_bound(gate, candidate)
 
     h_n = np.array(h0)
     y = x
@@ -132,15 +154,17 @@ def forward(
             suffix = f"_l{layer}{direction}"
             w, u = parameters["weight_ih" + suffix], parameters["weight_hh" + suffix]
             zero = np.zeros(3 * hidden, x.dtype)
-            b, c = parameters.get("bias_ih" + suffix, zero), parameters.get("bias_hh" + suffix, zero)
+            b, c = (wide(parameters.get(name + suffix, zero)) for name in ("bias_ih", "bias_hh"))
+            limits = (state_limit if layer else input_limit, state_limit)
             h = h_n[layer * len(directions) + d]
             output = np.zeros((steps, batch, hidden), x.dtype)
             previous = np.zeros((batch, hidden), x.dtype)
             for t in reversed(range(steps)) if direction or reverse else range(steps):
                 runs = (t < last) & seen[t]
                 h[runs] = step(
-                    y[t, runs], h[runs], w, u, b, c, reset_after=reset_after, update_gate=update_gate, f=f, g=g
-                )
+                    y[t, runs], h[runs], w, u, b, c,
+                    reset_after=reset_after, update_gate=update_gate, f=f, g=g, limits=limits,
+                )  # fmt: skip
                 output[t, runs] = h[runs]
                 if mask_output == "repeat":
                     output[t, ~seen[t]] = previous[~seen[t]]

@@ -17,6 +17,7 @@ from blas cimport product, real, row_product, transposed_product
 from kernels cimport Activation, FlushDenormals, GateKernels, GateStep, Kernels
 
 from cgru._packed import KERNELS
+from cgru.precision import wide
 
 cdef const Kernels* table = <const Kernels*> PyCapsule_GetPointer(KERNELS, "cgru.kernels")
 
@@ -150,8 +151,9 @@ cdef class Weights:
     cdef Activation gate, candidate
 
     def __init__(self, layer, bint single):
-        w_hh, w_ih_t = (layer.w_hh.T, layer.w_ih.T) if single else (layer.w_hh, layer.w_ih)
-        self.arrays = [np.ascontiguousarray(array) for array in (layer.w_ih, w_ih_t, w_hh, layer.bias)]
+        w_ih, w_hh = wide(layer.w_ih), wide(layer.w_hh)
+        w_hh, w_ih_t = (w_hh.T, w_ih.T) if single else (w_hh, w_ih)
+        self.arrays = [np.ascontiguousarray(array) for array in (w_ih, w_ih_t, w_hh, layer.bias)]
         self.is_double = layer.bias.dtype == np.float64
         addresses = [array.ctypes.data for array in self.arrays]
         self.w_ih = <void*> <size_t> addresses[0]
@@ -159,7 +161,7 @@ cdef class Weights:
         self.w_hh = <void*> <size_t> addresses[2]
         self.bias = <void*> <size_t> addresses[3]
         self.single = single
-        self.inputs, self.hidden = layer.w_ih.shape[1], layer.w_hh.shape[1]
+        self.inputs, self.hidden = layer.w_ih.shape[1], layer.hidden_size
         self.reset_after, self.flip = layer.reset_after, layer.flip
         self.gate = Activation(layer.gate.code, layer.gate.alpha, layer.gate.beta, layer.clip)
         self.candidate = Activation(layer.candidate.code, layer.candidate.alpha, layer.candidate.beta, layer.clip)

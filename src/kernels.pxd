@@ -1,6 +1,6 @@
 # The C++ kernels as Cython sees them; what each does is written in kernels/kernels.h.
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int32_t, int64_t
 
 
 cdef extern from "kernels/kernels.h" namespace "cgru" nogil:
@@ -30,7 +30,12 @@ cdef extern from "kernels/kernels.h" namespace "cgru" nogil:
         void (*activate)(const Activation&, const T*, T*, int64_t) noexcept nogil
 
     cdef enum:
-        storage_float32, storage_bfloat16, storage_float16
+        storage_float32, storage_bfloat16, storage_float16, storage_int8
+
+    cdef struct IntegerScale:
+        const float* scale
+        const int32_t* start
+        float limit
 
     cdef struct PackedLayer:
         int64_t inputs, hidden, blocks
@@ -39,6 +44,7 @@ cdef extern from "kernels/kernels.h" namespace "cgru" nogil:
         const void* recurrent_weights
         const float* bias
         const float* candidate_bias
+        IntegerScale input_scale, recurrent_scale
         Activation gate, candidate
         int reset_after, flip, usual
 
@@ -56,8 +62,13 @@ cdef extern from "kernels/kernels.h" namespace "cgru" nogil:
         const int64_t* lengths
         int threads
 
+    cdef struct StorageKernels:
+        double bytes, rate
+        int offset
+
     cdef struct PackedKernels:
         int64_t lanes
+        StorageKernels of[4]
         double (*multiply_adds)(int64_t) noexcept nogil
         void (*read)(const float*, int64_t, int) noexcept nogil
 

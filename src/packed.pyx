@@ -9,17 +9,18 @@ checked before they arrive (cgru/checks.py).
 import numpy as np
 
 cimport numpy as cnp
-from libc.stdint cimport int64_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uintptr_t
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdlib cimport free, malloc
 
 from kernels cimport (
-    Activation, Kernels, Machine, PackedCall, PackedLayer, PackedStream, Sharing, ThreadCounts, kernels, machine,
-    run_packed_call, runnable_sets, set_sharing, sharing_measured, sharing_none, sharing_rows, sharing_units,
-    storage_bfloat16, storage_float16, storage_float32, thread_counts
+    Activation, IntegerScale, Kernels, Machine, PackedCall, PackedLayer, PackedStream, Sharing, StorageKernels,
+    ThreadCounts, kernels, machine, run_packed_call, runnable_sets, set_sharing, sharing_measured, sharing_none,
+    sharing_rows, sharing_units, storage_bfloat16, storage_float16, storage_float32, storage_int8, thread_counts
 )
 
 from cgru import checks
+from cgru.precision import Matrix
 
 cnp.import_array()
 
@@ -34,63 +35,85 @@ ISA = table.name.decode()
 RUNNABLE_ISAS = tuple(runnable_sets().decode().split())
 KERNELS = PyCapsule_New(<void*> table, "cgru.kernels", NULL)  # for the BLAS engine, so that there is one copy of them
 
-STORAGES = {"float32": storage_float32, "bfloat16": storage_bfloat16, "float16": storage_float16}
+STORAGES = {"float32": storage_float32, "bfloat16": storage_bfloat16, "float16": storage_float16, "int8": storage_int8}
 
 
-def stored(block, str storage):
-    """Numbers (blocks, K, G, lanes) in a storage that holds them exactly, as kernels/storage.h reads them."""
-    if storage == "float16":
-        return block.astype(np.float16).view(np.uint16)
-    if storage == "bfloat16":
-        upper = np.ascontiguousarray(block).view(np.uint32) >> 16
-        if upper.shape[1] % 2:
-            upper = np.concatenate([upper, np.zeros_like(upper[:, :1])], axis=1)
-        return upper[:, ::2] | upper[:, 1::2] << 16
+def stored(block, str precision):
+    """Numbers (blocks, K, G, lanes) as the kernels read them; those of two or four inputs share a unit of memory."""
+    if precision == "bfloat16":
+        return together(block, 2)
+    if precision == "int8":
+        return together(block, 4)
     return block
 
 
-def blocks_of(array, int64_t lanes, groups, str storage):
+def together(block, int count):
+    """The numbers of so many inputs side by side, the first in the lowest bits."""
+    padded = np.pad(block, ((0, 0), (0, -block.shape[1] % count), (0, 0), (0, 0)))
+    blocks, inputs, gates, lanes = padded.shape
+    return padded.reshape(blocks, inputs // count, count, gates, lanes).transpose(0, 1, 3, 4, 2)
+
+
+def blocks_of(array, int64_t lanes, groups, str precision):
     """Gate rows (G*H, K) as [blocks][K][G][lanes] for each group of gates, one group behind the other; padded by zero.
 
     `groups` lists the gates of each group: [[0, 1, 2]], or [[0, 1], [2]].
     """
     gates = np.concatenate(groups).size
     hidden, count = array.shape[0] // gates, array.shape[1]
-    padded = np.zeros((gates, (hidden + lanes - 1) // lanes * lanes, count), np.float32)
+    padded = np.zeros((gates, (hidden + lanes - 1) // lanes * lanes, count), array.dtype)
     padded[:, :hidden] = array.reshape(gates, hidden, count)
     by_block = padded.reshape(gates, -1, lanes, count).transpose(1, 3, 0, 2)  # (blocks, K, G, lanes)
-    return np.concatenate([stored(by_block[:, :, group], storage).ravel() for group in groups])
+    return np.concatenate([stored(by_block[:, :, group], precision).ravel() for group in groups])
 
 
 cdef class Weights:
     """A layer packed for the kernels of the instruction set in use."""
-    cdef object arrays  # kept alive
+    cdef list arrays  # kept alive
     cdef PackedLayer layer
 
-    def __init__(self, layer, str storage):
-        cdef int64_t lanes = table.packed.lanes, hidden = layer.hidden_size
-        together = [[0, 1, 2]]
-        bias = layer.bias[:3].reshape(3 * hidden, 1)
-        self.arrays = [
-            aligned(blocks_of(layer.w_ih, lanes, together, storage)),
-            aligned(blocks_of(layer.w_hh, lanes, together if layer.reset_after else [[0, 1], [2]], storage)),
-            aligned(blocks_of(bias, lanes, together, "float32")),
-            aligned(blocks_of(layer.bias[3].reshape(hidden, 1), lanes, [[0]], "float32")),
-        ]
-        addresses = [array.ctypes.data for array in self.arrays]
+    def __init__(self, layer, str precision):
+        cdef int64_t hidden = layer.hidden_size
+        cdef const StorageKernels* storage = &table.packed.of[<int> STORAGES[precision]]
+        all_gates = [[0, 1, 2]]
+        gates = all_gates if layer.reset_after else [[0, 1], [2]]
+        self.arrays = []
         self.layer.inputs = layer.w_ih.shape[1]
         self.layer.hidden = hidden
-        self.layer.blocks = (hidden + lanes - 1) // lanes
-        self.layer.storage = STORAGES[storage]
-        self.layer.input_weights = <const void*> <size_t> addresses[0]
-        self.layer.recurrent_weights = <const void*> <size_t> addresses[1]
-        self.layer.bias = <const float*> <size_t> addresses[2]
-        self.layer.candidate_bias = <const float*> <size_t> addresses[3]
+        self.layer.blocks = (hidden + table.packed.lanes - 1) // table.packed.lanes
+        self.layer.storage = STORAGES[precision]
+        self.layer.input_weights = self.keep(self.packed(layer.w_ih, all_gates, precision))
+        self.layer.recurrent_weights = self.keep(self.packed(layer.w_hh, gates, precision))
+        self.layer.bias = <const float*> self.keep(self.packed(layer.bias[:3].reshape(3 * hidden, 1), all_gates))
+        self.layer.candidate_bias = <const float*> self.keep(self.packed(layer.bias[3].reshape(hidden, 1), [[0]]))
+        if precision == "int8":
+            self.layer.input_scale = self.scale_of(layer.w_ih, layer.input_limit, storage.offset)
+            self.layer.recurrent_scale = self.scale_of(layer.w_hh, layer.state_limit, storage.offset)
         self.layer.gate = Activation(layer.gate.code, layer.gate.alpha, layer.gate.beta, layer.clip)
         self.layer.candidate = Activation(layer.candidate.code, layer.candidate.alpha, layer.candidate.beta, layer.clip)
         self.layer.reset_after, self.layer.flip = layer.reset_after, layer.flip
         self.layer.usual = (layer.gate.name, layer.candidate.name, layer.clip, layer.flip) == (
             "sigmoid", "tanh", float("inf"), False)
+
+    # A matrix as the kernels read it.
+    cdef object packed(self, matrix, groups, str precision="float32"):
+        numbers = matrix.numbers if isinstance(matrix, Matrix) else matrix
+        return blocks_of(numbers, table.packed.lanes, groups, precision)
+
+    # What a matrix of integers means: sums over inputs that are `offset` too large start so much lower.
+    cdef IntegerScale scale_of(self, matrix, limit, int offset):
+        cdef IntegerScale result
+        start = matrix.numbers.sum(axis=1, dtype=np.int32) * np.int32(-offset)
+        result.scale = <const float*> self.keep(self.packed(matrix.scale[:, None], [[0, 1, 2]]))
+        result.start = <const int32_t*> self.keep(self.packed(start[:, None], [[0, 1, 2]]))
+        result.limit = 0 if limit is None else limit
+        return result
+
+    # The address of a copy of an array that lives as long as this object.
+    cdef const void* keep(self, array):
+        kept = aligned(array)
+        self.arrays.append(kept)
+        return cnp.PyArray_DATA(<cnp.ndarray> kept)
 
 
 def aligned(array):

@@ -1,4 +1,8 @@
-"""Weights in half the bytes: rounded as PyTorch rounds, and then exactly the float32 model of the rounded weights."""
+"""Weights in fewer bits.
+
+Halves are rounded as PyTorch rounds, and then exactly the float32 model of the rounded weights. int8 follows the
+specification in integers, on every instruction set, and in float32 where it is a float.
+"""
 
 import itertools
 import json
@@ -12,12 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cgru
-from cgru import _packed, _threads
-from cgru.precision import PRECISIONS, rounded
+from cgru import _packed, _threads, reference
+from cgru.precision import PRECISIONS, Matrix, integers, narrow
 
-from .options import relative_error
+from .options import BOUNDED, UNBOUNDED, relative_error
 
 F = np.float32
+HALVES = [precision for precision in PRECISIONS if precision != "int8"]
+ERROR = {"bfloat16": 2e-2, "float16": 2e-3, "int8": 5e-2}
+each_half = pytest.mark.parametrize("precision", HALVES)
 each_precision = pytest.mark.parametrize("precision", PRECISIONS)
 
 
@@ -30,15 +37,15 @@ def pair(precision, inputs=19, hidden=37, seed=0, **options):
     return gru, small, same
 
 
-@each_precision
+@each_half
 @given(st.lists(st.floats(-60000, 60000, width=32), min_size=1, max_size=50))
 def test_rounding_is_pytorchs(precision, values):
-    array = np.array(values, F)
+    array = np.array([values], F)
     expected = torch.from_numpy(array).to(getattr(torch, precision)).float().numpy()
-    np.testing.assert_array_equal(rounded("x", array, precision).view(np.uint32), expected.view(np.uint32))
+    np.testing.assert_array_equal(narrow("x", array, precision).wide().view(np.uint32), expected.view(np.uint32))
 
 
-@each_precision
+@each_half
 @pytest.mark.parametrize("sizes", [(1, 1), (2, 1), (19, 37), (40, 64)])
 def test_every_option_to_the_last_bit(precision, sizes):
     rng = np.random.default_rng(1)
@@ -52,7 +59,7 @@ def test_every_option_to_the_last_bit(precision, sizes):
             for limits in (None, lengths):
                 for result, expected in zip(small(x, h0, lengths=limits), same(x, h0, lengths=limits), strict=True):
                     np.testing.assert_array_equal(result, expected)
-        assert 0 < relative_error(small(x, h0)[0], gru(x, h0)[0]) < {"bfloat16": 2e-2, "float16": 2e-3}[precision]
+        assert 0 < relative_error(small(x, h0)[0], gru(x, h0)[0]) < ERROR[precision]
 
 
 @each_precision
@@ -103,7 +110,8 @@ def test_files_pickles_and_reprs(precision, tmp_path):
     small.save(paths[0])
     gru.save(paths[1])
     weights = sum(array.size for name, array in gru.state_dict().items() if name.startswith("weight"))
-    assert abs(paths[1].stat().st_size - paths[0].stat().st_size - 2 * weights) < 200
+    saved = {"int8": 3 * weights - 4 * 4 * 3 * 37}.get(precision, 2 * weights)  # int8 has four matrices' scales
+    assert abs(paths[1].stat().st_size - paths[0].stat().st_size - saved) < 600
     tensors = torch_tensors(paths[0])
     assert tensors["weight_ih_l0"].dtype == getattr(torch, precision)
     assert tensors["bias_ih_l0"].dtype == torch.float32
@@ -129,22 +137,19 @@ def test_files_that_say_another_precision(said, tmp_path):
     header = json.loads(data[8:start])
     options = json.loads(header["__metadata__"]["cgru"])
     header["__metadata__"]["cgru"] = json.dumps({**options, "precision": said})
-    header["bias_ih_l0"]["dtype"] = "F32"
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     path.write_bytes(len(text).to_bytes(8, "little") + text + data[start:])
-    if said == "float16":  # bfloat16 numbers near 0.1 are float16 numbers too
-        assert cgru.load(path).precision == "float16"
-    else:
-        with pytest.raises(
-            cgru.FormatError, match=re.escape(f"precision: expected 'float32' or 'bfloat16' or 'float16', got {said!r}")
-        ):
-            cgru.load(path)
+    message = f"precision: expected 'float32' or 'bfloat16' or 'float16' or 'int8', got {said!r}"
+    if said == "float16":
+        message = "expected F16 for weights of float16, got BF16"
+    with pytest.raises(cgru.FormatError, match=re.escape(message)):
+        cgru.load(path)
 
 
 def test_refusals():
     gru = cgru.GRU(3, 4)
-    with pytest.raises(ValueError, match="precision: expected 'bfloat16' or 'float16', got 'int4'"):
+    with pytest.raises(ValueError, match="precision: expected 'bfloat16' or 'float16' or 'int8', got 'int4'"):
         gru.quantize("int4")
     with pytest.raises(ValueError, match="precision: expected a model of float32 to quantize, got one of float64"):
         cgru.GRU(3, 4, dtype=np.float64).quantize("float16")
@@ -155,10 +160,229 @@ def test_refusals():
         RuntimeError, match="state_dict: this model's weights are stored as float16, for inference only"
     ):
         small.load_state_dict(gru.state_dict())
-    for value, precision in ((np.nan, "bfloat16"), (np.inf, "float16"), (1e5, "float16"), (3.4e38, "bfloat16")):
+    for value, precision in (
+        (np.nan, "bfloat16"), (np.inf, "float16"), (1e5, "float16"), (3.4e38, "bfloat16"), (np.nan, "int8"), (np.inf, "int8")
+    ):  # fmt: skip
         weights = gru.state_dict()
         weights["weight_hh_l0"][5, 1] = value
         broken = cgru.GRU(3, 4)
         broken.load_state_dict(weights)
         with pytest.raises(ValueError, match=f"weight_hh_l0: expected finite numbers that {precision} holds, got"):
             broken.quantize(precision)
+
+
+# --- int8 -------------------------------------------------------------------------------------------------------------
+
+
+def with_integers(q, scale=1.0, **options):
+    """A GRU without biases of int8 weights (3H, H) that are numbers times a scale, recurrent ones zero or the same."""
+    hidden = q.shape[0] // 3
+    gru = cgru.GRU(q.shape[1], hidden, bias=False, **options)
+    weights = {
+        name: Matrix("int8", np.zeros(array.shape, np.int8), np.ones(3 * hidden, F))
+        for name, array in gru.state_dict().items()
+    }
+    weights["weight_ih_l0"] = Matrix("int8", q, np.full(3 * hidden, scale, F))
+    return gru, weights
+
+
+@pytest.mark.parametrize(("inputs", "hidden"), [(1, 1), (3, 5), (4, 16), (5, 17), (66, 33), (513, 40)])
+@pytest.mark.parametrize("batch", [1, 2, 3, 8, 13])
+def test_sums_are_those_of_integers(inputs, hidden, batch):
+    """Candidates of linear functions are the sums themselves: exact, also with all weights at their ends."""
+    rng = np.random.default_rng(inputs)
+    linear = {"activation": "linear", "recurrent_activation": "linear"}
+    p = rng.integers(-127, 128, (batch, inputs)).astype(np.int64)
+    p[:, rng.integers(inputs)] = 127  # the scale of every row is 1
+    for low, high in ((-128, 127), (-128, -128), (127, 127), (-1, 1)):
+        q = rng.integers(low, high + 1, (3 * hidden, inputs)).astype(np.int8)
+        q[: 2 * hidden] = 0  # z = 0: h' = n
+        gru, weights = with_integers(q, **linear)
+        small = cgru.GRU._restore(gru.options, weights)
+        y, _ = small(p[None].astype(F))
+        np.testing.assert_array_equal(y[0], p @ q[2 * hidden :].T.astype(np.int64))
+
+
+@pytest.mark.parametrize("reset_after", [True, False])
+@pytest.mark.parametrize("hidden", [1, 5, 16, 40, 130])
+@pytest.mark.parametrize("batch", [1, 2, 11])
+def test_sums_over_states_are_those_of_integers(reset_after, hidden, batch):
+    rng = np.random.default_rng(hidden)
+    gru = cgru.GRU(1, hidden, activation="linear", recurrent_activation="linear", reset_after=reset_after)
+    q = rng.integers(-128, 128, (3 * hidden, hidden)).astype(np.int8)
+    q[: 2 * hidden] = 0
+    state = rng.integers(-127, 128, (1, batch, hidden))
+    state[..., rng.integers(hidden)] = -127
+    parameters = {
+        "weight_ih_l0": Matrix("int8", np.zeros((3 * hidden, 1), np.int8), np.ones(3 * hidden, F)),
+        "weight_hh_l0": Matrix("int8", q, np.ones(3 * hidden, F)),
+        "bias_ih_l0": np.repeat(np.array([1, 0, 0], F), hidden),  # r = 1, z = 0: h' = n = U h
+        "bias_hh_l0": np.zeros(3 * hidden, F),
+    }
+    small = cgru.GRU._restore(gru.options, parameters)
+    y, _ = small(np.zeros((1, batch, 1), F), state.astype(F))
+    np.testing.assert_array_equal(y, state @ q[2 * hidden :].T.astype(np.int64))
+
+
+def specification(small, x, h0, **arguments):
+    """y and h_n of the reference in float64, with the model's own weights of int8."""
+    kept = ("reset_after", "update_gate", "activation", "recurrent_activation", "clip", "reverse")
+    options = {name: small.options[name] for name in kept}
+    parameters = {name: a if isinstance(a, Matrix) else a.astype(np.float64) for name, a in small._parameters.items()}
+    return reference.forward(
+        x.astype(np.float64), parameters, h0.astype(np.float64), input_limit=small.input_limit, **options, **arguments
+    )
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+@pytest.mark.parametrize("activation", [*BOUNDED, *UNBOUNDED])
+def test_int8_follows_its_specification(activation, calibrated):
+    rng = np.random.default_rng(4)
+    for reset_after, update_gate, direction, gate in itertools.product(
+        [True, False], ["state", "candidate"], ["forward", "reverse", "both"], ["sigmoid", "softsign"]
+    ):
+        options = {"reverse": direction == "reverse", "bidirectional": direction == "both"}
+        options |= {"reset_after": reset_after, "update_gate": update_gate, "clip": 3.0 if reset_after else None}
+        gru = cgru.GRU(7, 13, 2, activation=activation, recurrent_activation=gate, rng=rng, **options)
+        x = rng.standard_normal((1, 5, 7)).astype(F)
+        h0 = rng.uniform(-1, 1, (4 if gru.bidirectional else 2, 5, 13)).astype(F)
+        small = gru.quantize("int8", calibrate=x[:, :4] if calibrated else None)
+        for result, expected in zip(small(x, h0), specification(small, x, h0), strict=True):
+            # a state of the first layer that lies between two integers may come out as either in the second
+            assert relative_error(result, expected) < 1e-5
+        seen = np.clip(x, -small.input_limit, small.input_limit) if calibrated else x
+        y, expected = small(x, h0)[0], gru(seen, h0)[0]
+        assert 0 < relative_error(y, expected) < ERROR["int8"]
+
+
+def test_int8_over_many_steps_and_lengths():
+    """Each step from the state that the kernels reached, so that no rounded state is taken the other way."""
+    rng = np.random.default_rng(5)
+    gru = cgru.GRU(19, 37, rng=rng)
+    x = rng.standard_normal((50, 9, 19)).astype(F)
+    lengths = rng.integers(0, 51, 9)
+    small = gru.quantize("int8")
+    y, h_n = small(x, lengths=lengths)
+    before = np.zeros((1, 9, 37), F)
+    for t in range(50):
+        runs = t < lengths
+        expected, _ = specification(small, x[t : t + 1], before, lengths=runs.astype(int))
+        assert relative_error(y[t], expected[0]) < 1e-5
+        before = np.where(runs[:, None], y[t], before).astype(F)
+    np.testing.assert_array_equal(before, h_n)
+    assert relative_error(y, gru(x, lengths=lengths)[0]) < ERROR["int8"]
+
+
+def test_both_directions_are_two_models():
+    rng = np.random.default_rng(6)
+    gru = cgru.GRU(9, 20, bidirectional=True, rng=rng)
+    small = gru.quantize("int8")
+    x, lengths = rng.standard_normal((12, 3, 9)).astype(F), np.array([12, 0, 7])
+    y, h_n = small(x, lengths=lengths)
+    for d, suffix in enumerate(("", "_reverse")):
+        one = cgru.GRU._restore(
+            {**gru.options, "bidirectional": False, "reverse": d == 1},
+            {
+                name.removesuffix("_reverse"): array
+                for name, array in small._parameters.items()
+                if name.endswith("l0" + suffix)
+            },
+        )
+        alone, last = one(x, lengths=lengths)
+        np.testing.assert_array_equal(alone, y[..., 20 * d : 20 * d + 20])
+        np.testing.assert_array_equal(last[0], h_n[d])
+
+
+def test_inputs_beyond_the_calibrated_range_are_clipped():
+    gru = cgru.GRU(6, 10, rng=0)
+    x = np.random.default_rng(7).standard_normal((8, 4, 6)).astype(F)
+    small = gru.quantize("int8", calibrate=x / 2)
+    assert small.input_limit == np.abs(x / 2).max()
+    assert gru.quantize("int8").input_limit is None
+    clipped = np.clip(x, -small.input_limit, small.input_limit)
+    assert (clipped != x).any()
+    np.testing.assert_array_equal(small(x)[0], small(clipped)[0])
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_stays_in_its_sequence(value, calibrated):
+    gru = cgru.GRU(19, 37, num_layers=2, rng=0)
+    x = np.random.default_rng(8).standard_normal((6, 12, 19)).astype(F)
+    small = gru.quantize("int8", calibrate=x if calibrated else None)
+    y, _ = small(x)
+    x[2, 5, 18] = value
+    broken, _ = small(x)
+    np.testing.assert_array_equal(np.delete(broken, 5, 1), np.delete(y, 5, 1))
+    np.testing.assert_array_equal(broken[:2, 5], y[:2, 5])
+    assert np.isnan(broken[2:, 5]).all()
+
+
+def test_rows_of_zeros_and_of_tiny_numbers():
+    gru = cgru.GRU(4, 6, rng=0)
+    weights = gru.state_dict()
+    weights["weight_hh_l0"][3] = 0
+    weights["weight_ih_l0"][:] *= F(1e-36)
+    gru.load_state_dict(weights)
+    small = gru.quantize("int8")
+    assert not small.state_dict()["weight_hh_l0"][3].any()
+    for size in (0, 1e-40, 1e-20, 1e20):
+        x = np.full((5, 2, 4), size, F)
+        assert relative_error(small(x)[0], gru(x)[0]) < ERROR["int8"]
+
+
+def test_integers_of_rows():
+    x = np.array([[0, 1, -3, 0.5], [1e-35, 0, 0, 0], [np.nan, 1, 1, 1], [0, np.inf, 0, 0]], F)
+    numbers, scale = integers(x, None)
+    np.testing.assert_array_equal(numbers[:2], [[0, 42, -127, 21], [0, 0, 0, 0]])
+    np.testing.assert_array_equal(scale[:2], np.array([3, 1e-30], F) / F(127))
+    assert np.isnan(scale[2:]).all()
+
+
+def test_int8_refusals(tmp_path):
+    gru = cgru.GRU(3, 4)
+    x = np.ones((5, 3), F)
+    small = gru.quantize("int8")
+    with pytest.raises(ValueError, match="engine: 'blas' computes with floats, got a model of int8; choose 'auto' or"):
+        small(x, engine="blas")
+    with pytest.raises(ValueError, match="calibrate: expected None with float16, whose inputs stay float32"):
+        gru.quantize("float16", calibrate=x)
+    with pytest.raises(ValueError, match=re.escape("calibrate: expected (T, 3) float32, got (5, 2)")):
+        gru.quantize("int8", calibrate=x[:, :2])
+    with pytest.raises(TypeError, match=re.escape("calibrate: expected (T, 3) float32, got float64; convert it with")):
+        gru.quantize("int8", calibrate=x.astype(float))
+    for value in (0, np.nan, np.inf):
+        with pytest.raises(ValueError, match=f"calibrate: expected finite numbers that are not all zero, got {value}"):
+            gru.quantize("int8", calibrate=x * F(value))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"input_limit": -1.0}, "input_limit: expected a positive number or null, got -1.0"),
+        ({"input_limit": "wide"}, "input_limit: expected a positive number or null, got 'wide'"),
+        ({"drop": "weight_hh_l0.scale"}, "weight_hh_l0.scale: expected the scales of int8 weights, got none"),
+        ({"scale": np.nan}, "weight_hh_l0: expected finite numbers, got nan"),
+        ({"shape": True}, "weight_hh_l0.scale: expected (12,) float32, got (6, 2)"),
+    ],
+)
+def test_damaged_int8_files(change, message, tmp_path):
+    from safetensors import safe_open
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "m.safetensors"
+    cgru.GRU(3, 4, rng=0).quantize("int8", calibrate=np.ones((1, 3), F)).save(path)
+    assert cgru.load(path).input_limit == 1
+    with safe_open(path, "numpy") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - its own method
+        options = json.loads(file.metadata()["cgru"])
+    if "input_limit" in change:
+        options |= change
+    tensors.pop(change.get("drop"), None)
+    if "scale" in change:
+        tensors["weight_hh_l0.scale"][1] = change["scale"]
+    if "shape" in change:
+        tensors["weight_hh_l0.scale"] = tensors["weight_hh_l0.scale"].reshape(6, 2)
+    save_file(tensors, path, {"cgru": json.dumps(options)})
+    with pytest.raises(cgru.FormatError, match=re.escape(message)):
+        cgru.load(path)

@@ -6,7 +6,7 @@ import math
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from cgru.errors import FormatError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import numpy.typing as npt
 
     from cgru.types import Array
 
@@ -59,17 +61,22 @@ def read(path: Path) -> bytes:
 
 
 def decode(where: str, kind: str, shape: Sequence[int], data: bytes | memoryview) -> Array:
-    """Stored numbers as an array; float16 and bfloat16 become float32, which holds each of their values exactly.
-
-    Shape and kind are what a file claims: they must agree with the number of bytes before anything is made of them.
-    """
+    """Stored numbers as an array; float16 and bfloat16 become float32, which holds each of their values exactly."""
     if kind not in STORED:
         raise FormatError(f"{where}: expected {', '.join(STORED)}, got {kind}")
-    stored = np.dtype(STORED[kind])
-    size = math.prod(shape) * stored.itemsize
-    if any(dimension < 0 for dimension in shape) or size != len(data):
-        raise FormatError(f"{where}: expected {size} bytes for {kind} of shape {tuple(shape)}, got {len(data)}")
-    array = np.frombuffer(data, stored).reshape(shape)
+    array = undecoded(where, STORED[kind], shape, data)
     if kind == "bfloat16":
         return (array.astype(np.uint32) << 16).view(np.float32)
     return array.astype(np.float32 if kind == "float16" else kind)
+
+
+def undecoded(where: str, stored: str, shape: Sequence[int], data: bytes | memoryview) -> npt.NDArray[Any]:
+    """Stored numbers as they are, of NumPy's type `stored`.
+
+    The shape is what a file claims: it must agree with the number of bytes before anything is made of them.
+    """
+    size = math.prod(shape) * np.dtype(stored).itemsize
+    if any(dimension < 0 for dimension in shape) or size != len(data):
+        kind = next((name for name, known in STORED.items() if known == stored), np.dtype(stored).name)
+        raise FormatError(f"{where}: expected {size} bytes for {kind} of shape {tuple(shape)}, got {len(data)}")
+    return np.frombuffer(data, stored).reshape(shape)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -17,14 +17,24 @@ from cgru import checks
 from cgru.errors import FormatError
 from cgru.formats import files, names
 from cgru.gru import GRU
-from cgru.precision import PRECISIONS, upper_half
+from cgru.precision import PRECISIONS, Matrix
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
     from cgru.gru import GRUCell
     from cgru.types import Array
 
 KINDS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 """The format's names of numbers."""
+
+NARROW = {"float16": ("F16", "<f2"), "bfloat16": ("BF16", "<u2"), "int8": ("I8", "<i1")}
+"""Of a quantized model's precisions: the format's name, and the NumPy type of the numbers."""
+
+SCALE = ".scale"
+"""What follows a weight's name in that of its scales."""
 
 KEY = "cgru"
 """The metadata field that holds the options, as JSON."""
@@ -45,21 +55,24 @@ def save(gru: GRU, path: str | os.PathLike[str]) -> None:
     """Write a model; the file appears whole, or the one before it stays."""
     safetensors = _library()
     options = {**gru.options, "dtype": gru.dtype.name, "precision": gru.precision}
-    tensors = gru.state_dict()
-    halves = [name for name in tensors if name.startswith("weight") and gru.precision != "float32"]
-    for name in halves:
-        half = gru.precision == "float16"
-        tensors[name] = tensors[name].astype(np.float16) if half else upper_half(tensors[name])
+    if gru.precision == "int8":
+        options["input_limit"] = gru.input_limit
+    tensors = {}
+    for name, weights in gru._parameters.items():
+        tensors[name] = weights.numbers if isinstance(weights, Matrix) else weights
+        if isinstance(weights, Matrix) and weights.scale is not None:
+            tensors[name + SCALE] = weights.scale
     data = safetensors.numpy.save(tensors, metadata={KEY: json.dumps(options)})
-    files.write(path, _as_bfloat16(data, halves) if gru.precision == "bfloat16" else data)
+    files.write(path, _as_bfloat16(data) if gru.precision == "bfloat16" else data)
 
 
-def _as_bfloat16(data: bytes, names: list[str]) -> bytes:
-    """A file in which some tensors of 16-bit integers, NumPy having no bfloat16, are called what they are."""
+def _as_bfloat16(data: bytes) -> bytes:
+    """A file in which tensors of 16-bit integers, NumPy having no bfloat16, are called what they are."""
     start = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:start])
-    for name in names:
-        header[name]["dtype"] = "BF16"
+    for entry in header.values():
+        if entry.get("dtype") == "U16":
+            entry["dtype"] = "BF16"
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text + data[start:]
@@ -80,12 +93,22 @@ def load(path: Path, name: str | None = None) -> GRU | GRUCell:
         header = json.loads(file.read(length))
         header.pop("__metadata__", None)
 
-        def tensor(key: str) -> Array:
-            entry = header[key]
-            begin, end = entry["data_offsets"]
+        def content(key: str) -> tuple[str, str, list[int], bytes]:
+            """Where it stands, its dtype, shape and bytes."""
+            begin, end = header[key]["data_offsets"]
             file.seek(8 + length + begin)
-            kind = KINDS.get(entry["dtype"], entry["dtype"])
-            return files.decode(f"{path}: {key}", kind, entry["shape"], file.read(end - begin))
+            return f"{path}: {key}", header[key]["dtype"], header[key]["shape"], file.read(end - begin)
+
+        def tensor(key: str) -> Array:
+            where, kind, shape, data = content(key)
+            return files.decode(where, KINDS.get(kind, kind), shape, data)
+
+        def narrow(key: str, precision: str) -> npt.NDArray[Any]:
+            where, kind, shape, data = content(key)
+            wanted, stored = NARROW[precision]
+            if kind != wanted:
+                raise FormatError(f"{where}: expected {wanted} for weights of {precision}, got {kind}")
+            return files.undecoded(where, stored, shape, data)
 
         if KEY not in metadata:
             if any('"reset_after"' in text for text in metadata.values()):  # else damage would turn options to defaults
@@ -95,17 +118,25 @@ def load(path: Path, name: str | None = None) -> GRU | GRUCell:
             return names.assemble(str(path), {short: tensor(full) for short, full in chosen.items()}, {})
         if name:
             raise FormatError(f"{path}: name: expected none, as the file holds one GRU without a name, got {name!r}")
-        return _own(path, metadata[KEY], {key: tensor(key) for key in header})
+        return _own(path, metadata[KEY], list(header), tensor, narrow)
 
 
-def _own(path: Path, text: str, tensors: dict[str, Array]) -> GRU:
+def _own(
+    path: Path,
+    text: str,
+    keys: list[str],
+    tensor: Callable[[str], Array],
+    narrow: Callable[[str, str], npt.NDArray[Any]],
+) -> GRU:
     """A GRU of the options that `save` wrote."""
     try:
         options = json.loads(text)
     except ValueError as error:
         raise FormatError(f"{path}: metadata {KEY}: expected JSON: {error}") from error
     expected = {*GRU(1, 1, rng=0).options, "precision"}
-    if not isinstance(options, dict) or set(options) != set(expected):
+    if isinstance(options, dict) and options.get("precision") == "int8":
+        expected.add("input_limit")
+    if not isinstance(options, dict) or set(options) != expected:
         got = sorted(options) if isinstance(options, dict) else options
         raise FormatError(f"{path}: metadata {KEY}: expected the options {sorted(expected)}, got {got}")
     try:
@@ -113,10 +144,33 @@ def _own(path: Path, text: str, tensors: dict[str, Array]) -> GRU:
         if options["dtype"] not in ("float32", "float64"):
             raise ValueError(f"dtype: expected 'float32' or 'float64', got {options['dtype']!r}")
         precision = checks.choice("precision", options.pop("precision"), ("float32", *PRECISIONS))
-        gru: GRU = GRU._restore({**options, "dtype": np.dtype(options["dtype"])}, tensors, precision)
-        changed = [name for name, array in gru._parameters.items() if not np.array_equal(array, tensors[name])]
-        if precision != "float32" and changed:
-            raise ValueError(f"{changed[0]}: expected numbers of {precision}, got others")
+        limit = options.pop("input_limit", None)
+        if limit is not None and not (isinstance(limit, (int, float)) and 0 < limit < float("inf")):
+            raise ValueError(f"input_limit: expected a positive number or null, got {limit!r}")
+        parameters: dict[str, Array | Matrix] = {}
+        for key in keys:
+            if precision == "float32" or not key.startswith("weight"):
+                parameters[key] = tensor(key)
+            elif not key.endswith(SCALE):
+                scale = tensor(key + SCALE) if precision == "int8" and key + SCALE in keys else None
+                parameters[key] = _matrix(key, precision, narrow(key, precision), scale)
+        return cast(
+            GRU, GRU._restore({**options, "dtype": np.dtype(options["dtype"])}, parameters, limit and float(limit))
+        )
+    except FormatError:
+        raise
     except (TypeError, ValueError) as error:
         raise FormatError(f"{path}: {error}") from error
-    return gru
+
+
+def _matrix(name: str, precision: str, numbers: npt.NDArray[Any], scale: Array | None) -> Matrix:
+    """Weights of a quantized model, if they are whole and finite."""
+    if precision == "int8":
+        if scale is None:
+            raise ValueError(f"{name + SCALE}: expected the scales of int8 weights, got none")
+        checks.array(name + SCALE, scale, np.dtype(np.float32), numbers.shape[:1])
+    matrix = Matrix(precision, numbers, scale)
+    finite = np.isfinite(matrix.wide())
+    if not finite.all():
+        raise ValueError(f"{name}: expected finite numbers, got {matrix.wide()[~finite][0]}")
+    return matrix

@@ -2,12 +2,17 @@
 // CGRU_SETS_... macros (setup.py) say which sets were compiled.
 #include <stdlib.h>
 #include <string.h>
+#if defined(__linux__) && defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
 
 #include "kernels.h"
 
 namespace cgru {
 
 extern const Kernels kernels_plain, kernels_sse2, kernels_avx2, kernels_avx512, kernels_neon;
+extern const StorageKernels int8_avx512vnni, int8_neondot;
 
 static bool always() { return true; }
 #if defined(CGRU_HAS_AVX2)
@@ -20,31 +25,60 @@ static bool has_avx512() {
 }
 #endif
 
-// Best first.
+#if defined(CGRU_HAS_AVX512VNNI)
+static bool has_avx512vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+#endif
+#if defined(CGRU_HAS_NEONDOT)
+#if defined(__linux__)
+static bool has_neondot() { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
+#else
+static bool has_neondot() {
+#if defined(__ARM_FEATURE_DOTPROD)
+    return true;
+#else
+    return false;
+#endif
+}
+#endif
+#endif
+
+// Best first. Some sets are another's kernels but for those of int8.
 static const struct Set {
+    const char* name;
     const Kernels* table;
+    const StorageKernels* int8;
     bool (*runs_here)();
 } sets[] = {
+#if defined(CGRU_HAS_AVX512VNNI)
+    {"avx512vnni", &kernels_avx512, &int8_avx512vnni, has_avx512vnni},
+#endif
 #if defined(CGRU_HAS_AVX512)
-    {&kernels_avx512, has_avx512},
+    {"avx512", &kernels_avx512, nullptr, has_avx512},
 #endif
 #if defined(CGRU_HAS_AVX2)
-    {&kernels_avx2, has_avx2},
+    {"avx2", &kernels_avx2, nullptr, has_avx2},
 #endif
 #if defined(CGRU_HAS_SSE2)
-    {&kernels_sse2, always},
+    {"sse2", &kernels_sse2, nullptr, always},
+#endif
+#if defined(CGRU_HAS_NEONDOT)
+    {"neondot", &kernels_neon, &int8_neondot, has_neondot},
 #endif
 #if defined(CGRU_HAS_NEON)
-    {&kernels_neon, always},
+    {"neon", &kernels_neon, nullptr, always},
 #endif
-    {&kernels_plain, always},
+    {"plain", &kernels_plain, nullptr, always},
 };
 
 const Kernels* kernels() {
     const char* wanted = getenv("CGRU_ISA");
     for (const Set& set : sets) {
-        if (wanted && *wanted && strcmp(wanted, set.table->name) != 0) continue;
-        if (set.runs_here()) return set.table;
+        if (wanted && *wanted && strcmp(wanted, set.name) != 0) continue;
+        if (!set.runs_here()) continue;
+        static Kernels chosen = *set.table;
+        chosen.name = set.name;
+        if (set.int8) chosen.packed.of[storage_int8] = *set.int8;
+        return &chosen;
     }
     return nullptr;
 }
@@ -55,8 +89,8 @@ const char* runnable_sets() {
     for (const Set& set : sets) {
         if (!set.runs_here()) continue;
         if (end != names) *end++ = ' ';
-        const size_t length = strlen(set.table->name);
-        memcpy(end, set.table->name, length);
+        const size_t length = strlen(set.name);
+        memcpy(end, set.name, length);
         end += length;
     }
     *end = 0;

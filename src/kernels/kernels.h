@@ -59,8 +59,17 @@ template <class T> struct GateKernels {
     void (*activate)(const Activation&, const T* x, T* y, int64_t count);    // y = f(x)
 };
 
-// Numbers of weights in memory; the kernels widen them to float32, which is exact, and compute in that.
-enum { storage_float32, storage_bfloat16, storage_float16, storage_count };
+// Numbers of weights in memory. The kernels widen halves to float32, which is exact, and compute in that; int8 ones meet
+// inputs and states that were made integers, too (int8.h).
+enum { storage_float32, storage_bfloat16, storage_float16, storage_int8, storage_count };
+
+// What the weights of a matrix in int8 mean, [blocks][3][lanes] each: the scale of every row, and the number that its
+// integer sums start from. And the number of an input that becomes 127; 0: the largest magnitude of the row of inputs.
+struct IntegerScale {
+    const float* scale;
+    const int32_t* start;
+    float limit;
+};
 
 // A layer for the packed engine; how its arrays lie is written in packed.h. float32.
 struct PackedLayer {
@@ -71,9 +80,17 @@ struct PackedLayer {
     const void* recurrent_weights;
     const float* bias;               // [blocks][3][lanes]: r, z, n's input part
     const float* candidate_bias;     // [blocks][lanes]: n's recurrent part
+    IntegerScale input_scale, recurrent_scale;  // of int8
     Activation gate, candidate;
     int reset_after, flip;
     int usual;                       // 1: sigmoid, tanh, no clip, no flip
+};
+
+// Rows of inputs or states as int8 kernels multiply them; written by the kernels that read them.
+struct IntegerRows {
+    uint8_t* bytes;                  // rows of so many bytes, padded by any; offset by StorageKernels::offset
+    float* scales;                   // [rows]; NaN where a number of the row is not finite
+    int64_t stride;
 };
 
 // Rows [first_row, last_row) by blocks [first_block, last_block) of one step, or of many steps' input products.
@@ -89,10 +106,14 @@ struct PackedStep {
     float* const* y;                 // [rows] addresses of outputs (H,); written
     int64_t first_row, last_row, first_block, last_block;
     int downwards;                   // the order of blocks
+    IntegerRows x_integers, state_integers;  // of int8
 };
 
 // The kernels for weights of one storage.
 struct StorageKernels {
+    double bytes;                    // of a weight
+    double rate;                     // of multiply-adds, about, beside those of float32
+    int offset;                      // of an int8 input's byte: 128 where the bytes are unsigned
     void (*input_product)(const PackedLayer&, const PackedStep&);       // x -> products
     void (*step_from_input)(const PackedLayer&, const PackedStep&);     // x, state -> next, y; reset after
     void (*step)(const PackedLayer&, const PackedStep&);                // products, state -> next, y; reset after

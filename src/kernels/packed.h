@@ -8,7 +8,8 @@
 //                       [blocks][H][2][lanes]     r, z; then      reset before the product
 //                       [blocks][H][1][lanes]     n
 //
-// Weights may be stored in half the bytes (storage.h); then I and H are counted in pairs where a unit of memory holds two.
+// Weights may be stored in fewer bytes (storage.h, int8.h); then I and H are counted in pairs or fours where a unit of
+// memory holds so many.
 //
 // A tile is a few rows (sequences) by a few blocks whose sums fit the registers. Every sum starts from its bias, adds
 // x[0] w[0], x[1] w[1], ..., and then h[0] u[0], h[1] u[1], ..., one fused multiply-add after the other. That order is
@@ -16,6 +17,7 @@
 #pragma once
 
 #include "activations.h"
+#include "int8.h"
 #include "storage.h"
 
 namespace cgru {
@@ -106,20 +108,108 @@ template <int R, int B> struct Tile {
     }
 };
 
-// sums := the first G gates' bias + W x
-template <class S, int R, int B, int G>
-CGRU_INLINE void start_from_input(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step,
-                                  FloatVector (&sums)[R][B][G]) {
-    const float* rows[R];
-    const typename S::Unit* weights[B];
-    tile.template blocks_of<S>(layer.input_weights, layer.inputs, 3, weights);
-    CGRU_UNROLL for (int r = 0; r < R; ++r) {
-        rows[r] = step.x[tile.row + r];
-        CGRU_UNROLL for (int b = 0; b < B; ++b)
-            CGRU_UNROLL for (int g = 0; g < G; ++g)
-                sums[r][b][g] = load<float>(layer.bias + ((tile.block + b) * 3 + g) * lanes);
+// Where the recurrent weights of the gates from the `first` on begin.
+template <class S> CGRU_INLINE const void* recurrent_weights(const PackedLayer& layer, int first) {
+    return static_cast<const typename S::Unit*>(layer.recurrent_weights) + layer.blocks * units_of<S>(layer.hidden, first);
+}
+
+// The products of a tile's rows with weights of a storage: W x of all gates, and U h of G gates from the `first` on. Before
+// any tile is run, the rows of x, or of h or r * h, are prepared.
+template <class S> struct Products {
+    static CGRU_MEMBER void prepare_inputs(const PackedLayer&, const PackedStep&) {}
+    static CGRU_MEMBER void prepare_states(const PackedLayer&, const PackedStep&, const float*) {}
+
+    template <int R, int B>
+    static CGRU_MEMBER void add_input(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step,
+                                      FloatVector (&sums)[R][B][3]) {
+        const float* rows[R];
+        const typename S::Unit* weights[B];
+        CGRU_UNROLL for (int r = 0; r < R; ++r) rows[r] = step.x[tile.row + r];
+        tile.template blocks_of<S>(layer.input_weights, layer.inputs, 3, weights);
+        sweep<S>(sums, weights, rows, layer.inputs);
     }
-    sweep<S>(sums, weights, rows, layer.inputs);
+
+    template <int R, int B, int G>
+    static CGRU_MEMBER void add_recurrent(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step,
+                                          int first, const float* state, FloatVector (&sums)[R][B][G]) {
+        const float* rows[R];
+        const typename S::Unit* weights[B];
+        tile.rows_of(state, step.stride, rows);
+        tile.template blocks_of<S>(recurrent_weights<S>(layer, first), layer.hidden, G, weights);
+        sweep<S>(sums, weights, rows, layer.hidden);
+    }
+};
+
+template <> struct Products<Int8> {
+    static void prepare_inputs(const PackedLayer& layer, const PackedStep& step) {
+        const IntegerRows& to = step.x_integers;
+        for (int64_t r = step.first_row; r < step.last_row; ++r)
+            to.scales[r] = make_integers(step.x[r], layer.inputs, layer.input_scale.limit, to.bytes + r * to.stride);
+    }
+    static void prepare_states(const PackedLayer& layer, const PackedStep& step, const float* state) {
+        const IntegerRows& to = step.state_integers;
+        for (int64_t r = step.first_row; r < step.last_row; ++r)
+            to.scales[r] = make_integers(state + r * step.stride, layer.hidden, layer.recurrent_scale.limit,
+                                         to.bytes + r * to.stride);
+    }
+
+    template <int R, int B, int G>
+    static CGRU_MEMBER void add(const Tile<R, B>& tile, const void* matrix, int64_t count, const IntegerScale& meaning,
+                                int first, const IntegerRows& from, FloatVector (&sums)[R][B][G]) {
+        IntegerVector integers[R][B][G];
+        const uint8_t* rows[R];
+        const uint32_t* weights[B];
+        tile.template blocks_of<Int8>(matrix, count, G, weights);
+        CGRU_UNROLL for (int r = 0; r < R; ++r) {
+            rows[r] = from.bytes + (tile.row + r) * from.stride;
+            CGRU_UNROLL for (int b = 0; b < B; ++b)
+                CGRU_UNROLL for (int g = 0; g < G; ++g)
+                    integers[r][b][g] = load_integers(meaning.start + ((tile.block + b) * 3 + first + g) * lanes);
+        }
+        const int64_t fours = (count + 3) / 4;
+        for (int64_t k = 0; k < fours; ++k) {
+            IntegerVector w[B][G];
+            CGRU_UNROLL for (int b = 0; b < B; ++b)
+                CGRU_UNROLL for (int g = 0; g < G; ++g) w[b][g] = load_integers(weights[b] + (k * G + g) * lanes);
+            CGRU_UNROLL for (int r = 0; r < R; ++r) {
+                const IntegerVector x = broadcast_bytes(rows[r] + 4 * k);
+                CGRU_UNROLL for (int b = 0; b < B; ++b)
+                    CGRU_UNROLL for (int g = 0; g < G; ++g)
+                        integers[r][b][g] = add_products(integers[r][b][g], x, w[b][g]);
+            }
+        }
+        CGRU_UNROLL for (int b = 0; b < B; ++b)
+            CGRU_UNROLL for (int g = 0; g < G; ++g) {
+                const FloatVector scale = load<float>(meaning.scale + ((tile.block + b) * 3 + first + g) * lanes);
+                CGRU_UNROLL for (int r = 0; r < R; ++r)
+                    sums[r][b][g] = fma(to_float(integers[r][b][g]), scale * from.scales[tile.row + r], sums[r][b][g]);
+            }
+    }
+
+    template <int R, int B>
+    static CGRU_MEMBER void add_input(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step,
+                                      FloatVector (&sums)[R][B][3]) {
+        add(tile, layer.input_weights, layer.inputs, layer.input_scale, 0, step.x_integers, sums);
+    }
+
+    template <int R, int B, int G>
+    static CGRU_MEMBER void add_recurrent(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step,
+                                          int first, const float*, FloatVector (&sums)[R][B][G]) {
+        keep_in_memory(sums);  // registers are for the integers
+        add(tile, recurrent_weights<Int8>(layer, first), layer.hidden, layer.recurrent_scale, first, step.state_integers,
+            sums);
+    }
+};
+
+// sums := bias + W x
+template <class S, int R, int B>
+CGRU_INLINE void start_from_input(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step,
+                                  FloatVector (&sums)[R][B][3]) {
+    CGRU_UNROLL for (int r = 0; r < R; ++r)
+        CGRU_UNROLL for (int b = 0; b < B; ++b)
+            CGRU_UNROLL for (int g = 0; g < 3; ++g)
+                sums[r][b][g] = load<float>(layer.bias + ((tile.block + b) * 3 + g) * lanes);
+    Products<S>::add_input(tile, layer, step, sums);
 }
 
 // sums := the input products made before, G gates from the first on
@@ -133,18 +223,11 @@ CGRU_INLINE void start_from_product(const Tile<R, B>& tile, const PackedLayer& l
                                             ((tile.block + b) * 3 + first + g) * lanes);
 }
 
-template <class S, int R, int B, int G>
-CGRU_INLINE void add_recurrent(const Tile<R, B>& tile, const void* weights, const float* state, int64_t stride,
-                               int64_t hidden, FloatVector (&sums)[R][B][G]) {
-    const float* rows[R];
-    const typename S::Unit* blocks[B];
-    tile.rows_of(state, stride, rows);
-    tile.template blocks_of<S>(weights, hidden, G, blocks);
-    sweep<S>(sums, blocks, rows, hidden);
-}
-
 // products := bias + W x of a tile of rows, for many steps at once
 template <class S> struct InputProduct {
+    static CGRU_MEMBER void prepare(const PackedLayer& layer, const PackedStep& step) {
+        Products<S>::prepare_inputs(layer, step);
+    }
     template <int R, int B, class F>
     static CGRU_MEMBER void run(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step, const F&) {
         FloatVector sums[R][B][3];
@@ -174,6 +257,10 @@ CGRU_INLINE void update(const Tile<R, B>& tile, const PackedLayer& layer, const 
 
 // A whole step, reset after the product; from x itself, or from the input products.
 template <class S, bool from_input> struct ResetAfterStep {
+    static CGRU_MEMBER void prepare(const PackedLayer& layer, const PackedStep& step) {
+        if (from_input) Products<S>::prepare_inputs(layer, step);
+        Products<S>::prepare_states(layer, step, step.state);
+    }
     template <int R, int B, class F>
     static CGRU_MEMBER void run(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step, const F& f) {
         FloatVector sums[R][B][3];
@@ -188,7 +275,7 @@ template <class S, bool from_input> struct ResetAfterStep {
                 sums[r][b][2] = load<float>(layer.candidate_bias + (tile.block + b) * lanes);
             }
         keep_in_memory(input);
-        add_recurrent<S>(tile, layer.recurrent_weights, step.state, step.stride, layer.hidden, sums);
+        Products<S>::add_recurrent(tile, layer, step, 0, step.state, sums);
         CGRU_UNROLL for (int r = 0; r < R; ++r)
             CGRU_UNROLL for (int b = 0; b < B; ++b) {
                 const FloatVector reset = f.gate(sums[r][b][0]);
@@ -200,11 +287,14 @@ template <class S, bool from_input> struct ResetAfterStep {
 
 // Reset before the product, first half: z, and r * h of all units, which the second half multiplies.
 template <class S> struct ResetBeforeGates {
+    static CGRU_MEMBER void prepare(const PackedLayer& layer, const PackedStep& step) {
+        Products<S>::prepare_states(layer, step, step.state);
+    }
     template <int R, int B, class F>
     static CGRU_MEMBER void run(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step, const F& f) {
         FloatVector sums[R][B][2];
         start_from_product(tile, layer, step, 0, sums);
-        add_recurrent<S>(tile, layer.recurrent_weights, step.state, step.stride, layer.hidden, sums);
+        Products<S>::add_recurrent(tile, layer, step, 0, step.state, sums);
         CGRU_UNROLL for (int r = 0; r < R; ++r)
             CGRU_UNROLL for (int b = 0; b < B; ++b) {
                 const int64_t at = (tile.row + r) * step.stride + (tile.block + b) * lanes;
@@ -215,13 +305,14 @@ template <class S> struct ResetBeforeGates {
 };
 
 template <class S> struct ResetBeforeState {
+    static CGRU_MEMBER void prepare(const PackedLayer& layer, const PackedStep& step) {
+        Products<S>::prepare_states(layer, step, step.reset_state);
+    }
     template <int R, int B, class F>
     static CGRU_MEMBER void run(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step, const F& f) {
         FloatVector sums[R][B][1];
         start_from_product(tile, layer, step, 2, sums);
-        const void* weights = static_cast<const typename S::Unit*>(layer.recurrent_weights) +
-                              layer.blocks * units_of<S>(layer.hidden, 2);
-        add_recurrent<S>(tile, weights, step.reset_state, step.stride, layer.hidden, sums);
+        Products<S>::add_recurrent(tile, layer, step, 2, step.reset_state, sums);
         CGRU_UNROLL for (int r = 0; r < R; ++r)
             CGRU_UNROLL for (int b = 0; b < B; ++b) {
                 const int64_t at = (tile.row + r) * step.stride + (tile.block + b) * lanes;
@@ -236,6 +327,7 @@ template <class S> struct ResetBeforeState {
 template <class Kernel, class F>
 static void run_tiles(const PackedLayer& layer, const PackedStep& step) {
     const F f(layer);
+    Kernel::prepare(layer, step);
     const int64_t whole = step.last_row - (step.last_row - step.first_row) % tile_rows;
     const int64_t blocks = step.last_block - step.first_block;
     if (step.first_row < whole)
@@ -290,8 +382,14 @@ template <class S> static void input_product(const PackedLayer& layer, const Pac
 }
 
 template <class S> constexpr StorageKernels storage_kernels() {
-    return {input_product<S>, run_packed<ResetAfterStep<S, true>>, run_packed<ResetAfterStep<S, false>>,
-            run_packed<ResetBeforeGates<S>>, run_packed<ResetBeforeState<S>>};
+    return {S::bytes,
+            S::rate,
+            S::offset,
+            input_product<S>,
+            run_packed<ResetAfterStep<S, true>>,
+            run_packed<ResetAfterStep<S, false>>,
+            run_packed<ResetBeforeGates<S>>,
+            run_packed<ResetBeforeState<S>>};
 }
 
 }  // namespace CGRU_NAMESPACE

@@ -48,10 +48,11 @@ struct Plan {
 double seconds_of(const PackedKernels& kernels, const Machine& m, const Pass& pass, double rows) {
     const double steps = pass.lengths ? total(pass.lengths, pass.batch) / double(pass.batch) : double(pass.steps);
     const double weights = 3.0 * double(pass.layer->hidden) * double(pass.layer->hidden);
-    const double arithmetic = 2 * weights * rows / m.flops;
-    const double bytes = pass.layer->storage == storage_float32 ? 4 : 2;
-    const double reading = rows < double(kernels.tile_rows) ? (rows + 1) / 2 * weights * bytes / m.bytes : 0;
-    const double inputs = 6 * rows * double(pass.layer->hidden) * double(pass.layer->inputs) / m.flops;
+    const StorageKernels& storage = kernels.of[pass.layer->storage];
+    const double flops = m.flops * storage.rate;
+    const double arithmetic = 2 * weights * rows / flops;
+    const double reading = rows < double(kernels.tile_rows) ? (rows + 1) / 2 * weights * storage.bytes / m.bytes : 0;
+    const double inputs = 6 * rows * double(pass.layer->hidden) * double(pass.layer->inputs) / flops;
     return steps * (inputs + (arithmetic > reading ? arithmetic : reading));
 }
 

@@ -10,6 +10,8 @@ namespace cgru {
 namespace CGRU_NAMESPACE {
 
 struct Float32 {
+    static constexpr double bytes = 4, rate = 1;
+    static const int offset = 0;
     typedef float Unit;
     typedef FloatVector Raw;
     static const int inputs = 1;
@@ -18,6 +20,8 @@ struct Float32 {
 };
 
 struct Bfloat16 {
+    static constexpr double bytes = 2, rate = 1;
+    static const int offset = 0;
     typedef uint32_t Unit;
     typedef FloatBits Raw;
     static const int inputs = 2;
@@ -32,6 +36,8 @@ struct Bfloat16 {
 };
 
 struct Float16 {
+    static constexpr double bytes = 2, rate = 1;
+    static const int offset = 0;
     typedef uint16_t Unit;
     typedef FloatVector Raw;
     static const int inputs = 1;

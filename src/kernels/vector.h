@@ -31,7 +31,7 @@
 namespace cgru {
 namespace CGRU_NAMESPACE {
 
-// Lanes of 32 and 64 bits. `Bits` is the unsigned integer of the same shape.
+// Lanes of 32 and 64 bits. `Bits` is the unsigned integer of the same shape; for float also the signed one, and bytes.
 template <class T> struct Vector;
 
 #if defined(CGRU_PLAIN)
@@ -40,6 +40,8 @@ template <> struct Vector<float> {
     static const int lanes = 1;
     typedef float Value;
     typedef uint32_t Bits;
+    typedef int32_t Integers;
+    typedef uint8_t Bytes;
 };
 template <> struct Vector<double> {
     static const int lanes = 1;
@@ -61,6 +63,8 @@ template <> struct Vector<float> {
     static const int lanes = CGRU_VECTOR_BYTES / 4;
     typedef float Value __attribute__((vector_size(CGRU_VECTOR_BYTES)));
     typedef uint32_t Bits __attribute__((vector_size(CGRU_VECTOR_BYTES)));
+    typedef int32_t Integers __attribute__((vector_size(CGRU_VECTOR_BYTES)));
+    typedef uint8_t Bytes __attribute__((vector_size(CGRU_VECTOR_BYTES / 4)));
 };
 template <> struct Vector<double> {
     static const int lanes = CGRU_VECTOR_BYTES / 8;
@@ -73,6 +77,8 @@ template <> struct Vector<double> {
 typedef Vector<float>::Value FloatVector;
 typedef Vector<double>::Value DoubleVector;
 typedef Vector<float>::Bits FloatBits;
+typedef Vector<float>::Integers IntegerVector;
+typedef Vector<float>::Bytes ByteVector;
 typedef Vector<double>::Bits DoubleBits;
 
 // a * b + c
@@ -128,6 +134,15 @@ CGRU_INLINE FloatBits bits_of(FloatVector x) { FloatBits r; memcpy(&r, &x, sizeo
 CGRU_INLINE DoubleBits bits_of(DoubleVector x) { DoubleBits r; memcpy(&r, &x, sizeof r); return r; }
 CGRU_INLINE FloatVector from_bits(FloatBits x) { FloatVector r; memcpy(&r, &x, sizeof r); return r; }
 CGRU_INLINE DoubleVector from_bits(DoubleBits x) { DoubleVector r; memcpy(&r, &x, sizeof r); return r; }
+
+// Integers as floats, rounded to nearest, and the lowest byte of each.
+#if defined(CGRU_PLAIN)
+CGRU_INLINE FloatVector to_float(IntegerVector x) { return FloatVector(x); }
+CGRU_INLINE ByteVector low_bytes(FloatBits x) { return ByteVector(x); }
+#else
+CGRU_INLINE FloatVector to_float(IntegerVector x) { return __builtin_convertvector(x, FloatVector); }
+CGRU_INLINE ByteVector low_bytes(FloatBits x) { return __builtin_convertvector(x, ByteVector); }
+#endif
 
 // Loads and stores at any address; with a count, of the first lanes only (the others read as zero).
 template <class T> CGRU_INLINE typename Vector<T>::Value load(const T* p) {
