@@ -134,6 +134,11 @@ class GRU(Model):
             for k in range(self.num_layers)
         ]
 
+    def _sequences(self, argument: str, x: Array) -> Array:
+        batched = ("B", "T", self.input_size) if self.batch_first else ("T", "B", self.input_size)
+        x = checks.array(argument, x, self.dtype, batched, ("T", self.input_size))
+        return x[:, None] if x.ndim == 2 else x.swapaxes(0, 1) if self.batch_first else x
+
     @property
     def _width(self) -> int:
         """The last axis of y."""
@@ -199,10 +204,8 @@ class GRU(Model):
             result = chosen.call(self._stack, x, h0, self.batch_first, threads)
             if result is not None:  # the usual arguments: no more to check
                 return result
-        batched = ("B", "T", self.input_size) if self.batch_first else ("T", "B", self.input_size)
-        x = checks.array("x", x, self.dtype, batched, ("T", self.input_size))
+        x_steps = self._sequences("x", x)
         single = x.ndim == 2
-        x_steps = x[:, None] if single else x.swapaxes(0, 1) if self.batch_first else x  # (T, B, I)
         steps, batch, _ = x_steps.shape
         if batch > checks.MAX_DIMENSION:
             raise ValueError(f"x: expected B up to {checks.MAX_DIMENSION}, got {batch}")
@@ -356,6 +359,10 @@ class GRUCell(Model):
 
     def _suffixes(self) -> list[tuple[tuple[str, ...], int]]:
         return [(("",), self.input_size)]
+
+    def _sequences(self, argument: str, x: Array) -> Array:
+        x = checks.array(argument, x, self.dtype, (self.input_size,), ("B", self.input_size))
+        return x.reshape(1, -1, self.input_size)
 
     def __call__(
         self, x: Array, h: Array | None = None, *, engine: str = "auto", num_threads: int | None = None

@@ -199,9 +199,10 @@ class Model:
         ----------
         precision : {"bfloat16", "float16", "int8"}
             8 bits of precision with the range of float32; 11 bits up to 65504; 8 bits with a scale.
-        calibrate : (T, B, I), (B, I) or (I,) float32 array, optional
-            Typical inputs, for int8: the largest magnitude among them is the largest there is from then on, and inputs
-            beyond it are clipped.
+        calibrate : (T, B, I), with batch_first (B, T, I), or (T, I) float32 array, optional
+            Typical sequences, for int8, the more the better: the largest magnitude among them is the largest there is
+            from then on, inputs beyond it are clipped, and weights are rounded for small errors on these inputs and the
+            states that they lead to (cgru/calibration.py).
 
         Raises
         ------
@@ -222,26 +223,27 @@ class Model:
         if self.dtype != np.float32 or self.precision != "float32":
             held = self.precision if self.precision != "float32" else self.dtype
             raise ValueError(f"precision: expected a model of float32 to quantize, got one of {held}")
-        limit = None if calibrate is None else self._limit_of(calibrate, precision)
-        return self._restore(
-            self.options,
-            {
-                name: narrow(name, array, precision) if name.startswith("weight") else array  # type: ignore[arg-type]
-                for name, array in self._parameters.items()
-            },
-            limit,
-        )
-
-    def _limit_of(self, calibrate: Array, precision: str) -> float:
-        """The largest magnitude of calibration data."""
-        if precision != "int8":
+        if calibrate is not None and precision != "int8":
             raise ValueError(f"calibrate: expected None with {precision}, whose inputs stay float32")
-        size = self.input_size
-        x = checks.array("calibrate", calibrate, self.dtype, (size,), ("T", size), ("T", "B", size))
-        limit = float(np.abs(x).max(initial=0))
-        if not 0 < limit < float("inf"):
-            raise ValueError(f"calibrate: expected finite numbers that are not all zero, got {limit} as their largest")
-        return limit
+        limit = None
+        if calibrate is not None:
+            x = self._sequences("calibrate", calibrate)
+            limit = float(np.abs(x).max(initial=0))
+            if not 0 < limit < float("inf"):
+                raise ValueError(f"calibrate: expected finite numbers that are not all zero, got {limit} as largest")
+        parameters = dict(self._parameters)
+        for name, array in self._parameters.items():
+            if name.startswith("weight"):
+                parameters[name] = narrow(name, array, precision)  # type: ignore[arg-type]
+        if calibrate is not None:
+            from cgru import calibration
+
+            parameters |= calibration.fitted(self, x)
+        return self._restore(self.options, parameters, limit)
+
+    def _sequences(self, argument: str, x: Array) -> Array:
+        """Inputs of a call as (T, B, I)."""
+        raise TypeError(f"{type(self).__name__} has no sequences")
 
     @property
     def precision(self) -> str:

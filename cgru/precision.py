@@ -89,12 +89,17 @@ def narrow(name: str, array: Array, precision: str) -> Matrix:
             matrix = Matrix(precision, (bits + (0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16))
         else:
             finite = np.where(np.isfinite(array), array, 0)
-            scale = np.maximum(np.abs(finite).max(axis=1, initial=0) / np.float32(LARGEST), LEAST)
+            scale = row_scale(finite)
             matrix = Matrix(precision, np.rint(finite / scale[:, None]).astype(np.int8), scale)
         wrong = ~np.isfinite(array) | ~np.isfinite(matrix.wide())
     if wrong.any():
         raise ValueError(f"{name}: expected finite numbers that {precision} holds, got {array[wrong][0]}")
     return matrix
+
+
+def row_scale(array: Array) -> Array:
+    """What 1 means in the int8 numbers of each row of weights: the largest magnitude, not 0, becomes 127."""
+    return np.maximum(np.abs(array).max(axis=1, initial=0) / np.float32(LARGEST), LEAST)
 
 
 def integers(x: Array, limit: float | None) -> tuple[npt.NDArray[np.int8], Array]:

@@ -47,14 +47,15 @@ def build_and_run(tmp_path, compiler, sets, tested, runner=(), flags=("-static",
         subprocess.run([compiler, *FLAGS, *flags, *own, "-c", source, "-o", objects[-1]], check=True)
     program = str(tmp_path / "kernels")
     source = str(ROOT / "tests" / "native" / "kernels.cpp")
-    command = [compiler, *FLAGS, *flags, f"-DCGRU_TEST_SET=kernels_{tested}", f"-I{kernels}", source, *objects]
+    command = [compiler, *FLAGS, *flags, f"-I{kernels}", source, *objects]
     subprocess.run([*command, "-o", program], check=True)
-    run = subprocess.run([*runner, program], capture_output=True, text=True)
+    environment = {**os.environ, "CGRU_ISA": tested}
+    run = subprocess.run([*runner, program], capture_output=True, text=True, env=environment)
     print(run.stdout)
     return run
 
 
-def check(run, tested, comparisons=24):
+def check(run, tested, comparisons=28):
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.startswith(f"kernels of {tested},")
     assert run.stdout.count("ok  ") == comparisons
@@ -68,9 +69,11 @@ def needs(*programs):
         pytest.skip(f"{', '.join(missing)}: not installed")
 
 
-def test_neon(tmp_path):
+@pytest.mark.parametrize("tested", ["neon", "neondot"])
+def test_neon(tmp_path, tested):
     needs("aarch64-linux-gnu-g++", "qemu-aarch64")
-    check(build_and_run(tmp_path, "aarch64-linux-gnu-g++", {"neon": []}, "neon", ["qemu-aarch64"]), "neon")
+    sets = {"neon": [], "neondot": ["-march=armv8.2-a+dotprod"]}
+    check(build_and_run(tmp_path, "aarch64-linux-gnu-g++", sets, tested, ["qemu-aarch64"]), tested)
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="x86-64 kernels are built by the native compiler here")
@@ -79,7 +82,7 @@ def test_neon(tmp_path):
 )
 def test_avx2(tmp_path):
     needs("g++", "qemu-x86_64")
-    sets = {"sse2": [], "avx2": ["-mavx2", "-mfma", "-mf16c"]}
+    sets = {**X86_SETS["sse2"], **X86_SETS["avx2"]}
     check(build_and_run(tmp_path, "g++", sets, "avx2", ["qemu-x86_64", "-cpu", "max"]), "avx2")
 
 
@@ -87,10 +90,12 @@ SANITIZERS = {
     "address and undefined": ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
     "thread": ["-O1", "-fsanitize=thread", "-DCGRU_STD_THREADS"],
 }
+AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
 X86_SETS = {
-    "sse2": [],
-    "avx2": ["-mavx2", "-mfma", "-mf16c"],
-    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
+    "sse2": {"sse2": []},
+    "avx2": {"avx2": ["-mavx2", "-mfma", "-mf16c"]},
+    "avx512": {"avx512": AVX512},
+    "avx512vnni": {"avx512": AVX512, "avx512vnni": [*AVX512, "-mavx512vnni"]},
 }
 
 
@@ -100,7 +105,7 @@ X86_SETS = {
 def test_sanitizers(tmp_path, sanitizer, tested):
     """Reads and writes within bounds, defined arithmetic; and for the loops on several threads, no race."""
     needs("clang++")
-    sets = {tested: X86_SETS[tested]} if tested in X86_SETS else {}
+    sets = X86_SETS.get(tested, {})
     check(build_and_run(tmp_path, "clang++", sets, tested, flags=["-g", *SANITIZERS[sanitizer]]), tested)
 
 
@@ -109,4 +114,4 @@ def test_sanitizers(tmp_path, sanitizer, tested):
 )
 def test_a_step_allocates_nothing_and_makes_no_system_call(tmp_path):
     needs("g++")
-    check(build_and_run(tmp_path, "g++", {}, "plain", flags=["-DCGRU_TEST_QUIET"]), "plain", 28)
+    check(build_and_run(tmp_path, "g++", {}, "plain", flags=["-DCGRU_TEST_QUIET"]), "plain", 32)

@@ -352,7 +352,9 @@ def test_int8_refusals(tmp_path):
     with pytest.raises(TypeError, match=re.escape("calibrate: expected (T, 3) float32, got float64; convert it with")):
         gru.quantize("int8", calibrate=x.astype(float))
     for value in (0, np.nan, np.inf):
-        with pytest.raises(ValueError, match=f"calibrate: expected finite numbers that are not all zero, got {value}"):
+        with pytest.raises(
+            ValueError, match=f"calibrate: expected finite numbers that are not all zero, got {float(value)} as"
+        ):
             gru.quantize("int8", calibrate=x * F(value))
 
 
@@ -386,3 +388,33 @@ def test_damaged_int8_files(change, message, tmp_path):
     save_file(tensors, path, {"cgru": json.dumps(options)})
     with pytest.raises(cgru.FormatError, match=re.escape(message)):
         cgru.load(path)
+
+
+@pytest.mark.parametrize("reset_after", [True, False])
+def test_weights_fitted_to_inputs_make_smaller_errors(reset_after):
+    """On other inputs of the same kind; and W x is as good as rounding can be where x lies in few dimensions."""
+    rng = np.random.default_rng(9)
+    gru = cgru.GRU(30, 40, num_layers=2, bidirectional=True, reset_after=reset_after, batch_first=True, rng=rng)
+    x = np.maximum(rng.standard_normal((40, 60, 4)) @ rng.standard_normal((4, 30)), 0).astype(F)
+    seen, other = x[:30], x[30:]
+    expected = gru(other)[0]
+    small = gru.quantize("int8", calibrate=seen)
+    plain = cgru.GRU._restore(gru.options, gru.quantize("int8")._parameters, small.input_limit)
+    errors = [np.linalg.norm(model(other)[0] - expected) for model in (plain, small)]
+    assert errors[1] < 0.95 * errors[0]  # rounding the inputs makes most of it
+    exact, rounded, fitted = (model.state_dict()["weight_ih_l0"] for model in (gru, plain, small))
+    error, best = (np.linalg.norm(other @ (weights - exact).T) for weights in (rounded, fitted))
+    assert best < 0.3 * error
+
+
+def test_a_cell_is_quantized_as_a_layer_is():
+    rng = np.random.default_rng(10)
+    gru = cgru.GRU(9, 21, rng=rng)
+    cell = cgru.GRUCell(9, 21)
+    cell.load_state_dict({name.removesuffix("_l0"): array for name, array in gru.state_dict().items()})
+    x, h = rng.standard_normal((5, 9)).astype(F), rng.uniform(-1, 1, (5, 21)).astype(F)
+    for precision in PRECISIONS:
+        np.testing.assert_array_equal(cell.quantize(precision)(x, h), gru.quantize(precision)(x[None], h[None])[0][0])
+    small = cell.quantize("int8", calibrate=x)
+    assert small.input_limit == np.abs(x).max()
+    assert relative_error(small(x, h), cell(x, h)) < ERROR["int8"]

@@ -1,7 +1,8 @@
 // The kernels of an instruction set against plain C++ and the C library, without Python: tests/test_native.py builds this
-// for another processor and runs it under an emulator, and for this one with the compiler's sanitizers. Prints what it compared; exits with 1 on a difference.
+// for another processor and runs it under an emulator, and for this one with the compiler's sanitizers. Prints what it
+// compared; exits with 1 on a difference.
 //
-// CGRU_TEST_SET names the table to test.
+// CGRU_ISA in the environment names the instruction set to test.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,8 +15,10 @@
 using namespace cgru;
 
 namespace cgru {
-extern const Kernels kernels_plain, CGRU_TEST_SET;
+extern const Kernels kernels_plain;
 }
+
+static const Kernels* const table = kernels();
 
 static int failures = 0;
 
@@ -181,8 +184,8 @@ static int64_t differences(const std::vector<float>& a, const std::vector<float>
 static void test_layer(int64_t inputs, int64_t hidden, int reset_after) {
     const int64_t steps = 12, batch = 21;
     const Model model(inputs, hidden, reset_after);
-    const Packed tested(model, CGRU_TEST_SET), plain(model, kernels_plain);
-    const Call call = one_layer(CGRU_TEST_SET, tested);
+    const Packed tested(model, (*table)), plain(model, kernels_plain);
+    const Call call = one_layer((*table), tested);
     const std::vector<float> x = random_values(steps * batch * inputs);
     const std::vector<float> y = run(call, x, steps, batch, 0, batch, steps);
     const std::vector<float> expected = run(one_layer(kernels_plain, plain), x, steps, batch, 0, batch, steps);
@@ -205,13 +208,13 @@ static void test_layer(int64_t inputs, int64_t hidden, int reset_after) {
 }
 
 static void test_storage(int64_t inputs, int64_t hidden, int reset_after) {
-    const int64_t steps = 6, batch = 11, lanes = CGRU_TEST_SET.packed.lanes;
+    const int64_t steps = 6, batch = 11, lanes = table->packed.lanes;
     Model model(inputs, hidden, reset_after);
     for (auto* weights : {&model.w, &model.u})
         for (float& value : *weights) value = rand() % 8 ? float(rand() % 255 - 127) / 128 : ldexpf(1, -15 - rand() % 9);
-    const Packed packed(model, CGRU_TEST_SET);
+    const Packed packed(model, (*table));
     const std::vector<float> x = random_values(steps * batch * inputs);
-    Call call = one_layer(CGRU_TEST_SET, packed);
+    Call call = one_layer((*table), packed);
     int64_t different = 0;
     for (const int64_t size : {1, 3, 11}) {
         call.layers[0] = &packed.layer;
@@ -227,14 +230,62 @@ static void test_storage(int64_t inputs, int64_t hidden, int reset_after) {
     expect(different == 0, what, double(different));
 }
 
+// Rows of integers times weights of int8, at their ends too, into candidates and states that are the sums themselves.
+static void test_integers(int64_t inputs, int64_t hidden, int reset_after) {
+    const int64_t batch = 11, lanes = table->packed.lanes, blocks = (hidden + lanes - 1) / lanes;
+    const int64_t fours = (inputs + 3) / 4, states = (hidden + 3) / 4;
+    const int offset = table->packed.of[storage_int8].offset;
+    std::vector<int> q(size_t(hidden * inputs));
+    for (int& value : q) value = rand() % 3 ? rand() % 256 - 128 : rand() % 2 ? 127 : -128;
+    std::vector<int8_t> w(size_t(blocks * fours * 3 * lanes * 4)), u(size_t(blocks * states * 3 * lanes * 4));
+    std::vector<float> scale(size_t(blocks * 3 * lanes), 1), bias(size_t(blocks * 3 * lanes));
+    std::vector<int32_t> start(size_t(blocks * 3 * lanes)), none(size_t(blocks * 3 * lanes));
+    for (int64_t j = 0; j < hidden; ++j)
+        for (int64_t k = 0; k < inputs; ++k) {
+            const int value = q[size_t(j * inputs + k)];
+            w[size_t(((((j / lanes) * fours + k / 4) * 3 + 2) * lanes + j % lanes) * 4 + k % 4)] = int8_t(value);
+            start[size_t((j / lanes * 3 + 2) * lanes + j % lanes)] -= offset * value;
+        }
+    PackedLayer layer;
+    memset(&layer, 0, sizeof layer);
+    layer.inputs = inputs;
+    layer.hidden = hidden;
+    layer.blocks = blocks;
+    layer.storage = storage_int8;
+    layer.input_weights = w.data();
+    layer.recurrent_weights = u.data();
+    layer.input_scale = {scale.data(), start.data(), 0};
+    layer.recurrent_scale = {scale.data(), none.data(), 0};
+    layer.bias = layer.candidate_bias = bias.data();
+    layer.gate.code = layer.candidate.code = activation_linear;
+    layer.gate.clip = layer.candidate.clip = HUGE_VAL;
+    layer.reset_after = reset_after;
+    const Call call = {table, {&layer}, 1, 1, inputs, hidden, 1, nullptr};
+    std::vector<float> x(size_t(batch * inputs));
+    for (size_t i = 0; i < x.size(); ++i) x[i] = i % size_t(inputs) ? float(rand() % 255 - 127) : 127;
+    int64_t different = 0;
+    for (const int64_t size : {1, 2, 11}) {
+        const std::vector<float> y = run(call, x, 1, batch, 0, size, 1);
+        for (int64_t b = 0; b < size; ++b)
+            for (int64_t j = 0; j < hidden; ++j) {
+                int64_t sum = 0;
+                for (int64_t k = 0; k < inputs; ++k) sum += int64_t(x[size_t(b * inputs + k)]) * q[size_t(j * inputs + k)];
+                different += y[size_t(b * hidden + j)] != float(sum);
+            }
+    }
+    char what[80];
+    snprintf(what, sizeof what, "sums of integers that differ, I %d H %d, offset %d", int(inputs), int(hidden), offset);
+    expect(different == 0, what, double(different));
+}
+
 // A stack of two layers in two directions, shared among threads by rows and by units, whole and by lengths.
 static void test_threads(int reset_after) {
     const int64_t inputs = 9, hidden = 70, steps = 30;
     std::vector<Model> models;
     for (int i = 0; i < 4; ++i) models.emplace_back(i < 2 ? inputs : 2 * hidden, hidden, reset_after);
     std::vector<Packed> packed;
-    for (const Model& model : models) packed.emplace_back(model, CGRU_TEST_SET);
-    Call call = {&CGRU_TEST_SET, {}, 2, 2, inputs, hidden, 1, nullptr};
+    for (const Model& model : models) packed.emplace_back(model, (*table));
+    Call call = {table, {}, 2, 2, inputs, hidden, 1, nullptr};
     for (const Packed& p : packed) call.layers.push_back(&p.layer);
     int64_t different = 0;
     for (const int64_t batch : {1, 3, 37}) {
@@ -261,11 +312,11 @@ static void test_threads(int reset_after) {
 static void test_stream(int64_t batch, int reset_after) {
     const int64_t inputs = 11, hidden = 37, steps = 20;
     const Model model(inputs, hidden, reset_after);
-    const Packed packed(model, CGRU_TEST_SET);
+    const Packed packed(model, (*table));
     const std::vector<float> x = random_values(steps * batch * inputs);
-    const std::vector<float> expected = run(one_layer(CGRU_TEST_SET, packed), x, steps, batch, 0, batch, steps);
+    const std::vector<float> expected = run(one_layer((*table), packed), x, steps, batch, 0, batch, steps);
     const PackedLayer* layers[] = {&packed.layer};
-    PackedStream stream(CGRU_TEST_SET.packed, layers, 1, batch);
+    PackedStream stream(table->packed, layers, 1, batch);
     if (!stream.valid()) exit(2);
     std::vector<float> y(expected.size()), state(size_t(batch * hidden));
     for (int64_t t = 0; t < steps; ++t) {
@@ -296,9 +347,9 @@ extern "C" void* calloc(size_t count, size_t size) { ++allocations; return __lib
 static void test_quiet_step(int64_t batch, int reset_after) {
     const int64_t inputs = 20, hidden = 100, steps = 1000;
     const Model model(inputs, hidden, reset_after);
-    const Packed packed(model, CGRU_TEST_SET);
+    const Packed packed(model, (*table));
     const PackedLayer* layers[] = {&packed.layer};
-    PackedStream stream(CGRU_TEST_SET.packed, layers, 1, batch);
+    PackedStream stream(table->packed, layers, 1, batch);
     const std::vector<float> x = random_values(batch * inputs);
     std::vector<float> y(size_t(batch * hidden));
     fflush(stdout);
@@ -328,7 +379,7 @@ static void test_function(int code, double (*exact)(double), const char* name) {
     memset(&f, 0, sizeof f);
     f.code = code;
     f.clip = HUGE_VAL;
-    CGRU_TEST_SET.single.activate(f, x.data(), y.data(), int64_t(x.size()));
+    table->single.activate(f, x.data(), y.data(), int64_t(x.size()));
     double worst = 0;
     for (size_t i = 0; i < x.size(); ++i) {
         const double true_value = exact(double(x[i]));
@@ -342,7 +393,8 @@ static void test_function(int code, double (*exact)(double), const char* name) {
 static double exact_sigmoid(double x) { return 1 / (1 + exp(-x)); }
 
 int main() {
-    printf("kernels of %s, %d lanes\n", CGRU_TEST_SET.name, int(CGRU_TEST_SET.packed.lanes));
+    if (!table) return 2;
+    printf("kernels of %s, %d lanes\n", table->name, int(table->packed.lanes));
     test_function(activation_sigmoid, exact_sigmoid, "sigmoid, units in the last place");
     test_function(activation_tanh, tanh, "tanh, units in the last place");
     for (const int reset_after : {1, 0}) {
@@ -351,6 +403,8 @@ int main() {
         test_layer(40, 64, reset_after);
         test_storage(5, 33, reset_after);
         test_storage(40, 64, reset_after);
+        test_integers(5, 33, reset_after);
+        test_integers(66, 70, reset_after);
         test_threads(reset_after);
         test_stream(1, reset_after);
         test_stream(5, reset_after);

@@ -1,0 +1,123 @@
+"""int8 weights fitted to typical inputs: rounded so that what they are multiplied with makes little of it.
+
+A matrix of weights W meets rows x of inputs, or of states. Rounding each weight to the nearest integer is best if the
+numbers of x have nothing to do with each other; most often they have. Then the columns of W are rounded one after the
+other, and the error that a column leaves is made good, as far as it can be, by the columns not yet rounded: those that
+minimise the mean of |W x - W' x|^2 over the given rows. This is optimal brain surgery (Hassibi and Stork 1993) as GPTQ
+arranges it (Frantar et al. 2023): with C^T C the inverse of the mean of x x^T, C upper triangular, an error e in column
+k asks for -e C[k, j] / C[k, k] in every later column j.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import linalg
+
+from cgru import activations
+from cgru.gru import GRU, GRUCell
+from cgru.precision import LARGEST, Matrix, row_scale, wide
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cgru.parameters import Model
+    from cgru.types import Array
+
+DAMPING = 0.01
+"""Of the mean diagonal of x x^T, added to its diagonal: what the rows do not tell shall not be made up."""
+
+COLUMNS = 64
+"""Columns after which the errors are passed on to all that follow, in one product."""
+
+
+def fitted(model: Model, x: Array) -> dict[str, Matrix]:
+    """The int8 weights of a model by name, fitted to inputs (T, B, I) and the states that these lead to."""
+    scales: dict[str, Array] = {}
+    numbers: dict[str, Array] = {}
+    for name, rows, samples in _products(model, x):
+        weights = wide(model._parameters[name])
+        scales[name] = row_scale(weights)
+        fitted_rows = fit(weights[rows], scales[name][rows], samples)
+        numbers[name] = np.concatenate([numbers[name], fitted_rows]) if name in numbers else fitted_rows
+    return {name: Matrix("int8", numbers[name], scales[name]) for name in numbers}
+
+
+def fit(weights: Array, scale: Array, samples: Array) -> Array:
+    """The int8 numbers of weights (N, K) for rows of scales (N,) that do best on samples (M, K).
+
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.standard_normal((1000, 3)) @ rng.standard_normal((3, 16))      # 16 numbers that are made of 3
+    >>> w = rng.standard_normal((8, 16))
+    >>> scale = np.abs(w).max(axis=1) / 127
+    >>> error = lambda q: np.linalg.norm((scale[:, None] * q - w) @ x.T)
+    >>> bool(error(fit(w, scale, x)) < 0.3 * error(np.rint(w / scale[:, None])))
+    True
+    """
+    count = weights.shape[1]
+    samples = samples.astype(np.float64)
+    moments = samples.T @ samples / max(1, len(samples))
+    mean = np.trace(moments) / count
+    if not mean > 0:  # nothing known of them
+        moments, mean = np.eye(count), 1.0
+    moments[np.diag_indices(count)] += DAMPING * mean
+    order = np.argsort(-np.diag(moments), kind="stable")  # the columns that matter most come first, while all can help
+    lower = linalg.cholesky(moments[np.ix_(order, order)], lower=True)
+    factor = linalg.cholesky(linalg.cho_solve((lower, True), np.eye(count)))  # upper
+
+    left = weights[:, order].astype(np.float64)
+    numbers = np.empty(left.shape, np.int8)
+    errors = np.empty(left.shape)
+    for first in range(0, count, COLUMNS):
+        last = min(count, first + COLUMNS)
+        for k in range(first, last):
+            rounded = np.clip(np.rint(left[:, k] / scale), -LARGEST, LARGEST)
+            numbers[:, order[k]] = rounded
+            errors[:, k] = (left[:, k] - rounded * scale) / factor[k, k]
+            left[:, k + 1 : last] -= np.outer(errors[:, k], factor[k, k + 1 : last])
+        left[:, last:] -= errors[:, first:last] @ factor[first:last, last:]
+    return numbers
+
+
+def _products(model: Model, x: Array) -> Iterator[tuple[str, slice, Array]]:
+    """Every product of a model's weights: the parameter's name, which of its rows, and what they are multiplied by."""
+    hidden = model.hidden_size
+    every, gates, candidate = slice(None), slice(2 * hidden), slice(2 * hidden, None)
+    gate = activations.parse("recurrent_activation", model.recurrent_activation)
+    bound = np.inf if model.clip is None else model.clip
+    for suffixes, inputs in model._suffixes():
+        outputs = []
+        for d, suffix in enumerate(suffixes):
+            one = _single(model, suffix, inputs, d == 1)
+            y, _ = one(x)
+            outputs.append(y)
+            before = np.zeros_like(y)
+            if one.reverse:
+                before[:-1] = y[1:]
+            else:
+                before[1:] = y[:-1]
+            yield "weight_ih" + suffix, every, x.reshape(-1, inputs)
+            if model.reset_after:
+                yield "weight_hh" + suffix, every, before.reshape(-1, hidden)
+                continue
+            yield "weight_hh" + suffix, gates, before.reshape(-1, hidden)
+            p = {name: array[:hidden] for name, array in one.state_dict().items()}
+            sums = x @ p["weight_ih_l0"].T + before @ p["weight_hh_l0"].T
+            sums += p.get("bias_ih_l0", 0) + p.get("bias_hh_l0", 0)
+            reset = gate(np.clip(sums, -bound, bound))
+            yield "weight_hh" + suffix, candidate, (reset * before).reshape(-1, hidden)
+        x = np.concatenate(outputs, axis=-1)
+
+
+def _single(model: Model, suffix: str, inputs: int, backwards: bool) -> GRU:
+    """One direction of one layer."""
+    options = {
+        **GRU(1, 1, rng=0).options,
+        **{name: model.options[name] for name in GRUCell(1, 1, rng=0).options},
+        "input_size": inputs,
+        "reverse": backwards or model.__dict__.get("reverse", False),
+    }
+    names = ["weight_ih", "weight_hh", *(["bias_ih", "bias_hh"] if model.bias else [])]
+    one: GRU = GRU._restore(options, {name + "_l0": model._parameters[name + suffix] for name in names})
+    return one
