@@ -171,6 +171,11 @@ class Model:
         """What the engine stores weights as: "float32", or of a quantized model "bfloat16" or "float16"."""
         return self.__dict__.get("_precision", "float32")
 
+    @property
+    def input_limit(self) -> float | None:
+        """Inputs are clipped to this and its negative, of a model whose quantization measured inputs; else None."""
+        return None
+
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return _restore, (type(self), self.options, self._parameters, self.precision)
 
