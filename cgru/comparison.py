@@ -277,7 +277,7 @@ def _errors(model: GRU, y: Array, h_n: Array, expected: Array, expected_state: A
         error = _time_first(model, y) - expected
         state_error = h_n.reshape(expected_state.shape) - expected_state
     return Errors(
-        precision=model.precision,
+        precision=model.dtype.name if model.precision == "float32" else model.precision,
         y=y,
         h_n=h_n,
         steps=_relative(error, expected),

@@ -79,7 +79,7 @@ def test_two_models_of_float64():
     problem = Problem({}, dtype=np.float64)
     comparison = cgru.compare(problem.gru, problem.gru, problem.x)
     assert comparison.small.steps.max() < 1e-14
-    assert comparison.small.precision == "float32"  # how a model that is not quantized calls it
+    assert comparison.gru.precision == comparison.small.precision == "float64"
     assert comparison.small.weight_bytes == 3 * 11 * (5 + 11) * 8
 
 
