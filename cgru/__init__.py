@@ -16,6 +16,7 @@ from cgru.errors import FormatError
 from cgru.gru import GRU, GRUCell
 
 if TYPE_CHECKING:
+    from cgru.comparison import compare
     from cgru.formats import load
     from cgru.formats.flax import from_flax
     from cgru.formats.keras import from_keras
@@ -28,6 +29,7 @@ __all__ = [
     "GRU",
     "FormatError",
     "GRUCell",
+    "compare",
     "from_flax",
     "from_keras",
     "from_onnx",
@@ -39,6 +41,7 @@ __all__ = [
 ]
 
 _LATER = {  # name -> the module that has it
+    "compare": "cgru.comparison",
     "load": "cgru.formats",
     "from_flax": "cgru.formats.flax",
     "from_keras": "cgru.formats.keras",

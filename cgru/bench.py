@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-5
 """Largest accepted difference of a float32 result from the reference in float64; outputs lie between -1 and 1."""
 
+QUANTIZED_TOLERANCE = 0.05
+"""The same of a quantized model, whose weights differ from the reference's: some times what eight bits lose in them."""
+
 REST = 0.05
 """Seconds between contenders on several threads: most libraries' threads spin for a while after a call, on the cores
 that the next one needs."""
@@ -117,12 +120,13 @@ def cases(sizes: tuple[int, ...] = (32, 64, 128, 256)) -> list[Case]:
 
 
 class Problem:
-    """A case's data: a GRU, an input (T, B, I) and a state (1, B, H)."""
+    """A case's data: a GRU, its form in a precision, an input (T, B, I) and a state (1, B, H)."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, precision: str = "float32") -> None:
         rng = np.random.default_rng(0)
         self.case = case
         self.gru = cgru.GRU(case.inputs, case.hidden, rng=rng)
+        self.quantized = self.gru if precision == "float32" else self.gru.quantize(precision)
         self.parameters = self.gru.state_dict()
         self.x = rng.standard_normal((max(case.steps, 1), case.batch, case.inputs)).astype(np.float32)
         self.h = rng.uniform(-1, 1, (1, case.batch, case.hidden)).astype(np.float32)
@@ -134,13 +138,16 @@ class Problem:
 
 
 def cgru_call(problem: Problem, threads: int) -> Call:
-    """cgru itself, as its users call it: a stream for single steps, which keeps the state; else the GRU."""
+    """cgru itself, as its users call it: a stream for single steps, which keeps the state; else the GRU.
+
+    It alone runs in the precision asked for.
+    """
     if problem.case.steps == 0:
-        stream = problem.gru.stream(batch_size=problem.case.batch)
+        stream = problem.quantized.stream(batch_size=problem.case.batch)
         stream.state = problem.h
         x, out = problem.x[0], np.empty_like(problem.h[0])
         return lambda: stream.step(x, out)
-    return lambda: problem.gru(problem.x, problem.h, num_threads=threads)[0]
+    return lambda: problem.quantized(problem.x, problem.h, num_threads=threads)[0]
 
 
 def reference_call(problem: Problem, threads: int) -> Call:
@@ -292,8 +299,10 @@ def blas_threads(threads: int) -> Iterator[None]:
         yield
 
 
-def measure(case: Case, names: list[str], threads: int, seconds: float = 1.0, rounds: int = 15) -> Row:
-    """Medians of one case, all contenders interleaved; about `seconds` for each of them.
+def measure(
+    case: Case, names: list[str], threads: int, seconds: float = 1.0, rounds: int = 15, precision: str = "float32"
+) -> Row:
+    """Medians of one case, all contenders interleaved; about `seconds` for each of them; cgru's in a precision.
 
     Raises
     ------
@@ -301,13 +310,14 @@ def measure(case: Case, names: list[str], threads: int, seconds: float = 1.0, ro
         A contender's result differs from the reference.
     """
     with blas_threads(threads):
-        problem = Problem(case)
+        problem = Problem(case, precision)
         calls = {name: CONTENDERS[name][0](problem, threads) for name in names}
         expected = problem.expected()
         repeats = {}
         for name, call in calls.items():
             error = float(np.max(np.abs(call().reshape(expected.shape) - expected)))
-            if not error < TOLERANCE:
+            exact = name != "cgru" or precision == "float32"
+            if not error < (TOLERANCE if exact else QUANTIZED_TOLERANCE):
                 raise RuntimeError(f"{name}, {case}: differs from the reference by {error:.2g}")
             repeats[name] = max(1, int(seconds / rounds / _seconds_a_call(call, 1)))
         times: dict[str, list[float]] = {name: [] for name in names}
@@ -329,10 +339,11 @@ def _seconds_a_call(call: Call, repeats: int) -> float:
     return (time.perf_counter() - start) / repeats
 
 
-def as_json(rows: list[Row], threads: int) -> dict[str, Any]:
+def as_json(rows: list[Row], threads: int, precision: str = "float32") -> dict[str, Any]:
     """What `cgru bench --json` writes: the machine, and each case's microseconds by contender."""
     return {
         "threads": threads,
+        "precision": precision,
         "unit": "microseconds, median",
         "rows": [
             {
@@ -345,7 +356,13 @@ def as_json(rows: list[Row], threads: int) -> dict[str, Any]:
     }
 
 
-def plot(rows: list[Row], path: str, threads: int) -> None:
+def title(threads: int, precision: str) -> str:
+    """What all contenders compute in, and cgru if that is something else."""
+    own = "" if precision == "float32" else f", cgru {precision}"
+    return f"float32{own}, {threads} thread{'s' * (threads > 1)}"
+
+
+def plot(rows: list[Row], path: str, threads: int, precision: str = "float32") -> None:
     """Draw the table: a panel for each kind of case, time over hidden size, a line for each contender."""
     from matplotlib.figure import Figure
 
@@ -365,5 +382,5 @@ def plot(rows: list[Row], path: str, threads: int) -> None:
         axes.set(title=kind, xlabel="hidden units H = inputs I", ylabel="microseconds a call")
         axes.grid(True, which="both", alpha=0.25)
     axes.legend(frameon=False)
-    figure.suptitle(f"GRU inference, float32, {threads} thread{'s' * (threads > 1)}")
+    figure.suptitle(f"GRU inference, {title(threads, precision)}")
     figure.savefig(path, dpi=130)

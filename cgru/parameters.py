@@ -257,6 +257,11 @@ class Model:
         limit: float | None = self.__dict__["_input_limit"]
         return limit
 
+    @property
+    def input_limit(self) -> float | None:
+        """Inputs are clipped to this and its negative, of a model whose quantization measured inputs; else None."""
+        return None
+
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return _restore, (type(self), self.options, self._parameters, self.input_limit)
 

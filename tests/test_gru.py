@@ -205,6 +205,7 @@ MODULES = [
     "cgru.formats.onnx",
     "cgru.torch",
     "cgru.precision",
+    "cgru.comparison",
 ]
 
 

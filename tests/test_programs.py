@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 import cgru
 from cgru import bench, cli
+from cgru.precision import PRECISIONS
 
 ROOT = Path(__file__).parent.parent
 WORDS = {
@@ -41,6 +42,42 @@ def test_bench_prints_writes_and_plots(tmp_path):
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_bench_of_a_precision(precision, tmp_path):
+    times = tmp_path / "times.json"
+    result = CliRunner().invoke(
+        cli.main, ["bench", "--hidden", "16", "--seconds", "0.01", "--precision", precision, "--json", str(times)]
+    )
+    assert result.exit_code == 0, result.output
+    assert f"float32, cgru {precision}, 1 thread" in " ".join(result.output.split())
+    assert json.loads(times.read_text())["precision"] == precision
+    for case in bench.cases((16,)):
+        problem = bench.Problem(case, precision)
+        result = bench.cgru_call(problem, 1)()
+        error = np.abs(result.reshape(problem.expected().shape) - problem.expected()).max()
+        assert 1e-5 < error < bench.QUANTIZED_TOLERANCE  # it is the quantized model that runs
+
+
+def test_bench_tolerates_more_of_a_quantized_model_alone(monkeypatch):
+    case = bench.cases((16,))[1]
+    right = bench.numpy_call
+
+    def wrong(error):
+        return lambda problem, threads: lambda: right(problem, threads)() + error, ()
+
+    monkeypatch.setitem(bench.CONTENDERS, "cgru", wrong(1e-2))
+    assert bench.measure(case, ["cgru", "reference"], 1, 0.01, precision="float16").seconds["cgru"] > 0
+    with pytest.raises(RuntimeError, match=r"cgru, .* differs from the reference by 0.01"):
+        bench.measure(case, ["cgru", "reference"], 1, 0.01)
+    monkeypatch.setitem(bench.CONTENDERS, "cgru", wrong(1e-1))
+    with pytest.raises(RuntimeError, match=r"cgru, .* differs from the reference by 0.1"):
+        bench.measure(case, ["cgru", "reference"], 1, 0.01, precision="float16")
+    monkeypatch.setitem(bench.CONTENDERS, "cgru", wrong(0))
+    monkeypatch.setitem(bench.CONTENDERS, "wrong", wrong(1e-2))
+    with pytest.raises(RuntimeError, match=r"wrong, .* differs from the reference by 0.01"):
+        bench.measure(case, ["cgru", "wrong"], 1, 0.01, precision="float16")
+
+
 def test_bench_checks_results_before_it_times(monkeypatch):
     def wrong(problem, threads):
         right = bench.numpy_call(problem, threads)
@@ -51,7 +88,9 @@ def test_bench_checks_results_before_it_times(monkeypatch):
         bench.measure(bench.cases((16,))[1], ["cgru", "wrong"], 1, 0.01)
 
 
-@pytest.mark.parametrize("arguments", [["--hidden", "0"], ["--threads", "0"], ["--seconds", "-1"], ["--unknown"]])
+@pytest.mark.parametrize(
+    "arguments", [["--hidden", "0"], ["--precision", "int3"], ["--threads", "0"], ["--seconds", "-1"], ["--unknown"]]
+)
 def test_bench_refuses(arguments):
     assert CliRunner().invoke(cli.main, ["bench", *arguments]).exit_code == 2
 

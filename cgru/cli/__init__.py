@@ -15,7 +15,7 @@ except ImportError as error:
     sys.exit(f'cgru: the command line needs click and rich: pip install "cgru[cli]" ({error})')
 
 import cgru
-from cgru.cli import bench, convert, info, run
+from cgru.cli import bench, compare, convert, info, run
 
 FAILURES = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryError)
 """What the package and the files given to it may raise; anything else is a fault of the program and keeps its trace."""
@@ -35,7 +35,7 @@ class Commands(click.Group):
 
 @click.group(
     cls=Commands,
-    commands=[info.info, convert.convert, run.run, bench.bench],
+    commands=[info.info, convert.convert, run.run, compare.compare, bench.bench],
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(cgru.__version__, prog_name="cgru")

@@ -10,7 +10,7 @@ import click
 import numpy as np
 
 import cgru
-from cgru.cli import models
+from cgru.cli import inputs, models
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,28 +44,41 @@ WRITERS: dict[str, Callable[[cgru.GRU, Path], None]] = {
 }
 """What writes a format, by the file's suffix."""
 
+QUANTIZED = ".safetensors"
+"""The format that keeps weights of a precision as such."""
+
 
 @click.command()
 @click.argument("source", metavar="IN", type=models.PATH)
 @click.argument("target", metavar="OUT", type=models.PATH)
+@click.option("--precision", type=inputs.precisions, help="What to store weights as; .safetensors only.")
+@inputs.calibrate_option
 @models.name_option
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
-def convert(source: Path, target: Path, name: str | None, force: bool) -> None:
+def convert(
+    source: Path, target: Path, precision: str | None, calibration: Path | None, name: str | None, force: bool
+) -> None:
     """Write the GRU in IN to OUT: .safetensors, .onnx, .pt or .pth, .keras, .json (RTNeural).
 
     IN's content tells its format, OUT's suffix the other. OUT appears once it has been loaded again and both models
-    gave the same outputs for random input.
+    gave the same outputs for random input. With --precision the first of them is quantized before.
     """
     write = WRITERS.get(target.suffix.lower())
     if write is None:
         raise click.BadParameter(
             f"{target}: expected a suffix of {', '.join(WRITERS)}, got {target.suffix or 'none'}", param_hint="OUT"
         )
+    if precision and target.suffix.lower() != QUANTIZED:
+        raise click.BadParameter(f"expected OUT of {QUANTIZED}, which keeps it, got {target}", param_hint="--precision")
+    if calibration and not precision:
+        raise click.UsageError("--calibrate: expected --precision beside it")
     gru = models.open_gru(source, name)
     if target.exists() and target.samefile(source):
         raise ValueError(f"{target}: expected another file than IN")
     if target.exists() and not force:
         raise FileExistsError(f"{target}: exists; --force replaces it")
+    if precision:
+        gru = inputs.quantize(gru, precision, calibration)
     with models.replacing(target) as part:
         write(gru, part)
         verdict = compare(gru, models.open_gru(part, None))
@@ -74,7 +87,7 @@ def convert(source: Path, target: Path, name: str | None, force: bool) -> None:
 
 def compare(gru: cgru.GRU, other: cgru.GRU) -> str:
     """What to say of two models: that their outputs are the same, or by how much they differ."""
-    for option in ("batch_first", "dropout", "dtype"):
+    for option in ("batch_first", "dropout", "dtype", "precision"):
         before, after = getattr(gru, option), getattr(other, option)
         if before != after:
             models.note(f"{option}: {before} before, {after} after: the format does not keep it")

@@ -14,6 +14,7 @@ import numpy as np
 import cgru
 from cgru import formats
 from cgru.cli import models
+from cgru.comparison import weight_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,10 +60,6 @@ def describe(model: cgru.GRU | cgru.GRUCell, file: Path) -> dict[str, Any]:
     """All that is known of a model: the options by the constructor's names, then sizes and time."""
     parameters = model.state_dict()
     how, seconds = measure(model)
-
-    def halved(key: str) -> bool:
-        return key.startswith("weight") and model.precision != "float32"
-
     return {
         "file": str(file),
         "file_bytes": file.stat().st_size,
@@ -71,7 +68,9 @@ def describe(model: cgru.GRU | cgru.GRUCell, file: Path) -> dict[str, Any]:
         **{option: str(value) if option == "dtype" else value for option, value in model.options.items()},
         "parameters": sum(array.size for array in parameters.values()),
         "precision": model.precision,
-        "parameter_bytes": sum(array.nbytes // (2 if halved(key) else 1) for key, array in parameters.items()),
+        "input_limit": model.input_limit,
+        "parameter_bytes": weight_bytes(model)
+        + sum(array.nbytes for key, array in parameters.items() if key.startswith("bias")),
         "shapes": {key: list(array.shape) for key, array in parameters.items()},
         "timed": how,
         "microseconds_a_step": float(f"{seconds * 1e6:.3g}"),

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import sys
-import wave
-import zipfile
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +13,7 @@ from rich.progress import track
 
 import cgru
 from cgru.checks import describe
-from cgru.cli import models
+from cgru.cli import inputs, models
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,9 +23,6 @@ if TYPE_CHECKING:
 
 CHUNK = 4096
 """Steps of a long sequence at a time."""
-
-ARGUMENTS = ("h0", "lengths", "mask")
-"""What an .npz file may hold beside x: arguments of a call."""
 
 FRAME = np.dtype("<f4")
 """A number of a pipe."""
@@ -64,11 +58,11 @@ def run(
         raise click.UsageError("--chunk: expected INPUT -, as files are read whole")
     if target is not None and target.suffix.lower() not in WRITERS:
         raise click.BadParameter(f"{target}: expected {' or '.join(WRITERS)}", param_hint="-o")
-    if not piped and source.suffix.lower() not in READERS:
-        raise click.BadParameter(f"{source}: expected {', '.join(READERS)} or -", param_hint="INPUT")
+    if not piped and source.suffix.lower() not in inputs.READERS:
+        raise click.BadParameter(f"{source}: expected {', '.join(inputs.READERS)} or -", param_hint="INPUT")
 
     gru = models.open_gru(model, name)
-    given = {} if piped else READERS[source.suffix.lower()](source)
+    given = {} if piped else inputs.READERS[source.suffix.lower()](source)
     if h0_path is not None:
         if "h0" in given:
             raise click.UsageError(f"--h0: expected no other, as {source} has an h0, too")
@@ -90,50 +84,13 @@ def run(
 # --- Files ------------------------------------------------------------------------------------------------------------
 
 
-def read_arrays(path: Path) -> dict[str, Array]:
-    """The array in an .npy file, from the disk as it is used, as x; those in an .npz file by their names."""
-    try:
-        if path.suffix.lower() != ".npz":
-            return {"x": np.lib.format.open_memmap(path, mode="r")}
-        with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as content:
-            return dict(content)
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: expected a whole {path.suffix} file of numbers: {error}") from error
-
-
-def read_input(path: Path) -> dict[str, Array]:
-    """x and other arguments of a call."""
-    given = read_arrays(path)
-    if "x" not in given or not given.keys() <= {"x", *ARGUMENTS}:
-        raise ValueError(f"{path}: expected x, and perhaps {', '.join(ARGUMENTS)}, got {', '.join(given) or 'nothing'}")
-    return given
-
-
 def read_state(path: Path) -> Array:
     """h0 from a file of it alone, or the h_n that an earlier run wrote."""
-    given = read_arrays(path)
+    given = inputs.read_arrays(path)
     states = [array for key, array in given.items() if key in ("x", "h0", "h_n")]
     if len(states) != 1:
         raise ValueError(f"{path}: expected one array, or one of h0 and h_n, got {', '.join(given) or 'nothing'}")
     return states[0]
-
-
-def read_wave(path: Path) -> dict[str, Array]:
-    """The samples of 16-bit PCM as x (T, channels), from -1 to 1."""
-    try:
-        with path.open("rb") as raw, wave.open(raw) as file:
-            channels, width, frames = file.getnchannels(), file.getsampwidth(), file.getnframes()
-            data = file.readframes(frames)
-    except (wave.Error, EOFError) as error:
-        raise ValueError(f"{path}: expected a .wav file of 16-bit PCM: {error or 'it ends too early'}") from error
-    if width != 2:
-        raise ValueError(f"{path}: expected 16-bit samples, got {8 * width}-bit ones")
-    if len(data) != frames * channels * width:
-        raise ValueError(f"{path}: expected {frames} samples, as its header says, got {len(data) // channels // width}")
-    return {"x": (np.frombuffer(data, "<i2").reshape(-1, channels) / 32768).astype(np.float32)}
-
-
-READERS: dict[str, Callable[[Path], dict[str, Array]]] = {".npy": read_input, ".npz": read_input, ".wav": read_wave}
 
 
 def write_npy(gru: cgru.GRU, given: dict[str, Array], path: Path, threads: int | None) -> None:
