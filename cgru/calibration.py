@@ -25,18 +25,26 @@ if TYPE_CHECKING:
     from cgru.parameters import Model
     from cgru.types import Array
 
-DAMPING = 0.01
+DAMPING = 1e-3
 """Of the mean diagonal of x x^T, added to its diagonal: what the rows do not tell shall not be made up."""
 
 COLUMNS = 64
 """Columns after which the errors are passed on to all that follow, in one product."""
 
 
-def fitted(model: Model, x: Array) -> dict[str, Matrix]:
-    """The int8 weights of a model by name, fitted to inputs (T, B, I) and the states that these lead to."""
+def largest(x: Array, lengths: Array | None) -> float:
+    """The largest magnitude of inputs (T, B, I) within lengths (B,); 0 where there are none."""
+    return float(np.abs(x[_seen(x, lengths)]).max(initial=0))
+
+
+def fitted(model: Model, x: Array, h0: Array | None, lengths: Array | None) -> dict[str, Matrix]:
+    """The int8 weights of a model by name, fitted to inputs (T, B, I) and the states that these lead to.
+
+    h0 (L*D, B, H) and lengths (B,) as in a call.
+    """
     scales: dict[str, Array] = {}
     numbers: dict[str, Array] = {}
-    for name, rows, samples in _products(model, x):
+    for name, rows, samples in _products(model, x, h0, lengths):
         weights = wide(model._parameters[name])
         scales[name] = row_scale(weights)
         fitted_rows = fit(weights[rows], scales[name][rows], samples)
@@ -80,33 +88,45 @@ def fit(weights: Array, scale: Array, samples: Array) -> Array:
     return numbers
 
 
-def _products(model: Model, x: Array) -> Iterator[tuple[str, slice, Array]]:
+def _seen(x: Array, lengths: Array | None) -> Array:
+    """Which steps (T, B) of sequences (T, B, I) there are."""
+    return np.ones(x.shape[:2], bool) if lengths is None else np.arange(len(x))[:, None] < lengths
+
+
+def _products(model: Model, x: Array, h0: Array | None, lengths: Array | None) -> Iterator[tuple[str, slice, Array]]:
     """Every product of a model's weights: the parameter's name, which of its rows, and what they are multiplied by."""
     hidden = model.hidden_size
     every, gates, candidate = slice(None), slice(2 * hidden), slice(2 * hidden, None)
     gate = activations.parse("recurrent_activation", model.recurrent_activation)
     bound = np.inf if model.clip is None else model.clip
+    steps, batch, _ = x.shape
+    last = np.full(batch, steps) if lengths is None else lengths
+    seen = _seen(x, lengths)
+    first = iter(np.zeros((len(model._suffixes()) * 2, batch, hidden), x.dtype) if h0 is None else h0)
     for suffixes, inputs in model._suffixes():
         outputs = []
         for d, suffix in enumerate(suffixes):
             one = _single(model, suffix, inputs, d == 1)
-            y, _ = one(x)
+            start = next(first)
+            y, _ = one(x, start[None], lengths=last)
             outputs.append(y)
-            before = np.zeros_like(y)
+            before = np.empty_like(y)
             if one.reverse:
                 before[:-1] = y[1:]
+                before[last - 1, np.arange(batch)] = start
             else:
                 before[1:] = y[:-1]
-            yield "weight_ih" + suffix, every, x.reshape(-1, inputs)
+                before[0] = start
+            yield "weight_ih" + suffix, every, x[seen]
             if model.reset_after:
-                yield "weight_hh" + suffix, every, before.reshape(-1, hidden)
+                yield "weight_hh" + suffix, every, before[seen]
                 continue
-            yield "weight_hh" + suffix, gates, before.reshape(-1, hidden)
+            yield "weight_hh" + suffix, gates, before[seen]
             p = {name: array[:hidden] for name, array in one.state_dict().items()}
-            sums = x @ p["weight_ih_l0"].T + before @ p["weight_hh_l0"].T
+            sums = x[seen] @ p["weight_ih_l0"].T + before[seen] @ p["weight_hh_l0"].T
             sums += p.get("bias_ih_l0", 0) + p.get("bias_hh_l0", 0)
             reset = gate(np.clip(sums, -bound, bound))
-            yield "weight_hh" + suffix, candidate, (reset * before).reshape(-1, hidden)
+            yield "weight_hh" + suffix, candidate, reset * before[seen]
         x = np.concatenate(outputs, axis=-1)
 
 

@@ -6,7 +6,6 @@ that the error of float32 itself stands beside the error of fewer bits.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from cgru.gru import GRUCell
     from cgru.types import Array
 
 FREE = ("dropout",)
@@ -243,14 +243,9 @@ def compare(
     )
 
 
-def weight_bytes(model: Any) -> int:
-    """What a GRU's or GRUCell's weights take: as many bits as its precision's name says; of integers a scale a row."""
-    weights = [array for name, array in model.state_dict().items() if name.startswith("weight")]
-    if model.precision == "float32":  # not quantized
-        return sum(array.nbytes for array in weights)
-    kind, bits = re.fullmatch(r"([a-z]+)(\d+)", model.precision).groups()  # type: ignore[union-attr]
-    scales = sum(len(array) for array in weights) * 4 if kind == "int" else 0
-    return sum(array.size for array in weights) * int(bits) // 8 + scales
+def weight_bytes(model: GRU | GRUCell) -> int:
+    """What a model's weights take in memory, scales included."""
+    return sum(weights.nbytes for name, weights in model._parameters.items() if name.startswith("weight"))
 
 
 def _time_first(gru: GRU, array: Array) -> Array:

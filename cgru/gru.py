@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from cgru.stream import DoubleStream, Stream, StreamPool
-    from cgru.types import ActivationOption, Array
+    from cgru.types import ActivationOption, Array, Lengths
 
 
 class GRU(Model):
@@ -134,10 +134,27 @@ class GRU(Model):
             for k in range(self.num_layers)
         ]
 
-    def _sequences(self, argument: str, x: Array) -> Array:
+    def _arguments(
+        self, x: Array, h0: Array | None, lengths: npt.ArrayLike | None
+    ) -> tuple[Array, Array | None, Lengths | None]:
+        """x (T, B, I), h0 (L*D, B, H) and lengths (B,) of a call's arguments, checked."""
         batched = ("B", "T", self.input_size) if self.batch_first else ("T", "B", self.input_size)
-        x = checks.array(argument, x, self.dtype, batched, ("T", self.input_size))
-        return x[:, None] if x.ndim == 2 else x.swapaxes(0, 1) if self.batch_first else x
+        x = checks.array("x", x, self.dtype, batched, ("T", self.input_size))
+        single = x.ndim == 2
+        x_steps = x[:, None] if single else x.swapaxes(0, 1) if self.batch_first else x
+        steps, batch, _ = x_steps.shape
+        if batch > checks.MAX_DIMENSION:
+            raise ValueError(f"x: expected B up to {checks.MAX_DIMENSION}, got {batch}")
+        state_shape = (self.num_layers * (2 if self.bidirectional else 1), batch, self.hidden_size)
+        if h0 is not None:
+            h0 = checks.array("h0", h0, self.dtype, state_shape[::2] if single else state_shape).reshape(state_shape)
+        last = None
+        if lengths is not None:
+            last = checks.lengths([lengths] if single and np.ndim(lengths) == 0 else lengths, batch, steps)
+        return x_steps, h0, last
+
+    def _calibration(self, x: Array, h0: Array | None = None, lengths: Any = None) -> tuple[Array, Any, Any]:
+        return self._arguments(x, h0, lengths)
 
     @property
     def _width(self) -> int:
@@ -204,28 +221,18 @@ class GRU(Model):
             result = chosen.call(self._stack, x, h0, self.batch_first, threads)
             if result is not None:  # the usual arguments: no more to check
                 return result
-        x_steps = self._sequences("x", x)
+        x_steps, first, last = self._arguments(x, h0, lengths)
         single = x.ndim == 2
-        steps, batch, _ = x_steps.shape
-        if batch > checks.MAX_DIMENSION:
-            raise ValueError(f"x: expected B up to {checks.MAX_DIMENSION}, got {batch}")
-
         directions = 2 if self.bidirectional else 1
-        state_shape = (self.num_layers * directions, batch, self.hidden_size)
-        h_n = np.zeros(state_shape, self.dtype)
-        if h0 is not None:
-            h0 = checks.array("h0", h0, self.dtype, state_shape[::2] if single else state_shape)
-        last = None
-        if lengths is not None:
-            last = checks.lengths([lengths] if single and np.ndim(lengths) == 0 else lengths, batch, steps)
         y_shape = (*x.shape[:-1], self._width)
         if out is None:
             y = np.empty(y_shape, self.dtype)
         else:
             y = checks.output(out, self.dtype, y_shape, {"x": x, "h0": h0})
 
-        if h0 is not None:
-            h_n[...] = h0.reshape(state_shape) if single else h0
+        h_n = np.zeros((self.num_layers * directions, x_steps.shape[1], self.hidden_size), self.dtype)
+        if first is not None:
+            h_n[...] = first
         direct = self.merge == "concat" and (y.strides[-1] == y.itemsize or y.size == 0)
         written = y if direct else np.empty((*x.shape[:-1], directions * self.hidden_size), self.dtype)
         y_steps = written[:, None] if single else written.swapaxes(0, 1) if self.batch_first else written
@@ -360,9 +367,14 @@ class GRUCell(Model):
     def _suffixes(self) -> list[tuple[tuple[str, ...], int]]:
         return [(("",), self.input_size)]
 
-    def _sequences(self, argument: str, x: Array) -> Array:
-        x = checks.array(argument, x, self.dtype, (self.input_size,), ("B", self.input_size))
-        return x.reshape(1, -1, self.input_size)
+    def _calibration(self, x: Array, h0: Array | None = None, lengths: Any = None) -> tuple[Array, Any, Any]:
+        x = checks.array("x", x, self.dtype, (self.input_size,), ("B", self.input_size))
+        if lengths is not None:
+            raise TypeError(f"calibrate: expected (x, h) for a GRUCell, got lengths {lengths!r}")
+        if h0 is not None:
+            h0 = checks.array("h", h0, self.dtype, (*x.shape[:-1], self.hidden_size))
+            h0 = h0.reshape(1, -1, self.hidden_size)
+        return x.reshape(1, -1, self.input_size), h0, None
 
     def __call__(
         self, x: Array, h: Array | None = None, *, engine: str = "auto", num_threads: int | None = None

@@ -33,7 +33,7 @@ class Layer:
         gate: Activation,
         candidate: Activation,
         clip: float,  # infinity: no bound
-        input_limit: float | None,  # for int8: what inputs become 127; None: each row's largest
+        input_limit: float | None,  # for int8: what inputs are clipped to
     ) -> None:
         self.w_ih, self.w_hh, self.bias = w_ih, w_hh, bias
         self.reset_after, self.flip = reset_after, flip

@@ -181,16 +181,16 @@ class Model:
         model._set_parameters(model._copied(parameters), input_limit)
         return model
 
-    def quantize(self, precision: str, *, calibrate: Array | None = None) -> Self:
+    def quantize(self, precision: str, *, calibrate: Array | tuple[Any, ...] | None = None) -> Self:
         """This model with weights in fewer bits, for inference; a long sequence waits less for them.
 
         bfloat16 and float16: weights are rounded and stored so, states, inputs and arithmetic stay float32. Results are
         to the last bit those of a float32 model with the rounded weights, which `state_dict()` gives.
 
         int8: weights become integers from -127 to 127 with a scale for each row. Inputs and states meet them as such
-        integers, too, and sums are exact; biases, gates, and the states kept between steps are float32. States have the
-        fixed scale of their bound, 1 for tanh. Where they have none (relu and the like) and for inputs that were not
-        calibrated, 127 stands for the largest magnitude of the sequence's step.
+        integers, too, and sums are exact; biases, gates, and the states kept between steps are float32. 127 stands for
+        the largest magnitude in a sequence's step. Inputs of calibrated models and states of bounded functions (by 1
+        for tanh, not for relu) have a limit besides: what is beyond it is clipped.
 
         Of every precision, a sequence's results do not depend on batch, chunks or threads. `cgru.compare` tells the
         errors.
@@ -199,10 +199,10 @@ class Model:
         ----------
         precision : {"bfloat16", "float16", "int8"}
             8 bits of precision with the range of float32; 11 bits up to 65504; 8 bits with a scale.
-        calibrate : (T, B, I), with batch_first (B, T, I), or (T, I) float32 array, optional
-            Typical sequences, for int8, the more the better: the largest magnitude among them is the largest there is
-            from then on, inputs beyond it are clipped, and weights are rounded for small errors on these inputs and the
-            states that they lead to (cgru/calibration.py).
+        calibrate : array, or tuple (x, h0) or (x, h0, lengths), optional
+            Typical arguments of a call, for int8, the more sequences the better: the largest magnitude in x is the
+            largest there is from then on, inputs beyond it are clipped, and weights are rounded for small errors on
+            these inputs and the states that they lead to (cgru/calibration.py). Of a GRUCell (x, h).
 
         Raises
         ------
@@ -225,25 +225,27 @@ class Model:
             raise ValueError(f"precision: expected a model of float32 to quantize, got one of {held}")
         if calibrate is not None and precision != "int8":
             raise ValueError(f"calibrate: expected None with {precision}, whose inputs stay float32")
-        limit = None
-        if calibrate is not None:
-            x = self._sequences("calibrate", calibrate)
-            limit = float(np.abs(x).max(initial=0))
-            if not 0 < limit < float("inf"):
-                raise ValueError(f"calibrate: expected finite numbers that are not all zero, got {limit} as largest")
         parameters = dict(self._parameters)
         for name, array in self._parameters.items():
             if name.startswith("weight"):
                 parameters[name] = narrow(name, array, precision)  # type: ignore[arg-type]
+        limit = None
         if calibrate is not None:
             from cgru import calibration
 
-            parameters |= calibration.fitted(self, x)
+            arguments = calibrate if isinstance(calibrate, tuple) else (calibrate,)
+            if len(arguments) > 3:
+                raise TypeError(f"calibrate: expected an array or up to 3 arguments of a call, got {len(arguments)}")
+            x, h0, lengths = self._calibration(*arguments)
+            limit = calibration.largest(x, lengths)
+            if not 0 < limit < float("inf"):
+                raise ValueError(f"calibrate: expected finite numbers that are not all zero, got {limit} as largest")
+            parameters |= calibration.fitted(self, x, h0, lengths)
         return self._restore(self.options, parameters, limit)
 
-    def _sequences(self, argument: str, x: Array) -> Array:
-        """Inputs of a call as (T, B, I)."""
-        raise TypeError(f"{type(self).__name__} has no sequences")
+    def _calibration(self, x: Array, h0: Array | None = None, lengths: Any = None) -> tuple[Array, Any, Any]:
+        """Arguments of a call as x (T, B, I), h0 (L*D, B, H) and lengths (B,) or None."""
+        raise TypeError(f"{type(self).__name__} cannot be called")
 
     @property
     def precision(self) -> str:
@@ -256,11 +258,6 @@ class Model:
         """The largest magnitude of inputs to a calibrated int8 model, beyond which they are clipped; None: no limit."""
         limit: float | None = self.__dict__["_input_limit"]
         return limit
-
-    @property
-    def input_limit(self) -> float | None:
-        """Inputs are clipped to this and its negative, of a model whose quantization measured inputs; else None."""
-        return None
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return _restore, (type(self), self.options, self._parameters, self.input_limit)

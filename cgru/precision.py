@@ -2,8 +2,8 @@
 
 The two halves of a float32 are rounded and later widened exactly: a model in them computes, to the last bit, what the
 float32 model of the rounded weights does. int8 weights have a scale for each row, an output's weights: w = scale * q,
-q from -127 to 127. There, inputs and states meet the weights as integers from -127 to 127 too, of a scale that is fixed
-or belongs to the sequence and step, and sums of products are exact; gates and states are float32 (`integers` says how).
+q from -127 to 127. There, inputs and states meet the weights as integers from -127 to 127 too, of a scale that belongs
+to the sequence and step, and sums of products are exact; gates and states are float32 (`integers` says how).
 """
 
 from __future__ import annotations
@@ -105,11 +105,8 @@ def row_scale(array: Array) -> Array:
 def integers(x: Array, limit: float | None) -> tuple[npt.NDArray[np.int8], Array]:
     """Rows of float32 numbers (..., K) as the int8 kernels see them: integers, and each row's scale (...).
 
-    Parameters
-    ----------
-    limit : float or None
-        The number that becomes 127, larger ones too; None: the largest of the row. A row that is not finite has a
-        scale of NaN.
+    A row's largest magnitude becomes 127, but at most `limit`, which larger ones become, too. A row that is not finite
+    has a scale of NaN.
 
     >>> integers(np.array([[0.5, -2, 0.1]], np.float32), 1.0)
     (array([[  64, -127,   13]], dtype=int8), array([0.00787402], dtype=float32))
@@ -117,7 +114,7 @@ def integers(x: Array, limit: float | None) -> tuple[npt.NDArray[np.int8], Array
     array([[  32, -127,    6]], dtype=int8)
     """
     largest = np.abs(x).max(axis=-1, initial=0)
-    bound = np.full_like(largest, limit) if limit is not None else np.maximum(largest, LEAST)
+    bound = np.maximum(largest if limit is None else np.minimum(largest, np.float32(limit)), LEAST)
     with np.errstate(invalid="ignore"):
         scaled = np.clip(x * (np.float32(LARGEST) / bound)[..., None], -LARGEST, LARGEST)
         numbers = np.nan_to_num(np.rint(scaled)).astype(np.int8)

@@ -13,7 +13,7 @@ f is the recurrent activation (sigmoid), g the activation (tanh); `clip` bounds 
 package is tested against this file, in float64 and float32. It computes in the dtype of its input.
 
 With weights of int8, w = scale * q, the factors x, h and r * h of W x, U h and U_n (r * h) become integers,
-too: p = round(127 x / m) for a limit m of |x|, and W x = scale * m / 127 * sum(q p), the sum in integers.
+too: p = round(127 x / m), m the largest |x| of the row, and W x = scale * m / 127 * sum(q p), the sum in integers.
 
 Shapes: T steps, B sequences, I inputs, H hidden units, L layers, D directions.
 """
@@ -72,7 +72,7 @@ def step(
 
 
 def product(x: Array, weights: Array | Matrix, limit: float | None) -> Array:
-    """W x for rows x (B, K) and weights (H, K); for int8 weights in integers, limit being what 127 stands for."""
+    """W x for rows x (B, K) and weights (H, K); for int8 weights in integers, and |x| limited."""
     if not isinstance(weights, Matrix) or weights.scale is None:
         return x @ wide(weights).T
     numbers, scale = integers(x.astype(np.float32), limit)
@@ -116,7 +116,7 @@ def forward(
         Where it is False a layer's state stands still, and its output is the one before it in the direction's order, or
         0 where there is none (`mask_output="repeat"`), or 0 throughout (`mask_output="zero"`).
     input_limit : float, optional
-        For weights of int8: what 127 stands for in x; where absent the largest magnitude of a sequence's step.
+        For weights of int8: what x is clipped to, and to its negative. States are to their bound.
 
     Returns
     -------

@@ -227,9 +227,9 @@ def run_live(denoiser: Denoiser, sound: np.ndarray) -> np.ndarray:
     return np.concatenate(output)[frames.delay :][: len(sound)]
 
 
-def demo(rate: int, seconds: float = 6.0) -> tuple[np.ndarray, np.ndarray]:
+def demo(rate: int, seconds: float = 6.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Vowels by the source and filter of speech, with pauses, and the same in noise of equal power."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     vowels = [(730, 1090, 2440), (660, 1720, 2410), (520, 1190, 2390), (530, 1840, 2480)]  # formants in Hz
     time_ = np.arange(int(seconds * rate)) / rate
     pitch = 120 * (1 + 0.12 * np.sin(2 * np.pi * 0.6 * time_) + 0.02 * np.sin(2 * np.pi * 5 * time_))  # Hz

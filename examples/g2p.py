@@ -20,11 +20,15 @@ import time
 from collections import Counter
 from pathlib import Path
 from pydoc_data.topics import topics
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import numpy as np
 
 import cgru
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MAX_PHONEMES = 20
 START, END = "<s>", "</s>"
@@ -50,12 +54,29 @@ class Pronouncer:
         self.sounds = np.eye(self.decoder.input_size, dtype=np.float32)
         self.stream = self.decoder.stream()
 
-    def quantized(self, precision: str) -> Pronouncer:
-        """The same network with both GRUs' weights in a precision; the layer that scores phonemes stays float32."""
+    def quantized(self, precision: str, words: Sequence[str] = ()) -> Pronouncer:
+        """The same network with both GRUs' weights in a precision, int8 ones fitted to some words.
+
+        The layer that scores phonemes stays float32.
+        """
         result = copy.copy(self)
-        result.encoder, result.decoder = self.encoder.quantize(precision), self.decoder.quantize(precision)
+        typical = self.arguments(words) if words else (None, None)
+        result.encoder, result.decoder = (
+            gru.quantize(precision, calibrate=arguments)
+            for gru, arguments in zip((self.encoder, self.decoder), typical, strict=True)
+        )
         result.stream = result.decoder.stream()
         return result
+
+    def arguments(self, words: Sequence[str]) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+        """What both GRUs are called with for words: sequences, initial states and lengths."""
+        letters, lengths = padded([self.letters[self.spell(word)] for word in words])
+        none = np.zeros((1, len(words), self.encoder.hidden_size), np.float32)
+        _, state = self.encoder(letters, none, lengths=lengths)
+        numbers = {name: number for number, name in self.phonemes.items()}
+        spoken = [self.sounds[[self.start, *map(numbers.get, phonemes)]] for phonemes in self.batch(list(words))]
+        sounds, counts = padded(spoken)
+        return (letters, none, lengths), (sounds, state, counts)
 
     def spell(self, word: str) -> list[int]:
         """A word's letters as numbers, an end mark behind them."""
@@ -76,11 +97,7 @@ class Pronouncer:
 
     def batch(self, words: list[str]) -> list[list[str]]:
         """The phonemes of many words: one call encodes all, each at its length; the decoder keeps the unfinished."""
-        spelled = [self.spell(word) for word in words]
-        lengths = np.array([len(letters) for letters in spelled])
-        x = np.zeros((lengths.max(), len(words), self.letters.shape[1]), np.float32)
-        for b, letters in enumerate(spelled):
-            x[: len(letters), b] = self.letters[letters]
+        x, lengths = padded([self.letters[self.spell(word)] for word in words])
         _, h_n = self.encoder(x, lengths=lengths)
 
         phonemes: list[list[str]] = [[] for _ in words]
@@ -97,6 +114,15 @@ class Pronouncer:
             if not len(open_words):
                 break
         return phonemes
+
+
+def padded(sequences: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Sequences (t, I) of different lengths as one array (T, B, I), and their lengths."""
+    lengths = np.array([len(sequence) for sequence in sequences])
+    x = np.zeros((lengths.max(), len(sequences), sequences[0].shape[1]), np.float32)
+    for b, sequence in enumerate(sequences):
+        x[: len(sequence), b] = sequence
+    return x, lengths
 
 
 def folded(weights: dict[str, np.ndarray], part: str) -> cgru.GRU:

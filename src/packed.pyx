@@ -106,7 +106,7 @@ cdef class Weights:
         start = matrix.numbers.sum(axis=1, dtype=np.int32) * np.int32(-offset)
         result.scale = <const float*> self.keep(self.packed(matrix.scale[:, None], [[0, 1, 2]]))
         result.start = <const int32_t*> self.keep(self.packed(start[:, None], [[0, 1, 2]]))
-        result.limit = 0 if limit is None else limit
+        result.limit = float("inf") if limit is None else limit
         return result
 
     # The address of a copy of an array that lives as long as this object.

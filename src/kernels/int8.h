@@ -11,7 +11,7 @@ namespace cgru {
 namespace CGRU_NAMESPACE {
 
 static const float largest_integer = 127;
-static const float least_limit = 1e-30f;  // where all numbers of a row are smaller than this, they count as zero
+static const float least_bound = 1e-30f;  // where all numbers of a row are smaller than this, they count as zero
 
 CGRU_INLINE IntegerVector load_integers(const void* p) {
     IntegerVector r;
@@ -111,7 +111,8 @@ struct Int8 {
     static const int offset = input_offset;
 };
 
-// A row of float numbers as integers; returns its scale. `bytes` has room for whole vectors.
+// A row of float numbers as integers, so that its largest magnitude becomes 127, or the limit, which larger ones do, too.
+// Returns the scale. `bytes` has room for whole vectors.
 static float make_integers(const float* numbers, int64_t count, float limit, uint8_t* bytes) {
     const int lanes = Vector<float>::lanes;
     const int64_t whole = count - count % lanes;
@@ -127,13 +128,13 @@ static float make_integers(const float* numbers, int64_t count, float limit, uin
     memcpy(size_of, &sizes, sizeof sizes);
     for (int i = 0; i < lanes; ++i) largest = size_of[i] > largest ? size_of[i] : largest;
     const bool finite = largest < 0x7f800000;
-    if (limit == 0) {
-        memcpy(&limit, &largest, sizeof limit);
-        limit = limit > least_limit ? limit : least_limit;
-    }
+    float bound;
+    memcpy(&bound, &largest, sizeof bound);
+    bound = bound < limit ? bound : limit;
+    bound = bound > least_bound ? bound : least_bound;
     // Adding 1.5 * 2^23 rounds a small number and leaves it in the low bits.
     const float round = 12582912.0f;
-    const float factor = finite ? largest_integer / limit : 0.0f;
+    const float factor = finite ? largest_integer / bound : 0.0f;
     const FloatVector low = broadcast<float>(-largest_integer), high = broadcast<float>(largest_integer);
     const auto write = [&](FloatVector x, int64_t k) {
         const FloatVector rounded = at_most(high, at_least(low, x * factor)) + round;
@@ -142,7 +143,7 @@ static float make_integers(const float* numbers, int64_t count, float limit, uin
     };
     for (int64_t k = 0; k < whole; k += lanes) write(load<float>(numbers + k), k);
     if (whole < count) write(load<float>(numbers + whole, count - whole), whole);
-    return finite ? limit / largest_integer : __builtin_nanf("");
+    return finite ? bound / largest_integer : __builtin_nanf("");
 }
 
 }  // namespace CGRU_NAMESPACE

@@ -64,7 +64,7 @@ template <class T> struct GateKernels {
 enum { storage_float32, storage_bfloat16, storage_float16, storage_int8, storage_count };
 
 // What the weights of a matrix in int8 mean, [blocks][3][lanes] each: the scale of every row, and the number that its
-// integer sums start from. And the number of an input that becomes 127; 0: the largest magnitude of the row of inputs.
+// integer sums start from. And the limit of the inputs, or states, that it is multiplied by; infinity where there is none.
 struct IntegerScale {
     const float* scale;
     const int32_t* start;

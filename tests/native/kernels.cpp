@@ -254,8 +254,8 @@ static void test_integers(int64_t inputs, int64_t hidden, int reset_after) {
     layer.storage = storage_int8;
     layer.input_weights = w.data();
     layer.recurrent_weights = u.data();
-    layer.input_scale = {scale.data(), start.data(), 0};
-    layer.recurrent_scale = {scale.data(), none.data(), 0};
+    layer.input_scale = {scale.data(), start.data(), HUGE_VALF};
+    layer.recurrent_scale = {scale.data(), none.data(), HUGE_VALF};
     layer.bias = layer.candidate_bias = bias.data();
     layer.gate.code = layer.candidate.code = activation_linear;
     layer.gate.clip = layer.candidate.clip = HUGE_VAL;
