@@ -75,13 +75,6 @@ class Activation(NamedTuple):
         )
 
     @property
-    def bound(self) -> float | None:
-        """The least upper bound of |f(x)|; None where there is none."""
-        if self.name in ("tanh", "sigmoid", "hard_sigmoid", "softsign"):
-            return 1.0
-        return abs(self.alpha) if self.name == "scaled_tanh" else None
-
-    @property
     def mirrored_by_negation(self) -> bool:
         """Whether f(-x) = 1 - f(x) for every x."""
         return self.name == "sigmoid" or (self.name == "hard_sigmoid" and self.beta == 0.5)
@@ -101,8 +94,3 @@ def parse(argument: str, value: object) -> Activation:
         raise ValueError(f"{argument}: expected finite alpha and beta, got {value!r}")
     alpha, beta = parameters or (FUNCTIONS[name].alpha, FUNCTIONS[name].beta)
     return Activation(name, float(alpha), float(beta))
-
-
-def state_bound(gate: Activation, candidate: Activation) -> float | None:
-    """The bound of a GRU's states: the candidate's, where gates lie between 0 and 1; None where there is none."""
-    return candidate.bound if gate.name in ("sigmoid", "hard_sigmoid") else None

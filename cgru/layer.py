@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgru.activations import state_bound
 from cgru.precision import Matrix, negated
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ class Layer:
         self.w_ih, self.w_hh, self.bias = w_ih, w_hh, bias
         self.reset_after, self.flip = reset_after, flip
         self.gate, self.candidate, self.clip = gate, candidate, clip
-        self.input_limit, self.state_limit = input_limit, state_bound(gate, candidate)
+        self.input_limit = input_limit
         self.prepared: dict[str, Any] = {}
         """What engines make of the weights, once: by engine's name."""
 

@@ -101,7 +101,7 @@ class Model:
                     )
                 )
             layers.append(tuple(layer))
-            limit = layer[0].state_limit  # a layer's inputs are the states of the one below
+            limit = None  # a layer's inputs are the states of the one below
         first = parameters[next(name for name in parameters if name.startswith("weight"))]
         precision = first.precision if isinstance(first, Matrix) else "float32"
         self.__dict__.update(
@@ -189,8 +189,8 @@ class Model:
 
         int8: weights become integers from -127 to 127 with a scale for each row. Inputs and states meet them as such
         integers, too, and sums are exact; biases, gates, and the states kept between steps are float32. 127 stands for
-        the largest magnitude in a sequence's step. Inputs of calibrated models and states of bounded functions (by 1
-        for tanh, not for relu) have a limit besides: what is beyond it is clipped.
+        the largest magnitude in a sequence's step, so states need no bound, relu's either. Inputs of calibrated models
+        have one: what is beyond it is clipped.
 
         Of every precision, a sequence's results do not depend on batch, chunks or threads. `cgru.compare` tells the
         errors.

@@ -49,7 +49,7 @@ def step(
     update_gate: str,
     f: Function,
     g: Function,
-    limits: tuple[float | None, float | None] = (None, None),  # of inputs and states, for int8
+    input_limit: float | None = None,  # for int8
 ) -> Array:
     """The state (B, H) after one step."""
     hidden = h.shape[-1]
@@ -58,20 +58,19 @@ def step(
     u_r, u_z, u_n = (u[rows] for rows in gates)
     b_r, b_z, b_n = (b[rows] for rows in gates)
     c_r, c_z, c_n = (c[rows] for rows in gates)
-    of_input, of_state = limits
 
-    r = f(product(x, w_r, of_input) + b_r + product(h, u_r, of_state) + c_r)
-    z = f(product(x, w_z, of_input) + b_z + product(h, u_z, of_state) + c_z)
+    r = f(product(x, w_r, input_limit) + b_r + product(h, u_r) + c_r)
+    z = f(product(x, w_z, input_limit) + b_z + product(h, u_z) + c_z)
     if reset_after:
-        n = g(product(x, w_n, of_input) + b_n + r * (product(h, u_n, of_state) + c_n))
+        n = g(product(x, w_n, input_limit) + b_n + r * (product(h, u_n) + c_n))
     else:
-        n = g(product(x, w_n, of_input) + b_n + product(r * h, u_n, of_state) + c_n)
+        n = g(product(x, w_n, input_limit) + b_n + product(r * h, u_n) + c_n)
     if update_gate == "state":
         return (1 - z) * n + z * h
     return (1 - z) * h + z * n
 
 
-def product(x: Array, weights: Array | Matrix, limit: float | None) -> Array:
+def product(x: Array, weights: Array | Matrix, limit: float | None = None) -> Array:
     """W x for rows x (B, K) and weights (H, K); for int8 weights in integers, and |x| limited."""
     if not isinstance(weights, Matrix) or weights.scale is None:
         return x @ wide(weights).T
@@ -116,7 +115,7 @@ def forward(
         Where it is False a layer's state stands still, and its output is the one before it in the direction's order, or
         0 where there is none (`mask_output="repeat"`), or 0 throughout (`mask_output="zero"`).
     input_limit : float, optional
-        For weights of int8: what x is clipped to, and to its negative. States are to their bound.
+        For weights of int8: what x is clipped to, and to its negative.
 
     Returns
     -------
@@ -144,7 +143,6 @@ def forward(
     gate = activations.parse("recurrent_activation", recurrent_activation)
     candidate = activations.parse("activation", activation)
     f, g = _clipped(gate, clip), _clipped(candidate, clip)
-    state_limit = activations.state_bound(gate, candidate)
 
     h_n = np.array(h0)
     y = x
@@ -155,7 +153,7 @@ def forward(
             w, u = parameters["weight_ih" + suffix], parameters["weight_hh" + suffix]
             zero = np.zeros(3 * hidden, x.dtype)
             b, c = (wide(parameters.get(name + suffix, zero)) for name in ("bias_ih", "bias_hh"))
-            limits = (state_limit if layer else input_limit, state_limit)
+            limit = None if layer else input_limit
             h = h_n[layer * len(directions) + d]
             output = np.zeros((steps, batch, hidden), x.dtype)
             previous = np.zeros((batch, hidden), x.dtype)
@@ -163,7 +161,7 @@ def forward(
                 runs = (t < last) & seen[t]
                 h[runs] = step(
                     y[t, runs], h[runs], w, u, b, c,
-                    reset_after=reset_after, update_gate=update_gate, f=f, g=g, limits=limits,
+                    reset_after=reset_after, update_gate=update_gate, f=f, g=g, input_limit=limit,
                 )  # fmt: skip
                 output[t, runs] = h[runs]
                 if mask_output == "repeat":

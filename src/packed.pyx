@@ -88,7 +88,7 @@ cdef class Weights:
         self.layer.candidate_bias = <const float*> self.keep(self.packed(layer.bias[3].reshape(hidden, 1), [[0]]))
         if precision == "int8":
             self.layer.input_scale = self.scale_of(layer.w_ih, layer.input_limit, storage.offset)
-            self.layer.recurrent_scale = self.scale_of(layer.w_hh, layer.state_limit, storage.offset)
+            self.layer.recurrent_scale = self.scale_of(layer.w_hh, None, storage.offset)
         self.layer.gate = Activation(layer.gate.code, layer.gate.alpha, layer.gate.beta, layer.clip)
         self.layer.candidate = Activation(layer.candidate.code, layer.candidate.alpha, layer.candidate.beta, layer.clip)
         self.layer.reset_after, self.layer.flip = layer.reset_after, layer.flip

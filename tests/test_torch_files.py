@@ -151,30 +151,51 @@ def test_refused_files(tmp_path):
     refused("")
 
 
-def quantised(module, dtype=torch.qint8):
+def quantised(module, config="default_dynamic_qconfig"):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch announces another interface
-        return torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(module), {type(module)}, dtype=dtype)[0]
+        configuration = {type(module): getattr(torch.ao.quantization, config)}
+        return torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(module), configuration)[0]
 
 
+@pytest.mark.parametrize("config", ["default_dynamic_qconfig", "per_channel_dynamic_qconfig"])
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True}])
-def test_quantised_modules(options):
+def test_quantised_modules_stay_in_int8(options, config):
     module = torch.nn.GRU(5, 7, **options)
-    small = quantised(module)
+    small = quantised(module, config)
     gru = cgru.from_torch(small)
-    assert repr(gru) == repr(cgru.from_torch(module))
+    assert repr(gru) == repr(cgru.from_torch(module)) + ".quantize('int8')"
     for name, weight in small.get_weight().items():
-        whole = weight.int_repr().float() - weight.q_zero_point()
-        np.testing.assert_array_equal(gru.state_dict()[name], whole.numpy() * np.float32(weight.q_scale()))
+        matrix = gru._parameters[name]
+        np.testing.assert_array_equal(matrix.numbers, weight.int_repr().numpy())
+        per_row = weight.qscheme() == torch.per_channel_affine
+        scale = weight.q_per_channel_scales().numpy() if per_row else np.full(21, weight.q_scale())
+        np.testing.assert_array_equal(matrix.scale, scale.astype(np.float32))
     for name, bias in small.get_bias().items():
         np.testing.assert_array_equal(gru.state_dict()[name], bias.detach().numpy())
     x = torch.randn(6, 4, 5)
     with torch.no_grad():
-        assert relative_error(gru(x.numpy())[0], small(x)[0].numpy()) < 0.05  # torch rounds the inputs, too
-    half = cgru.from_torch(quantised(module, torch.float16))
+        assert relative_error(gru(x.numpy())[0], small(x)[0].numpy()) < 0.05  # inputs are rounded otherwise
+
+
+def test_quantised_modules_of_halves():
+    module = torch.nn.GRU(5, 7)
+    half = cgru.from_torch(quantised(module, "float16_dynamic_qconfig"))
     for name, value in module.state_dict().items():
         rounded = value.half().float() if value.ndim == 2 else value
         np.testing.assert_array_equal(half.state_dict()[name], rounded.detach().numpy())
+
+
+def test_quantised_tensors_about_another_number():
+    """They have no place in int8 rows: the model is one of float32."""
+    module = torch.nn.GRU(5, 7)
+    state = dict(module.state_dict())
+    state["weight_ih_l0"] = torch.quantize_per_tensor(state["weight_ih_l0"], 0.01, 3, torch.qint8)
+    state["weight_hh_l0"] = torch.quantize_per_tensor(state["weight_hh_l0"], 0.01, 0, torch.qint8)
+    gru = cgru.from_torch(state)
+    assert gru.precision == "float32"
+    for name in ("weight_ih_l0", "weight_hh_l0"):
+        np.testing.assert_array_equal(gru.state_dict()[name], state[name].dequantize().numpy())
 
 
 def test_quantised_cell():

@@ -11,6 +11,7 @@ from cgru.gru import GRU, GRUCell
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cgru.precision import Matrix
     from cgru.types import Array
 
 NAME = re.compile(r"(?:(.*)\.)?((?:weight|bias)_(?:ih|hh)(?:_l(\d{1,4})(_reverse)?)?)", re.DOTALL)
@@ -62,7 +63,7 @@ def _kind(parameters: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) 
     return {3: "GRU", **GATES}.get(shape[0] // shape[1], "no known layer")
 
 
-def assemble(source: str, arrays: Mapping[str, Array], options: Mapping[str, Any]) -> GRU | GRUCell:
+def assemble(source: str, arrays: Mapping[str, Array | Matrix], options: Mapping[str, Any]) -> GRU | GRUCell:
     """The model whose parameters these are; names and shapes tell all but `options`."""
     cell = "weight_ih" in arrays
     first = "weight_ih" if cell else "weight_ih_l0"
@@ -70,7 +71,7 @@ def assemble(source: str, arrays: Mapping[str, Array], options: Mapping[str, Any
     for name in (first, recurrent):
         if name not in arrays:
             raise FormatError(f"{source}: expected {name}, got {', '.join(arrays)}")
-        if arrays[name].ndim != 2:
+        if len(arrays[name].shape) != 2:
             raise FormatError(f"{source}: {name}: expected 2 dimensions, got {arrays[name].shape}")
     sizes = {
         "input_size": arrays[first].shape[1],

@@ -15,6 +15,7 @@ import numpy as np
 from cgru.errors import FormatError
 from cgru.formats import names
 from cgru.gru import GRUCell
+from cgru.precision import Matrix
 
 if TYPE_CHECKING:
     from cgru.gru import GRU
@@ -37,8 +38,9 @@ def from_torch(module_or_state_dict: Any, name: str | None = None) -> GRU | GRUC
     Parameters
     ----------
     module_or_state_dict : torch.nn.GRU, torch.nn.GRUCell, the state_dict of a module, or the path of a file of one
-        A state_dict does not tell batch_first and dropout: they are False and 0 then. Of a dynamically quantised GRU
-        or GRUCell (torch.ao.nn.quantized.dynamic) the weights are scale * (q - zero_point) in float32.
+        A state_dict does not tell batch_first and dropout: they are False and 0 then. A dynamically quantised GRU or
+        GRUCell (torch.ao.nn.quantized.dynamic) of int8 weights about zero stays one of int8, with the same integers
+        and scales in float32; of other weights it is one of float32, with scale * (q - zero_point).
     name : str, optional
         Which GRU of a state_dict that holds other weights, too: the module's name, as "encoder.gru". Without it there
         must be one.
@@ -89,7 +91,29 @@ def _from_state_dict(source: str, state_dict: Mapping[Any, Any], name: str | Non
     values = {str(key): value for key, value in state_dict.items()}
     shapes = {key: tuple(getattr(value, "shape", ())) for key, value in values.items()}
     chosen = names.choose(source, shapes, name)
-    return names.assemble(source, {short: _array(full, values[full]) for short, full in chosen.items()}, options)
+    parameters: dict[str, Any] = {short: _integers(values[full]) for short, full in chosen.items()}
+    if any(parameters[short] is None for short in parameters if short.startswith("weight")):
+        parameters = dict.fromkeys(parameters)  # the weights of a model are all of int8, or none
+    for short, full in chosen.items():
+        if parameters[short] is None:
+            parameters[short] = _array(full, values[full])
+    return names.assemble(source, parameters, options)
+
+
+def _integers(value: Any) -> Matrix | None:
+    """A quantised tensor as an int8 matrix, if it is one: of a scale for all or one for each row, and zero at zero."""
+    if not getattr(value, "is_quantized", False) or value.dim() != 2:
+        return None
+    rows = value.shape[0]
+    if str(value.qscheme()) == "torch.per_tensor_affine":
+        scale, zero = np.full(rows, value.q_scale()), np.full(rows, value.q_zero_point())
+    elif str(value.qscheme()) == "torch.per_channel_affine" and value.q_per_channel_axis() == 0:
+        scale, zero = value.q_per_channel_scales().numpy(), value.q_per_channel_zero_points().numpy()
+    else:
+        return None
+    if zero.any() or str(value.int_repr().dtype) != "torch.int8":
+        return None
+    return Matrix("int8", value.int_repr().numpy(), scale.astype(np.float32))
 
 
 def _array(name: str, value: Any) -> Array:
