@@ -32,11 +32,13 @@ KERNEL_FLAGS = ["/O2", "/std:c++14"] if MSVC else GCC_FLAGS
 if MSVC:  # no vector extensions there: the plain text alone
     SETS = {}
 elif MACHINE in ("x86_64", "amd64"):
+    AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
     SETS = {
         "sse2": [],
         "avx2": ["-mavx2", "-mfma", "-mf16c"],
-        "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
-        "avx512vnni": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"],
+        "avx512": AVX512,
+        "avx512vnni": [*AVX512, "-mavx512vnni"],
+        "avx512bf16": [*AVX512, "-mavx512bf16"],
     }
 elif MACHINE in ("aarch64", "arm64"):
     SETS = {"neon": [], "neondot": ["-march=armv8.2-a+dotprod"]}

@@ -1,67 +1,119 @@
-"""Weights of 16 bits beside float32: python benchmarks/precision.py [--json FILE] [--plot FILE]
+"""Weights of 16 and 8 bits beside float32: python benchmarks/precision.py [--batch B] [--json FILE] [--plot FILE]
 
-One sequence of 100 steps on one thread, I = H, interleaved medians, and the error that rounding the weights makes in
-the outputs: the largest, relative to the largest output, of a random model. The results of each are first compared, to
-the last bit, with those of a float32 model that has the rounded weights.
+I = H, one thread, interleaved medians; one sequence of 100 steps, or B sequences of 50. "ratio" is float32's time to
+the precision's, "of peer" that of the one framework with such a GRU on CPUs: torch's dynamically quantised one beside
+int8, OpenVINO held to bfloat16 beside products of bfloat16. Errors are the largest of an output, relative to the
+largest output, of a random model. Before timing, results of the 16-bit models are compared, to the last bit, with those
+of a float32 model of the rounded weights, those of int8 and of products of bfloat16 with the reference, step by step.
 """
 
 import argparse
+import importlib.util
 import statistics
 import time
+import warnings
 
 import numpy as np
 import output
 
 import cgru
-from cgru.precision import PRECISIONS
+from cgru import bench, reference
+from cgru.precision import PRECISIONS, Matrix
 
-ASKED = {"bfloat16": {128: 1.8, 256: 1.8, 512: 3.5, 1024: 2.2}, "float16": {512: 1.6, 1024: 1.6}}
+PRODUCTS = "bfloat16 products"
+ASKED = {
+    "bfloat16": {128: 1.8, 256: 1.8, 512: 3.5, 1024: 2.2},
+    "float16": {512: 1.6, 1024: 1.6},
+    "int8": {256: 2.2, 512: 4, 1024: 4},
+}
+PEERS = {"int8": "torch int8", PRODUCTS: "openvino bf16"}
+ASKED_OF_PEER = {"int8": {64: 20, 128: 10, 256: 4, 512: 2, 1024: 1.5}, PRODUCTS: {256: 1.5, 512: 1.5}}
 
 
-def measure(hidden, seconds, rounds=21):
-    """Microseconds a step by precision, and errors."""
-    rng = np.random.default_rng(0)
-    gru = cgru.GRU(hidden, hidden, rng=rng)
-    x = rng.standard_normal((100, 1, hidden)).astype(np.float32)
+def torch_int8(gru, x):
+    """A call of torch's GRU with the same weights, quantised by its own scheme, on one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch announces another interface
+        module = torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(gru.to_torch()), {torch.nn.GRU})[0]
+    tensor = torch.from_numpy(x)
+
+    def call():
+        with torch.inference_mode():
+            return module(tensor)[0].numpy()
+
+    return call
+
+
+def check(gru, small, x, y):
+    """Assert that a quantized model's outputs are what its weights should give."""
+    if small.precision != "int8" and small.compute == "float32":
+        same = cgru.GRU(gru.input_size, gru.hidden_size)
+        same.load_state_dict(small.state_dict())
+        assert np.array_equal(y, same(x)[0])
+        return
+    weights = {name: a if isinstance(a, Matrix) else a.astype(float) for name, a in small._parameters.items()}
+    for t in (1, len(x) - 1):  # from the state reached: rounded states that lie between two numbers may go either way
+        expected, _ = reference.forward(
+            x[t : t + 1].astype(float), weights, y[t - 1 : t].astype(float), arithmetic=small._arithmetic
+        )
+        assert np.abs(y[t] - expected[0]).max() < 1e-5
+
+
+def measure(hidden, batch, seconds, rounds=21):
+    """Microseconds a step by contender, and errors."""
+    case = bench.Case("", 100 if batch == 1 else 50, batch, hidden, hidden)
+    problem = bench.Problem(case)
+    gru, x = problem.gru, problem.x
     models = {"float32": gru, **{precision: gru.quantize(precision) for precision in PRECISIONS}}
-    y = gru(x)[0]
-    errors = {}
-    for precision in PRECISIONS:
-        same = cgru.GRU(hidden, hidden)
-        same.load_state_dict(models[precision].state_dict())
-        result = models[precision](x)[0]
-        assert np.array_equal(result, same(x)[0])
-        errors[precision] = float(np.max(np.abs(result - y)) / np.max(np.abs(y)))
-    times = {name: [] for name in models}
+    models[PRODUCTS] = gru.quantize("bfloat16", compute="bfloat16")
+    calls = {name: lambda model=model: model(x, num_threads=1)[0] for name, model in models.items()}
+    for name, model in models.items():
+        check(gru, model, x, calls[name]())
+    if batch == 1 and importlib.util.find_spec("torch"):
+        calls[PEERS["int8"]] = torch_int8(gru, x)
+    if batch > 1 and importlib.util.find_spec("openvino"):
+        calls[PEERS[PRODUCTS]] = bench.openvino_call(problem, 1, "bf16")
+    exact = calls["float32"]()
+    errors = {name: float(np.max(np.abs(call() - exact)) / np.max(np.abs(exact))) for name, call in calls.items()}
+    times = {name: [] for name in calls}
     for _ in range(rounds):
-        for name, model in models.items():
-            model(x, num_threads=1)
+        for name, call in calls.items():
+            call()
             end = time.perf_counter() + seconds / rounds
             samples = []
             while not samples or time.perf_counter() < end:
                 start = time.perf_counter()
-                model(x, num_threads=1)
+                call()
                 samples.append(time.perf_counter() - start)
             times[name].append(statistics.median(samples))
-    return {name: statistics.median(values) * 1e6 / len(x) for name, values in times.items()}, errors
+    return {name: statistics.median(values) * 1e6 / case.steps for name, values in times.items()}, errors
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seconds", type=float, default=0.5, help="for each precision and size")
+    parser.add_argument("--seconds", type=float, default=0.5, help="for each contender and size")
     parser.add_argument("--hidden", type=int, nargs="+", default=[64, 128, 256, 512, 1024])
+    parser.add_argument("--batch", type=int, default=1, help="sequences")
     arguments = output.add_arguments(parser)
-    columns = (f"{p:>9} {'ratio':>6} {'asked':>6} {'error':>8}" for p in PRECISIONS)
-    print(f"{'H':>5} {'float32 us':>10}", *columns)
+    print(
+        f"{'H':>5} {'weights':<17} {'us a step':>10} {'ratio':>6} {'asked':>6} {'of peer':>8} {'asked':>6} {'error':>8}"
+    )
     kept = []
     for hidden in arguments.hidden:
-        times, errors = measure(hidden, arguments.seconds)
-        line = f"{hidden:5} {times['float32']:10.3f}"
-        for precision in PRECISIONS:
-            line += (f" {times[precision]:9.3f} {times['float32'] / times[precision]:6.2f} "
-                     f"{ASKED[precision].get(hidden, '-'):>6} {errors[precision]:8.1e}")  # fmt: skip
-        print(line, flush=True)
-        kept.append({"hidden": hidden, "microseconds": times, "errors": errors})
+        times, errors = measure(hidden, arguments.batch, arguments.seconds)
+        for name, microseconds in times.items():
+            asked = ASKED.get(name, {}).get(hidden, "-") if arguments.batch == 1 else "-"
+            line = f"{hidden:5} {name:<17} {microseconds:10.3f} {times['float32'] / microseconds:6.2f} {asked:>6}"
+            if PEERS.get(name) in times:
+                ratio = times[PEERS[name]] / microseconds
+                line += f" {ratio:8.2f} {ASKED_OF_PEER[name].get(hidden, '-'):>6}"
+            else:
+                line += f" {'-':>8} {'-':>6}"
+            print(f"{line} {errors[name]:8.1e}", flush=True)
+        kept.append({"hidden": hidden, "batch": arguments.batch, "microseconds": times, "errors": errors})
     output.keep(arguments, kept, plot)
 
 
@@ -70,7 +122,9 @@ def plot(axes, kept):
     hidden = [row["hidden"] for row in kept]
     for name in kept[0]["microseconds"]:
         axes.plot(hidden, [row["microseconds"][name] for row in kept], marker="o", label=name)
-    output.over_hidden_sizes(axes, hidden, yscale="log", ylabel="microseconds a step, one sequence")
+    batch = kept[0]["batch"]
+    what = "one sequence" if batch == 1 else f"{batch} sequences"
+    output.over_hidden_sizes(axes, hidden, yscale="log", ylabel=f"microseconds a step, {what}")
 
 
 if __name__ == "__main__":

@@ -260,12 +260,12 @@ def onnxruntime_call(problem: Problem, threads: int) -> Call:
     return lambda: session.run(["Y"], feed)[0][:, 0]
 
 
-def openvino_call(problem: Problem, threads: int) -> Call:
-    """OpenVINO on the CPU, held to float32."""
+def openvino_call(problem: Problem, threads: int, precision: str = "f32") -> Call:
+    """OpenVINO on the CPU, held to a precision by its own name, float32 or "bf16"."""
     import openvino
 
     core = openvino.Core()
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
     request = core.compile_model(core.read_model(onnx_model(problem)), "CPU", settings).create_infer_request()
     feed = {"X": problem.x, "H0": problem.h}
     return lambda: request.infer(feed, share_inputs=True, share_outputs=True)[0][:, 0]

@@ -50,12 +50,14 @@ class Layer:
 class Stack:
     """The layers of a model, of each its directions, and what engines make of them."""
 
-    def __init__(self, layers: list[tuple[Layer, ...]], reverse: bool, precision: str) -> None:
+    def __init__(self, layers: list[tuple[Layer, ...]], reverse: bool, precision: str, compute: str) -> None:
         self.layers = layers
         self.reverse = reverse
         """Whether the one direction reads from the last step to the first."""
         self.precision = precision
         """What the packed engine stores weights as."""
+        self.compute = compute
+        """What it rounds inputs and states to before they meet weights of bfloat16."""
         self.prepared: dict[str, Any] = {}
         """By engine's name."""
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from cgru import activations, checks
 from cgru.layer import Layer, Stack, canonical
-from cgru.precision import PRECISIONS, Matrix, narrow
+from cgru.precision import COMPUTE, PRECISIONS, Arithmetic, Matrix, narrow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from cgru.types import ActivationOption, Array
+
+
+FLOATS = Arithmetic()
 
 
 class Model:
@@ -34,6 +37,7 @@ class Model:
     dtype: np.dtype[Any]
     _parameters: dict[str, Array | Matrix]
     _stack: Stack
+    _arithmetic: Arithmetic
 
     def __init__(self, options: Mapping[str, Any], rng: object) -> None:
         self._set_options(options)
@@ -79,12 +83,12 @@ class Model:
                     shapes["bias_hh" + suffix] = (width,)
         return shapes
 
-    def _set_parameters(self, parameters: Mapping[str, Array | Matrix], input_limit: float | None = None) -> None:
+    def _set_parameters(self, parameters: Mapping[str, Array | Matrix], arithmetic: Arithmetic = FLOATS) -> None:
         """Take over the arrays and make the canonical layers of them."""
         gate = activations.parse("recurrent_activation", self.recurrent_activation)
         candidate = activations.parse("activation", self.activation)
         layers: list[tuple[Layer, ...]] = []
-        limit = input_limit
+        limit = arithmetic.input_limit
         for suffixes, _ in self._suffixes():
             layer = []
             for suffix in suffixes:
@@ -107,8 +111,8 @@ class Model:
         self.__dict__.update(
             _parameters=dict(parameters),
             _precision=precision,
-            _input_limit=input_limit,
-            _stack=Stack(layers, self.__dict__.get("reverse", False), precision),
+            _arithmetic=arithmetic,
+            _stack=Stack(layers, self.__dict__.get("reverse", False), precision, arithmetic.compute),
         )
 
     def state_dict(self) -> dict[str, Array]:
@@ -173,15 +177,17 @@ class Model:
 
     @classmethod
     def _restore(
-        cls, options: Mapping[str, Any], parameters: Mapping[str, Array | Matrix], input_limit: float | None = None
+        cls, options: Mapping[str, Any], parameters: Mapping[str, Array | Matrix], arithmetic: Arithmetic = FLOATS
     ) -> Any:
         """A model of these options and parameters; no memory is asked for before both are checked."""
         model = cls.__new__(cls)
         model._set_options(options)
-        model._set_parameters(model._copied(parameters), input_limit)
+        model._set_parameters(model._copied(parameters), arithmetic)
         return model
 
-    def quantize(self, precision: str, *, calibrate: Array | tuple[Any, ...] | None = None) -> Self:
+    def quantize(
+        self, precision: str, *, calibrate: Array | tuple[Any, ...] | None = None, compute: str = "float32"
+    ) -> Self:
         """This model with weights in fewer bits, for inference; a long sequence waits less for them.
 
         bfloat16 and float16: weights are rounded and stored so, states, inputs and arithmetic stay float32. Results are
@@ -203,6 +209,9 @@ class Model:
             Typical arguments of a call, for int8, the more sequences the better: the largest magnitude in x is the
             largest there is from then on, inputs beyond it are clipped, and weights are rounded for small errors on
             these inputs and the states that they lead to (cgru/calibration.py). Of a GRUCell (x, h).
+        compute : {"float32", "bfloat16"}
+            "bfloat16", for weights of it, rounds inputs and states for the products, too, which then may run at twice
+            the rate: on processors with AVX512_BF16. Sums, gates and the states kept are float32.
 
         Raises
         ------
@@ -223,6 +232,9 @@ class Model:
         if self.dtype != np.float32 or self.precision != "float32":
             held = self.precision if self.precision != "float32" else self.dtype
             raise ValueError(f"precision: expected a model of float32 to quantize, got one of {held}")
+        checks.choice("compute", compute, COMPUTE)
+        if compute != "float32" and precision != "bfloat16":
+            raise ValueError(f"compute: expected 'float32' with {precision}, got {compute!r}")
         if calibrate is not None and precision != "int8":
             raise ValueError(f"calibrate: expected None with {precision}, whose inputs stay float32")
         parameters = dict(self._parameters)
@@ -241,7 +253,7 @@ class Model:
             if not 0 < limit < float("inf"):
                 raise ValueError(f"calibrate: expected finite numbers that are not all zero, got {limit} as largest")
             parameters |= calibration.fitted(self, x, h0, lengths)
-        return self._restore(self.options, parameters, limit)
+        return self._restore(self.options, parameters, Arithmetic(compute, limit))
 
     def _calibration(self, x: Array, h0: Array | None = None, lengths: Any = None) -> tuple[Array, Any, Any]:
         """Arguments of a call as x (T, B, I), h0 (L*D, B, H) and lengths (B,) or None."""
@@ -256,11 +268,15 @@ class Model:
     @property
     def input_limit(self) -> float | None:
         """The largest magnitude of inputs to a calibrated int8 model, beyond which they are clipped; None: no limit."""
-        limit: float | None = self.__dict__["_input_limit"]
-        return limit
+        return self._arithmetic.input_limit
+
+    @property
+    def compute(self) -> str:
+        """What inputs and states of a bfloat16 model are rounded to for the products: "float32" or "bfloat16"."""
+        return self._arithmetic.compute
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return _restore, (type(self), self.options, self._parameters, self.input_limit)
+        return _restore, (type(self), self.options, self._parameters, self._arithmetic)
 
     def __repr__(self) -> str:
         parts = []
@@ -272,14 +288,15 @@ class Model:
                 parts += [] if value == default else [f"dtype={value.name}"]
             elif value != default:
                 parts.append(f"{name}={value!r}")
-        quantized = "" if self.precision == "float32" else f".quantize({self.precision!r})"
+        compute = "" if self.compute == "float32" else f", compute={self.compute!r}"
+        quantized = "" if self.precision == "float32" else f".quantize({self.precision!r}{compute})"
         return f"{type(self).__name__}({', '.join(parts)}){quantized}"
 
 
 def _restore(
-    cls: type[Model], options: Mapping[str, Any], parameters: Mapping[str, Array | Matrix], input_limit: float | None
+    cls: type[Model], options: Mapping[str, Any], parameters: Mapping[str, Array | Matrix], arithmetic: Arithmetic
 ) -> Any:
-    return cls._restore(options, parameters, input_limit)
+    return cls._restore(options, parameters, arithmetic)
 
 
 def _defaults(cls: type[Model]) -> dict[str, Any]:

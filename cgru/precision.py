@@ -1,14 +1,16 @@
 """Weights in fewer bits: matrices of bfloat16, float16 or int8 numbers, and how float32 ones become that.
 
 The two halves of a float32 are rounded and later widened exactly: a model in them computes, to the last bit, what the
-float32 model of the rounded weights does. int8 weights have a scale for each row, an output's weights: w = scale * q,
-q from -127 to 127. There, inputs and states meet the weights as integers from -127 to 127 too, of a scale that belongs
-to the sequence and step, and sums of products are exact; gates and states are float32 (`integers` says how).
+float32 model of the rounded weights does; unless inputs and states are rounded to bfloat16 for its products, too.
+
+int8 weights have a scale for each row, an output's weights: w = scale * q, q from -127 to 127. There, inputs and states
+meet the weights as integers from -127 to 127, too, of a scale that belongs to the sequence and step (`integers`), and
+sums of products are exact; gates and states are float32.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("bfloat16", "float16", "int8")
 
+COMPUTE = ("float32", "bfloat16")
+"""What inputs and states are rounded to before they are multiplied by weights of bfloat16."""
+
 BITS = {"float32": 32, "float64": 64, "bfloat16": 16, "float16": 16, "int8": 8}
 """Of a weight."""
 
@@ -27,6 +32,15 @@ LARGEST = 127
 
 LEAST = np.float32(1e-30)
 """Where all numbers are smaller than this, they count as zero."""
+
+
+class Arithmetic(NamedTuple):
+    """How a quantized model multiplies."""
+
+    compute: str = "float32"
+    """What inputs and states are rounded to before they meet weights of bfloat16."""
+    input_limit: float | None = None
+    """What inputs are clipped to, and to its negative, before they meet weights of int8; None: nothing."""
 
 
 class Matrix:
@@ -85,8 +99,7 @@ def narrow(name: str, array: Array, precision: str) -> Matrix:
         if precision == "float16":
             matrix = Matrix(precision, array.astype(np.float16))
         elif precision == "bfloat16":
-            bits = np.ascontiguousarray(array).view(np.uint32)
-            matrix = Matrix(precision, (bits + (0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16))
+            matrix = Matrix(precision, upper_half(array))
         else:
             finite = np.where(np.isfinite(array), array, 0)
             scale = row_scale(finite)
@@ -95,6 +108,12 @@ def narrow(name: str, array: Array, precision: str) -> Matrix:
     if wrong.any():
         raise ValueError(f"{name}: expected finite numbers that {precision} holds, got {array[wrong][0]}")
     return matrix
+
+
+def upper_half(array: Array) -> npt.NDArray[np.uint16]:
+    """Finite float32 numbers rounded to bfloat16, to nearest, ties to even: their bits."""
+    bits = np.ascontiguousarray(array).view(np.uint32)
+    return (bits + (0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
 
 
 def row_scale(array: Array) -> Array:

@@ -14,6 +14,7 @@ package is tested against this file, in float64 and float32. It computes in the 
 
 With weights of int8, w = scale * q, the factors x, h and r * h of W x, U h and U_n (r * h) become integers,
 too: p = round(127 x / m), m the largest |x| of the row, and W x = scale * m / 127 * sum(q p), the sum in integers.
+Of weights in bfloat16 they may be rounded to bfloat16.
 
 Shapes: T steps, B sequences, I inputs, H hidden units, L layers, D directions.
 """
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cgru import activations
-from cgru.precision import Matrix, integers, wide
+from cgru.precision import Arithmetic, Matrix, integers, upper_half, wide
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from cgru.types import ActivationOption, Array
 
     Function = Callable[[Array], Array]
+
+EXACT = Arithmetic()
 
 
 def step(
@@ -49,7 +52,7 @@ def step(
     update_gate: str,
     f: Function,
     g: Function,
-    input_limit: float | None = None,  # for int8
+    arithmetic: Arithmetic = EXACT,
 ) -> Array:
     """The state (B, H) after one step."""
     hidden = h.shape[-1]
@@ -58,25 +61,28 @@ def step(
     u_r, u_z, u_n = (u[rows] for rows in gates)
     b_r, b_z, b_n = (b[rows] for rows in gates)
     c_r, c_z, c_n = (c[rows] for rows in gates)
+    of_states = arithmetic._replace(input_limit=None)
 
-    r = f(product(x, w_r, input_limit) + b_r + product(h, u_r) + c_r)
-    z = f(product(x, w_z, input_limit) + b_z + product(h, u_z) + c_z)
+    r = f(product(x, w_r, arithmetic) + b_r + product(h, u_r, of_states) + c_r)
+    z = f(product(x, w_z, arithmetic) + b_z + product(h, u_z, of_states) + c_z)
     if reset_after:
-        n = g(product(x, w_n, input_limit) + b_n + r * (product(h, u_n) + c_n))
+        n = g(product(x, w_n, arithmetic) + b_n + r * (product(h, u_n, of_states) + c_n))
     else:
-        n = g(product(x, w_n, input_limit) + b_n + product(r * h, u_n) + c_n)
+        n = g(product(x, w_n, arithmetic) + b_n + product(r * h, u_n, of_states) + c_n)
     if update_gate == "state":
         return (1 - z) * n + z * h
     return (1 - z) * h + z * n
 
 
-def product(x: Array, weights: Array | Matrix, limit: float | None = None) -> Array:
-    """W x for rows x (B, K) and weights (H, K); for int8 weights in integers, and |x| limited."""
-    if not isinstance(weights, Matrix) or weights.scale is None:
-        return x @ wide(weights).T
-    numbers, scale = integers(x.astype(np.float32), limit)
-    sums = numbers.astype(np.int64) @ weights.numbers.T.astype(np.int64)
-    return sums * (scale[:, None].astype(x.dtype) * weights.scale)
+def product(x: Array, weights: Array | Matrix, arithmetic: Arithmetic) -> Array:
+    """W x for rows x (B, K) and weights (H, K)."""
+    if isinstance(weights, Matrix) and weights.scale is not None:
+        numbers, scale = integers(x.astype(np.float32), arithmetic.input_limit)
+        sums = numbers.astype(np.int64) @ weights.numbers.T.astype(np.int64)
+        return sums * (scale[:, None].astype(x.dtype) * weights.scale)
+    if arithmetic.compute == "bfloat16":
+        x = Matrix("bfloat16", upper_half(x.astype(np.float32))).wide().astype(x.dtype)
+    return x @ wide(weights).T
 
 
 def forward(
@@ -94,7 +100,7 @@ def forward(
     clip: float | None = None,
     reverse: bool = False,
     merge: str = "concat",
-    input_limit: float | None = None,
+    arithmetic: Arithmetic = EXACT,
 ) -> tuple[Array, Array]:
     """Run a stack of layers over sequences.
 
@@ -114,8 +120,8 @@ def forward(
     mask : (T, B) bool, optional
         Where it is False a layer's state stands still, and its output is the one before it in the direction's order, or
         0 where there is none (`mask_output="repeat"`), or 0 throughout (`mask_output="zero"`).
-    input_limit : float, optional
-        For weights of int8: what x is clipped to, and to its negative.
+    arithmetic : Arithmetic
+        Of quantized models: the limit of x for weights of int8, whether factors are rounded to bfloat16.
 
     Returns
     -------
@@ -153,7 +159,7 @@ def forward(
             w, u = parameters["weight_ih" + suffix], parameters["weight_hh" + suffix]
             zero = np.zeros(3 * hidden, x.dtype)
             b, c = (wide(parameters.get(name + suffix, zero)) for name in ("bias_ih", "bias_hh"))
-            limit = None if layer else input_limit
+            own = arithmetic._replace(input_limit=None) if layer else arithmetic
             h = h_n[layer * len(directions) + d]
             output = np.zeros((steps, batch, hidden), x.dtype)
             previous = np.zeros((batch, hidden), x.dtype)
@@ -161,7 +167,7 @@ def forward(
                 runs = (t < last) & seen[t]
                 h[runs] = step(
                     y[t, runs], h[runs], w, u, b, c,
-                    reset_after=reset_after, update_gate=update_gate, f=f, g=g, input_limit=limit,
+                    reset_after=reset_after, update_gate=update_gate, f=f, g=g, arithmetic=own,
                 )  # fmt: skip
                 output[t, runs] = h[runs]
                 if mask_output == "repeat":

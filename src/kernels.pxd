@@ -30,7 +30,7 @@ cdef extern from "kernels/kernels.h" namespace "cgru" nogil:
         void (*activate)(const Activation&, const T*, T*, int64_t) noexcept nogil
 
     cdef enum:
-        storage_float32, storage_bfloat16, storage_float16, storage_int8
+        storage_float32, storage_bfloat16, storage_float16, storage_int8, storage_bfloat16_products
 
     cdef struct IntegerScale:
         const float* scale
@@ -68,7 +68,7 @@ cdef extern from "kernels/kernels.h" namespace "cgru" nogil:
 
     cdef struct PackedKernels:
         int64_t lanes
-        StorageKernels of[4]
+        StorageKernels of[5]
         double (*multiply_adds)(int64_t) noexcept nogil
         void (*read)(const float*, int64_t, int) noexcept nogil
 

@@ -16,7 +16,8 @@ from libc.stdlib cimport free, malloc
 from kernels cimport (
     Activation, IntegerScale, Kernels, Machine, PackedCall, PackedLayer, PackedStream, Sharing, StorageKernels,
     ThreadCounts, kernels, machine, run_packed_call, runnable_sets, set_sharing, sharing_measured, sharing_none,
-    sharing_rows, sharing_units, storage_bfloat16, storage_float16, storage_float32, storage_int8, thread_counts
+    sharing_rows, sharing_units, storage_bfloat16, storage_bfloat16_products, storage_float16, storage_float32,
+    storage_int8, thread_counts
 )
 
 from cgru import checks
@@ -35,26 +36,24 @@ ISA = table.name.decode()
 RUNNABLE_ISAS = tuple(runnable_sets().decode().split())
 KERNELS = PyCapsule_New(<void*> table, "cgru.kernels", NULL)  # for the BLAS engine, so that there is one copy of them
 
-STORAGES = {"float32": storage_float32, "bfloat16": storage_bfloat16, "float16": storage_float16, "int8": storage_int8}
-
-
-def stored(block, str precision):
-    """Numbers (blocks, K, G, lanes) as the kernels read them; those of two or four inputs share a unit of memory."""
-    if precision == "bfloat16":
-        return together(block, 2)
-    if precision == "int8":
-        return together(block, 4)
-    return block
+STORAGES = {
+    "float32": storage_float32,
+    "bfloat16": storage_bfloat16,
+    "float16": storage_float16,
+    "int8": storage_int8,
+    "bfloat16 products": storage_bfloat16_products,
+}
+INPUTS = {"bfloat16": 2, "bfloat16 products": 2, "int8": 4}  # whose numbers share a unit of memory; one where not said
 
 
 def together(block, int count):
-    """The numbers of so many inputs side by side, the first in the lowest bits."""
+    """Numbers (blocks, K, G, lanes) with those of so many inputs side by side, the first in the lowest bits."""
     padded = np.pad(block, ((0, 0), (0, -block.shape[1] % count), (0, 0), (0, 0)))
     blocks, inputs, gates, lanes = padded.shape
     return padded.reshape(blocks, inputs // count, count, gates, lanes).transpose(0, 1, 3, 4, 2)
 
 
-def blocks_of(array, int64_t lanes, groups, str precision):
+def blocks_of(array, int64_t lanes, groups, str storage):
     """Gate rows (G*H, K) as [blocks][K][G][lanes] for each group of gates, one group behind the other; padded by zero.
 
     `groups` lists the gates of each group: [[0, 1, 2]], or [[0, 1], [2]].
@@ -64,7 +63,7 @@ def blocks_of(array, int64_t lanes, groups, str precision):
     padded = np.zeros((gates, (hidden + lanes - 1) // lanes * lanes, count), array.dtype)
     padded[:, :hidden] = array.reshape(gates, hidden, count)
     by_block = padded.reshape(gates, -1, lanes, count).transpose(1, 3, 0, 2)  # (blocks, K, G, lanes)
-    return np.concatenate([stored(by_block[:, :, group], precision).ravel() for group in groups])
+    return np.concatenate([together(by_block[:, :, group], INPUTS.get(storage, 1)).ravel() for group in groups])
 
 
 cdef class Weights:
@@ -72,23 +71,23 @@ cdef class Weights:
     cdef list arrays  # kept alive
     cdef PackedLayer layer
 
-    def __init__(self, layer, str precision):
+    def __init__(self, layer, str storage):
         cdef int64_t hidden = layer.hidden_size
-        cdef const StorageKernels* storage = &table.packed.of[<int> STORAGES[precision]]
+        cdef const StorageKernels* kernels = &table.packed.of[<int> STORAGES[storage]]
         all_gates = [[0, 1, 2]]
         gates = all_gates if layer.reset_after else [[0, 1], [2]]
         self.arrays = []
         self.layer.inputs = layer.w_ih.shape[1]
         self.layer.hidden = hidden
         self.layer.blocks = (hidden + table.packed.lanes - 1) // table.packed.lanes
-        self.layer.storage = STORAGES[precision]
-        self.layer.input_weights = self.keep(self.packed(layer.w_ih, all_gates, precision))
-        self.layer.recurrent_weights = self.keep(self.packed(layer.w_hh, gates, precision))
+        self.layer.storage = STORAGES[storage]
+        self.layer.input_weights = self.keep(self.packed(layer.w_ih, all_gates, storage))
+        self.layer.recurrent_weights = self.keep(self.packed(layer.w_hh, gates, storage))
         self.layer.bias = <const float*> self.keep(self.packed(layer.bias[:3].reshape(3 * hidden, 1), all_gates))
         self.layer.candidate_bias = <const float*> self.keep(self.packed(layer.bias[3].reshape(hidden, 1), [[0]]))
-        if precision == "int8":
-            self.layer.input_scale = self.scale_of(layer.w_ih, layer.input_limit, storage.offset)
-            self.layer.recurrent_scale = self.scale_of(layer.w_hh, None, storage.offset)
+        if storage == "int8":
+            self.layer.input_scale = self.scale_of(layer.w_ih, layer.input_limit, kernels.offset)
+            self.layer.recurrent_scale = self.scale_of(layer.w_hh, None, kernels.offset)
         self.layer.gate = Activation(layer.gate.code, layer.gate.alpha, layer.gate.beta, layer.clip)
         self.layer.candidate = Activation(layer.candidate.code, layer.candidate.alpha, layer.candidate.beta, layer.clip)
         self.layer.reset_after, self.layer.flip = layer.reset_after, layer.flip
@@ -96,9 +95,9 @@ cdef class Weights:
             "sigmoid", "tanh", float("inf"), False)
 
     # A matrix as the kernels read it.
-    cdef object packed(self, matrix, groups, str precision="float32"):
+    cdef object packed(self, matrix, groups, str storage="float32"):
         numbers = matrix.numbers if isinstance(matrix, Matrix) else matrix
-        return blocks_of(numbers, table.packed.lanes, groups, precision)
+        return blocks_of(numbers, table.packed.lanes, groups, storage)
 
     # What a matrix of integers means: sums over inputs that are `offset` too large start so much lower.
     cdef IntegerScale scale_of(self, matrix, limit, int offset):

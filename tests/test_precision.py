@@ -171,6 +171,63 @@ def test_refusals():
             broken.quantize(precision)
 
 
+# --- bfloat16 inputs, too ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reset_after", [True, False])
+@pytest.mark.parametrize("sizes", [(1, 1), (19, 37), (40, 64)])
+def test_rounded_products_follow_their_specification(sizes, reset_after):
+    rng = np.random.default_rng(11)
+    gru = cgru.GRU(*sizes, reset_after=reset_after, rng=rng)
+    small = gru.quantize("bfloat16", compute="bfloat16")
+    for batch in (1, 2, 9):
+        x = rng.standard_normal((1, batch, sizes[0])).astype(F)
+        h0 = rng.uniform(-1, 1, (1, batch, sizes[1])).astype(F)
+        y, _ = small(x, h0)
+        expected, _ = specification(small, x, h0)
+        # with the reset gate before, r * h may lie between two numbers of bfloat16
+        assert relative_error(y, expected) < (1e-5 if reset_after else 3e-3)
+        assert 0 < relative_error(y, gru(x, h0)[0]) < ERROR["bfloat16"]
+    if sizes[1] > 1:
+        assert not np.array_equal(y, gru.quantize("bfloat16")(x, h0)[0])
+
+
+def test_rounded_products_alone_in_chunks_and_streamed():
+    gru = cgru.GRU(19, 37, num_layers=2, rng=0).quantize("bfloat16", compute="bfloat16")
+    x = np.random.default_rng(2).standard_normal((20, 13, 19)).astype(F)
+    y, h_n = gru(x)
+    stream = gru.stream()
+    np.testing.assert_array_equal([stream.step(v) for v in x[:9, 7]], y[:9, 7])
+    np.testing.assert_array_equal(stream.process(np.ascontiguousarray(x[9:, 7])), y[9:, 7])
+    np.testing.assert_array_equal(stream.state, h_n[:, 7])
+    try:
+        for way in ("rows", "units"):
+            _packed.share(way)
+            np.testing.assert_array_equal(gru(x, num_threads=3)[0], y)
+    finally:
+        _packed.share("measured")
+    x[3, 4, 5] = np.nan
+    broken, _ = gru(x)
+    np.testing.assert_array_equal(np.delete(broken, 4, 1), np.delete(y, 4, 1))
+    assert np.isnan(broken[3:, 4]).all()
+
+
+def test_rounded_products_are_kept_and_refused(tmp_path):
+    gru = cgru.GRU(3, 4, rng=0)
+    small = gru.quantize("bfloat16", compute="bfloat16")
+    small.save(tmp_path / "m.safetensors")
+    x = np.ones((5, 3), F)
+    for twin in (cgru.load(tmp_path / "m.safetensors"), pickle.loads(pickle.dumps(small))):
+        assert (twin.compute, repr(twin)) == ("bfloat16", "GRU(3, 4).quantize('bfloat16', compute='bfloat16')")
+        np.testing.assert_array_equal(twin(x)[0], small(x)[0])
+    with pytest.raises(ValueError, match="compute: expected 'float32' with int8, got 'bfloat16'"):
+        gru.quantize("int8", compute="bfloat16")
+    with pytest.raises(ValueError, match="compute: expected 'float32' or 'bfloat16', got 'int8'"):
+        gru.quantize("bfloat16", compute="int8")
+    with pytest.raises(ValueError, match="engine: 'blas' computes with float32, got a model of compute='bfloat16'"):
+        small(x, engine="blas")
+
+
 # --- int8 -------------------------------------------------------------------------------------------------------------
 
 
@@ -230,7 +287,7 @@ def specification(small, x, h0, **arguments):
     options = {name: small.options[name] for name in kept}
     parameters = {name: a if isinstance(a, Matrix) else a.astype(np.float64) for name, a in small._parameters.items()}
     return reference.forward(
-        x.astype(np.float64), parameters, h0.astype(np.float64), input_limit=small.input_limit, **options, **arguments
+        x.astype(np.float64), parameters, h0.astype(np.float64), arithmetic=small._arithmetic, **options, **arguments
     )
 
 
@@ -355,7 +412,7 @@ def test_int8_refusals(tmp_path):
     gru = cgru.GRU(3, 4)
     x = np.ones((5, 3), F)
     small = gru.quantize("int8")
-    with pytest.raises(ValueError, match="engine: 'blas' computes with floats, got a model of int8; choose 'auto' or"):
+    with pytest.raises(ValueError, match="engine: 'blas' computes with float32, got a model of int8; choose 'auto' or"):
         small(x, engine="blas")
     with pytest.raises(ValueError, match="calibrate: expected None with float16, whose inputs stay float32"):
         gru.quantize("float16", calibrate=x)
@@ -419,7 +476,7 @@ def test_weights_fitted_to_inputs_make_smaller_errors(reset_after):
     seen, other = x[:30], x[30:]
     expected = gru(other)[0]
     small = gru.quantize("int8", calibrate=seen)
-    plain = cgru.GRU._restore(gru.options, gru.quantize("int8")._parameters, small.input_limit)
+    plain = cgru.GRU._restore(gru.options, gru.quantize("int8")._parameters, small._arithmetic)
     errors = [np.linalg.norm(model(other)[0] - expected) for model in (plain, small)]
     assert errors[1] < 0.95 * errors[0]  # rounding the inputs makes most of it
     exact, rounded, fitted = (model.state_dict()["weight_ih_l0"] for model in (gru, plain, small))

@@ -31,8 +31,9 @@ def call(stack: Stack, x: object, h0: object, batch_first: bool, threads: int) -
 
 def run(stack: Stack, x: Array, h: Array, y: Array, lengths: Array | None, threads: int) -> None:
     """Run a stack of layers; see `cgru.engines.Engine`."""
-    if stack.precision == "int8":
-        raise ValueError("engine: 'blas' computes with floats, got a model of int8; choose 'auto' or 'packed'")
+    if stack.precision == "int8" or stack.compute != "float32":
+        kind = stack.precision if stack.precision == "int8" else f"compute={stack.compute!r}"
+        raise ValueError(f"engine: 'blas' computes with float32, got a model of {kind}; choose 'auto' or 'packed'")
     engines.layer_by_layer(forward, stack, x, h, y, lengths, threads)
 
 

@@ -17,7 +17,8 @@ def prepare(stack: Stack) -> _packed.Stack:
     """The layers' packed weights, made once."""
     packed: _packed.Stack | None = stack.prepared.get("packed")
     if packed is None:
-        weights = [_packed.Weights(direction, stack.precision) for layer in stack.layers for direction in layer]
+        storage = "bfloat16 products" if stack.compute == "bfloat16" else stack.precision
+        weights = [_packed.Weights(direction, storage) for layer in stack.layers for direction in layer]
         packed = stack.prepared["packed"] = _packed.Stack(weights, len(stack.layers[0]), stack.reverse)
     return packed
 

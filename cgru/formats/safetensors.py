@@ -17,7 +17,7 @@ from cgru import checks
 from cgru.errors import FormatError
 from cgru.formats import files, names
 from cgru.gru import GRU
-from cgru.precision import PRECISIONS, Matrix
+from cgru.precision import COMPUTE, PRECISIONS, Arithmetic, Matrix
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +32,9 @@ KINDS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64
 
 NARROW = {"float16": ("F16", "<f2"), "bfloat16": ("BF16", "<u2"), "int8": ("I8", "<i1")}
 """Of a quantized model's precisions: the format's name, and the NumPy type of the numbers."""
+
+ARITHMETIC = {"input_limit": ("int8", None), "compute": ("bfloat16", "float32")}
+"""What metadata may say besides: of which precision, and the usual, of which they say nothing."""
 
 SCALE = ".scale"
 """What follows a weight's name in that of its scales."""
@@ -55,8 +58,9 @@ def save(gru: GRU, path: str | os.PathLike[str]) -> None:
     """Write a model; the file appears whole, or the one before it stays."""
     safetensors = _library()
     options = {**gru.options, "dtype": gru.dtype.name, "precision": gru.precision}
-    if gru.precision == "int8":
-        options["input_limit"] = gru.input_limit
+    for option, (_, usual) in ARITHMETIC.items():
+        if getattr(gru, option) != usual:
+            options[option] = getattr(gru, option)
     tensors = {}
     for name, weights in gru._parameters.items():
         tensors[name] = weights.numbers if isinstance(weights, Matrix) else weights
@@ -134,8 +138,10 @@ def _own(
     except ValueError as error:
         raise FormatError(f"{path}: metadata {KEY}: expected JSON: {error}") from error
     expected = {*GRU(1, 1, rng=0).options, "precision"}
-    if isinstance(options, dict) and options.get("precision") == "int8":
-        expected.add("input_limit")
+    if isinstance(options, dict):
+        expected |= {key for key, (precision, _) in ARITHMETIC.items() if options.get("precision") == precision} & set(
+            options
+        )
     if not isinstance(options, dict) or set(options) != expected:
         got = sorted(options) if isinstance(options, dict) else options
         raise FormatError(f"{path}: metadata {KEY}: expected the options {sorted(expected)}, got {got}")
@@ -147,6 +153,7 @@ def _own(
         limit = options.pop("input_limit", None)
         if limit is not None and not (isinstance(limit, (int, float)) and 0 < limit < float("inf")):
             raise ValueError(f"input_limit: expected a positive number or null, got {limit!r}")
+        compute = checks.choice("compute", options.pop("compute", "float32"), COMPUTE)
         parameters: dict[str, Array | Matrix] = {}
         for key in keys:
             if precision == "float32" or not key.startswith("weight"):
@@ -154,9 +161,8 @@ def _own(
             elif not key.endswith(SCALE):
                 scale = tensor(key + SCALE) if precision == "int8" and key + SCALE in keys else None
                 parameters[key] = _matrix(key, precision, narrow(key, precision), scale)
-        return cast(
-            GRU, GRU._restore({**options, "dtype": np.dtype(options["dtype"])}, parameters, limit and float(limit))
-        )
+        options["dtype"] = np.dtype(options["dtype"])
+        return cast(GRU, GRU._restore(options, parameters, Arithmetic(compute, limit and float(limit))))
     except FormatError:
         raise
     except (TypeError, ValueError) as error:

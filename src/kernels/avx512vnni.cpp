@@ -1,5 +1,6 @@
-// The int8 kernels for the instruction set "avx512vnni"; it has the others of "avx512".
+// The kernels for products of int8 with the instructions of "avx512vnni".
 #define CGRU_AVX512
 #define CGRU_AVX512VNNI
 #define CGRU_NAMESPACE avx512vnni
-#include "int8_set.h"
+#define CGRU_STORAGE Int8
+#include "part.h"

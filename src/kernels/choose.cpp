@@ -12,7 +12,7 @@
 namespace cgru {
 
 extern const Kernels kernels_plain, kernels_sse2, kernels_avx2, kernels_avx512, kernels_neon;
-extern const StorageKernels int8_avx512vnni, int8_neondot;
+extern const StorageKernels part_avx512vnni, part_avx512bf16, part_neondot;
 
 static bool always() { return true; }
 #if defined(CGRU_HAS_AVX2)
@@ -28,6 +28,9 @@ static bool has_avx512() {
 #if defined(CGRU_HAS_AVX512VNNI)
 static bool has_avx512vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
 #endif
+#if defined(CGRU_HAS_AVX512BF16)
+static bool has_avx512bf16() { return has_avx512vnni() && __builtin_cpu_supports("avx512bf16"); }
+#endif
 #if defined(CGRU_HAS_NEONDOT)
 #if defined(__linux__)
 static bool has_neondot() { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
@@ -42,32 +45,35 @@ static bool has_neondot() {
 #endif
 #endif
 
-// Best first. Some sets are another's kernels but for those of int8.
+// Best first. Some sets are another's kernels but for those of one storage or two.
 static const struct Set {
     const char* name;
     const Kernels* table;
-    const StorageKernels* int8;
     bool (*runs_here)();
+    const StorageKernels *int8, *bfloat16_products;
 } sets[] = {
+#if defined(CGRU_HAS_AVX512BF16)
+    {"avx512bf16", &kernels_avx512, has_avx512bf16, &part_avx512vnni, &part_avx512bf16},
+#endif
 #if defined(CGRU_HAS_AVX512VNNI)
-    {"avx512vnni", &kernels_avx512, &int8_avx512vnni, has_avx512vnni},
+    {"avx512vnni", &kernels_avx512, has_avx512vnni, &part_avx512vnni, nullptr},
 #endif
 #if defined(CGRU_HAS_AVX512)
-    {"avx512", &kernels_avx512, nullptr, has_avx512},
+    {"avx512", &kernels_avx512, has_avx512, nullptr, nullptr},
 #endif
 #if defined(CGRU_HAS_AVX2)
-    {"avx2", &kernels_avx2, nullptr, has_avx2},
+    {"avx2", &kernels_avx2, has_avx2, nullptr, nullptr},
 #endif
 #if defined(CGRU_HAS_SSE2)
-    {"sse2", &kernels_sse2, nullptr, always},
+    {"sse2", &kernels_sse2, always, nullptr, nullptr},
 #endif
 #if defined(CGRU_HAS_NEONDOT)
-    {"neondot", &kernels_neon, &int8_neondot, has_neondot},
+    {"neondot", &kernels_neon, has_neondot, &part_neondot, nullptr},
 #endif
 #if defined(CGRU_HAS_NEON)
-    {"neon", &kernels_neon, nullptr, always},
+    {"neon", &kernels_neon, always, nullptr, nullptr},
 #endif
-    {"plain", &kernels_plain, nullptr, always},
+    {"plain", &kernels_plain, always, nullptr, nullptr},
 };
 
 const Kernels* kernels() {
@@ -78,13 +84,14 @@ const Kernels* kernels() {
         static Kernels chosen = *set.table;
         chosen.name = set.name;
         if (set.int8) chosen.packed.of[storage_int8] = *set.int8;
+        if (set.bfloat16_products) chosen.packed.of[storage_bfloat16_products] = *set.bfloat16_products;
         return &chosen;
     }
     return nullptr;
 }
 
 const char* runnable_sets() {
-    static char names[64];
+    static char names[96];
     char* end = names;
     for (const Set& set : sets) {
         if (!set.runs_here()) continue;

@@ -59,9 +59,9 @@ template <class T> struct GateKernels {
     void (*activate)(const Activation&, const T* x, T* y, int64_t count);    // y = f(x)
 };
 
-// Numbers of weights in memory. The kernels widen halves to float32, which is exact, and compute in that; int8 ones meet
-// inputs and states that were made integers, too (int8.h).
-enum { storage_float32, storage_bfloat16, storage_float16, storage_int8, storage_count };
+// Numbers of weights in memory. The kernels widen halves to float32, which is exact, and compute in that; int8 ones, and
+// bfloat16 ones for products, meet inputs and states that were made such numbers, too (int8.h, bfloat16.h).
+enum { storage_float32, storage_bfloat16, storage_float16, storage_int8, storage_bfloat16_products, storage_count };
 
 // What the weights of a matrix in int8 mean, [blocks][3][lanes] each: the scale of every row, and the number that its
 // integer sums start from. And the limit of the inputs, or states, that it is multiplied by; infinity where there is none.
@@ -86,11 +86,11 @@ struct PackedLayer {
     int usual;                       // 1: sigmoid, tanh, no clip, no flip
 };
 
-// Rows of inputs or states as int8 kernels multiply them; written by the kernels that read them.
-struct IntegerRows {
-    uint8_t* bytes;                  // rows of so many bytes, padded by any; offset by StorageKernels::offset
-    float* scales;                   // [rows]; NaN where a number of the row is not finite
-    int64_t stride;
+// Rows of inputs or states as int8 and bfloat16 kernels multiply them; written by the kernels that read them.
+struct NarrowRows {
+    uint8_t* bytes;                  // of int8 offset by StorageKernels::offset; behind a row there may be any
+    float* scales;                   // [rows], of int8; NaN where a number of the row is not finite
+    int64_t stride;                  // of bytes
 };
 
 // Rows [first_row, last_row) by blocks [first_block, last_block) of one step, or of many steps' input products.
@@ -106,7 +106,7 @@ struct PackedStep {
     float* const* y;                 // [rows] addresses of outputs (H,); written
     int64_t first_row, last_row, first_block, last_block;
     int downwards;                   // the order of blocks
-    IntegerRows x_integers, state_integers;  // of int8
+    NarrowRows narrow_x, narrow_state;
 };
 
 // The kernels for weights of one storage.

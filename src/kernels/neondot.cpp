@@ -1,5 +1,6 @@
-// The int8 kernels for the instruction set "neondot"; it has the others of "neon".
+// The kernels for products of int8 with the instructions of "neondot".
 #define CGRU_NEON
 #define CGRU_NEONDOT
 #define CGRU_NAMESPACE neondot
-#include "int8_set.h"
+#define CGRU_STORAGE Int8
+#include "part.h"

@@ -17,8 +17,8 @@
 #pragma once
 
 #include "activations.h"
+#include "bfloat16.h"
 #include "int8.h"
-#include "storage.h"
 
 namespace cgru {
 namespace CGRU_NAMESPACE {
@@ -140,14 +140,57 @@ template <class S> struct Products {
     }
 };
 
+template <> struct Products<Bfloat16Products> {
+    static void prepare_inputs(const PackedLayer& layer, const PackedStep& step) {
+        for (int64_t r = step.first_row; r < step.last_row; ++r)
+            round_row(step.x[r], layer.inputs, step.narrow_x.bytes + r * step.narrow_x.stride);
+    }
+    static void prepare_states(const PackedLayer& layer, const PackedStep& step, const float* state) {
+        for (int64_t r = step.first_row; r < step.last_row; ++r)
+            round_row(state + r * step.stride, layer.hidden, step.narrow_state.bytes + r * step.narrow_state.stride);
+    }
+
+    template <int R, int B, int G>
+    static CGRU_MEMBER void add(const Tile<R, B>& tile, const void* matrix, int64_t count, const NarrowRows& from,
+                                FloatVector (&sums)[R][B][G]) {
+        const uint8_t* rows[R];
+        const uint32_t* weights[B];
+        tile.template blocks_of<Bfloat16>(matrix, count, G, weights);
+        CGRU_UNROLL for (int r = 0; r < R; ++r) rows[r] = from.bytes + (tile.row + r) * from.stride;
+        const int64_t pairs = (count + 1) / 2;
+        for (int64_t k = 0; k < pairs; ++k) {
+            FloatBits w[B][G];
+            CGRU_UNROLL for (int b = 0; b < B; ++b)
+                CGRU_UNROLL for (int g = 0; g < G; ++g) w[b][g] = Bfloat16::load_raw(weights[b] + (k * G + g) * lanes);
+            CGRU_UNROLL for (int r = 0; r < R; ++r) {
+                const FloatBits x = broadcast_pair(rows[r] + 4 * k);
+                CGRU_UNROLL for (int b = 0; b < B; ++b)
+                    CGRU_UNROLL for (int g = 0; g < G; ++g) sums[r][b][g] = add_products(sums[r][b][g], x, w[b][g]);
+            }
+        }
+    }
+
+    template <int R, int B>
+    static CGRU_MEMBER void add_input(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step,
+                                      FloatVector (&sums)[R][B][3]) {
+        add(tile, layer.input_weights, layer.inputs, step.narrow_x, sums);
+    }
+
+    template <int R, int B, int G>
+    static CGRU_MEMBER void add_recurrent(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step,
+                                          int first, const float*, FloatVector (&sums)[R][B][G]) {
+        add(tile, recurrent_weights<Bfloat16>(layer, first), layer.hidden, step.narrow_state, sums);
+    }
+};
+
 template <> struct Products<Int8> {
     static void prepare_inputs(const PackedLayer& layer, const PackedStep& step) {
-        const IntegerRows& to = step.x_integers;
+        const NarrowRows& to = step.narrow_x;
         for (int64_t r = step.first_row; r < step.last_row; ++r)
             to.scales[r] = make_integers(step.x[r], layer.inputs, layer.input_scale.limit, to.bytes + r * to.stride);
     }
     static void prepare_states(const PackedLayer& layer, const PackedStep& step, const float* state) {
-        const IntegerRows& to = step.state_integers;
+        const NarrowRows& to = step.narrow_state;
         for (int64_t r = step.first_row; r < step.last_row; ++r)
             to.scales[r] = make_integers(state + r * step.stride, layer.hidden, layer.recurrent_scale.limit,
                                          to.bytes + r * to.stride);
@@ -155,7 +198,7 @@ template <> struct Products<Int8> {
 
     template <int R, int B, int G>
     static CGRU_MEMBER void add(const Tile<R, B>& tile, const void* matrix, int64_t count, const IntegerScale& meaning,
-                                int first, const IntegerRows& from, FloatVector (&sums)[R][B][G]) {
+                                int first, const NarrowRows& from, FloatVector (&sums)[R][B][G]) {
         IntegerVector integers[R][B][G];
         const uint8_t* rows[R];
         const uint32_t* weights[B];
@@ -189,14 +232,14 @@ template <> struct Products<Int8> {
     template <int R, int B>
     static CGRU_MEMBER void add_input(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step,
                                       FloatVector (&sums)[R][B][3]) {
-        add(tile, layer.input_weights, layer.inputs, layer.input_scale, 0, step.x_integers, sums);
+        add(tile, layer.input_weights, layer.inputs, layer.input_scale, 0, step.narrow_x, sums);
     }
 
     template <int R, int B, int G>
     static CGRU_MEMBER void add_recurrent(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step,
                                           int first, const float*, FloatVector (&sums)[R][B][G]) {
         keep_in_memory(sums);  // registers are for the integers
-        add(tile, recurrent_weights<Int8>(layer, first), layer.hidden, layer.recurrent_scale, first, step.state_integers,
+        add(tile, recurrent_weights<Int8>(layer, first), layer.hidden, layer.recurrent_scale, first, step.narrow_state,
             sums);
     }
 };

@@ -13,9 +13,14 @@ inline int64_t row_stride(const PackedLayer& layer, int64_t lanes) {
     return width % (8 * cache_line) ? width : width + cache_line;
 }
 
-// Rows of integers at this stride, whose last vector may be partly unused, neither.
-inline int64_t integer_stride(int64_t count) {
-    const int64_t width = (count + 63) / 64 * 64;
+// Bytes of an input or state as the layer's kernels multiply it; 0 where they do so with the float32 that it is.
+inline int64_t narrow_bytes(const PackedLayer& layer) {
+    return layer.storage == storage_int8 ? 1 : layer.storage == storage_bfloat16_products ? 2 : 0;
+}
+
+// Rows of so many bytes at this stride, whose last vector may be partly unused, neither.
+inline int64_t narrow_stride(int64_t bytes) {
+    const int64_t width = (bytes + 63) / 64 * 64;
     return width % 512 ? width : width + 64;
 }
 
@@ -32,15 +37,16 @@ class Parts {
     // The bytes that a part may need.
     template <class T> static int64_t size(int64_t count) { return count * int64_t(sizeof(T)) + 64; }
 
-    // Rows of so many inputs or states as integers, if the layer's weights are.
-    IntegerRows take_integers(const PackedLayer& layer, int64_t rows, int64_t count) {
-        if (layer.storage != storage_int8) return {nullptr, nullptr, 0};
-        const int64_t stride = integer_stride(count);
+    // Rows of so many inputs or states as the layer's kernels multiply them.
+    NarrowRows take_narrow(const PackedLayer& layer, int64_t rows, int64_t count) {
+        if (!narrow_bytes(layer)) return {nullptr, nullptr, 0};
+        const int64_t stride = narrow_stride(count * narrow_bytes(layer));
         uint8_t* bytes = take<uint8_t>(rows * stride);
         return {bytes, take<float>(rows), stride};
     }
-    static int64_t integers_size(const PackedLayer& layer, int64_t rows, int64_t count) {
-        return layer.storage == storage_int8 ? size<uint8_t>(rows * integer_stride(count)) + size<float>(rows) : 0;
+    static int64_t narrow_size(const PackedLayer& layer, int64_t rows, int64_t count) {
+        if (!narrow_bytes(layer)) return 0;
+        return size<uint8_t>(rows * narrow_stride(count * narrow_bytes(layer))) + size<float>(rows);
     }
 
   private:

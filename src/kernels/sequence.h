@@ -55,7 +55,7 @@ class Rows {
         return Parts::size<float*>(chunk * count) + Parts::size<float*>(count) + 4 * Parts::size<float>(count * stride) +
                Parts::size<float>(together ? 0 : chunk * count * width) +
                Parts::size<float>(dense ? chunk * count * layer.inputs : 0) +
-               Parts::integers_size(layer, chunk * count, layer.inputs) + Parts::integers_size(layer, count, layer.hidden);
+               Parts::narrow_size(layer, chunk * count, layer.inputs) + Parts::narrow_size(layer, count, layer.hidden);
     }
 
     void run(char* scratch) {
@@ -75,8 +75,8 @@ class Rows {
         step.update = take_states(parts);
         products = parts.take<float>(together ? 0 : chunk * count * width);
         dense_x = parts.take<float>(dense ? chunk * count * layer.inputs : 0);
-        step.x_integers = parts.take_integers(layer, chunk * count, layer.inputs);
-        step.state_integers = parts.take_integers(layer, count, layer.hidden);
+        step.narrow_x = parts.take_narrow(layer, chunk * count, layer.inputs);
+        step.narrow_state = parts.take_narrow(layer, count, layer.hidden);
         if (team) join();
 
         for (int64_t done = 0; done < pass.steps; done += chunk) {

@@ -13,7 +13,8 @@ namespace CGRU_NAMESPACE {
 constexpr PackedKernels packed_kernels() {
     return {lanes,
             tile_rows,
-            {storage_kernels<Float32>(), storage_kernels<Bfloat16>(), storage_kernels<Float16>(), storage_kernels<Int8>()},
+            {storage_kernels<Float32>(), storage_kernels<Bfloat16>(), storage_kernels<Float16>(), storage_kernels<Int8>(),
+             storage_kernels<Bfloat16Products>()},
             multiply_adds,
             read_memory};
 }

@@ -20,7 +20,7 @@ PackedStream::PackedStream(const PackedKernels& kernels, const PackedLayer* cons
     for (int64_t k = 0; k < count; ++k) {
         const int64_t stride = row_stride(*given[k], kernels.lanes), width = given[k]->blocks * 3 * kernels.lanes;
         size += 2 * Parts::size<float*>(batch) + 4 * Parts::size<float>(batch * stride) + Parts::size<float>(batch * width);
-        size += Parts::integers_size(*given[k], batch, given[k]->inputs) + Parts::integers_size(*given[k], batch, given[k]->hidden);
+        size += Parts::narrow_size(*given[k], batch, given[k]->inputs) + Parts::narrow_size(*given[k], batch, given[k]->hidden);
     }
     memory = static_cast<char*>(calloc(1, size_t(size)));
     if (!memory) return;
@@ -37,8 +37,8 @@ PackedStream::PackedStream(const PackedKernels& kernels, const PackedLayer* cons
         l.step.reset_state = parts.take<float>(batch * stride);
         l.step.update = parts.take<float>(batch * stride);
         l.step.products = parts.take<float>(batch * l.layer->blocks * 3 * kernels.lanes);
-        l.step.x_integers = parts.take_integers(*l.layer, batch, l.layer->inputs);
-        l.step.state_integers = parts.take_integers(*l.layer, batch, l.layer->hidden);
+        l.step.narrow_x = parts.take_narrow(*l.layer, batch, l.layer->inputs);
+        l.step.narrow_state = parts.take_narrow(*l.layer, batch, l.layer->hidden);
         l.step.x = l.inputs;
         l.step.y = l.outputs;
         l.step.stride = stride;

@@ -31,7 +31,8 @@
 namespace cgru {
 namespace CGRU_NAMESPACE {
 
-// Lanes of 32 and 64 bits. `Bits` is the unsigned integer of the same shape; for float also the signed one, and bytes.
+// Lanes of 32 and 64 bits. `Bits` is the unsigned integer of the same shape; for float also the signed one,
+// halves and bytes.
 template <class T> struct Vector;
 
 #if defined(CGRU_PLAIN)
@@ -41,6 +42,7 @@ template <> struct Vector<float> {
     typedef float Value;
     typedef uint32_t Bits;
     typedef int32_t Integers;
+    typedef uint16_t Halves;
     typedef uint8_t Bytes;
 };
 template <> struct Vector<double> {
@@ -64,6 +66,7 @@ template <> struct Vector<float> {
     typedef float Value __attribute__((vector_size(CGRU_VECTOR_BYTES)));
     typedef uint32_t Bits __attribute__((vector_size(CGRU_VECTOR_BYTES)));
     typedef int32_t Integers __attribute__((vector_size(CGRU_VECTOR_BYTES)));
+    typedef uint16_t Halves __attribute__((vector_size(CGRU_VECTOR_BYTES / 2)));
     typedef uint8_t Bytes __attribute__((vector_size(CGRU_VECTOR_BYTES / 4)));
 };
 template <> struct Vector<double> {
@@ -78,6 +81,7 @@ typedef Vector<float>::Value FloatVector;
 typedef Vector<double>::Value DoubleVector;
 typedef Vector<float>::Bits FloatBits;
 typedef Vector<float>::Integers IntegerVector;
+typedef Vector<float>::Halves HalfVector;
 typedef Vector<float>::Bytes ByteVector;
 typedef Vector<double>::Bits DoubleBits;
 
@@ -135,12 +139,14 @@ CGRU_INLINE DoubleBits bits_of(DoubleVector x) { DoubleBits r; memcpy(&r, &x, si
 CGRU_INLINE FloatVector from_bits(FloatBits x) { FloatVector r; memcpy(&r, &x, sizeof r); return r; }
 CGRU_INLINE DoubleVector from_bits(DoubleBits x) { DoubleVector r; memcpy(&r, &x, sizeof r); return r; }
 
-// Integers as floats, rounded to nearest, and the lowest byte of each.
+// Integers as floats, rounded to nearest, and the lowest half or byte of each.
 #if defined(CGRU_PLAIN)
 CGRU_INLINE FloatVector to_float(IntegerVector x) { return FloatVector(x); }
+CGRU_INLINE HalfVector low_halves(FloatBits x) { return HalfVector(x); }
 CGRU_INLINE ByteVector low_bytes(FloatBits x) { return ByteVector(x); }
 #else
 CGRU_INLINE FloatVector to_float(IntegerVector x) { return __builtin_convertvector(x, FloatVector); }
+CGRU_INLINE HalfVector low_halves(FloatBits x) { return __builtin_convertvector(x, HalfVector); }
 CGRU_INLINE ByteVector low_bytes(FloatBits x) { return __builtin_convertvector(x, ByteVector); }
 #endif
 
