@@ -228,6 +228,23 @@ def test_rounded_products_are_kept_and_refused(tmp_path):
         small(x, engine="blas")
 
 
+@pytest.mark.parametrize("options", [{"precision": "int8"}, {"precision": "bfloat16", "compute": "bfloat16"}])
+def test_other_systems_have_no_such_products(options, tmp_path):
+    kind = options.get("compute", "int8")
+    small = cgru.GRU(3, 4, rng=0).quantize(**options)
+    for system, call in {
+        "ONNX": lambda: small.to_onnx(tmp_path / "m.onnx"),
+        "PyTorch": small.to_torch,
+        "Keras": small.to_keras,
+        "RTNeural": lambda: small.to_rtneural(tmp_path / "m.json"),
+    }.items():
+        with pytest.raises(
+            cgru.FormatError, match=f"precision: {system} would multiply float32, got a model of .*{kind}"
+        ):
+            call()
+    assert not list(tmp_path.iterdir())
+
+
 # --- int8 -------------------------------------------------------------------------------------------------------------
 
 

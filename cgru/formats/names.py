@@ -89,3 +89,12 @@ def assemble(source: str, arrays: Mapping[str, Array | Matrix], options: Mapping
     except (TypeError, ValueError) as error:
         raise FormatError(f"{source}: {error}") from error
     return model
+
+
+def refuse_integers(model: GRU | GRUCell, system: str) -> None:
+    """Refuse a model whose products no other system has: of integers, or of factors rounded to bfloat16."""
+    kind = model.precision if model.precision == "int8" else f"compute={model.compute!r}"
+    if kind != "compute='float32'":
+        raise FormatError(
+            f"precision: {system} would multiply float32, got a model of {kind}; take the float32 one that it came from"
+        )

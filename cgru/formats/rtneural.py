@@ -15,6 +15,7 @@ import numpy as np
 from cgru.errors import FormatError
 from cgru.formats import files, untrusted
 from cgru.formats.keras.model import Found, choose, columns, find, make
+from cgru.formats.names import refuse_integers
 from cgru.gru import GRU
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ def _numbers(name: str, lists: Any) -> Array:
 
 def save(model: GRU, path: str | os.PathLike[str]) -> None:
     """Write a model as RTNeural reads it, a layer each; the file appears whole or not at all."""
+    refuse_integers(model, "RTNeural")
     for option, value in {**OPTIONS, "clip": None, "bidirectional": False, "reverse": False}.items():
         if getattr(model, option) != value:
             raise FormatError(f"{option}: RTNeural knows {value!r} only, got {getattr(model, option)!r}")

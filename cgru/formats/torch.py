@@ -204,6 +204,7 @@ def _only_tensors(values: Mapping[Any, Any]) -> dict[str, Any]:
 
 def to_torch(model: GRU | GRUCell) -> Any:
     """The same model as a torch.nn.GRU or GRUCell on the CPU."""
+    names.refuse_integers(model, "PyTorch")
     import torch
 
     name = f"torch.nn.{type(model).__name__}"

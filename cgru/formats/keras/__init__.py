@@ -32,6 +32,7 @@ from cgru.formats.keras.model import (
     make,
     ours,
 )
+from cgru.formats.names import refuse_integers
 from cgru.gru import GRU, GRUCell
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ class _Live:
 
 def to_keras(model: GRU | GRUCell) -> Any:
     """The same model as a built Keras layer, several layers as a keras.Sequential; both return whole sequences."""
+    refuse_integers(model, "Keras")
     keras = _library()
     options = {"reset_after": model.reset_after, "use_bias": model.bias, "dtype": model.dtype.name}
     for field in ("activation", "recurrent_activation"):

@@ -24,6 +24,7 @@ try:
 except ImportError as error:
     raise ImportError(f'ONNX models need the package onnx: pip install "cgru[onnx]" ({error})') from error
 
+from cgru.formats.names import refuse_integers
 from cgru.formats.onnx import operator
 from cgru.formats.onnx.graph import KINDS, Graph
 
@@ -194,6 +195,7 @@ def _build(source: str, units: list[operator.Unit], batch_major: bool = False) -
 
 def to_onnx(gru: GRU, path: str | os.PathLike[str]) -> None:
     """Write a model of one GRU operator a layer; see `GRU.to_onnx`."""
+    refuse_integers(gru, "ONNX")
     model = _model(gru)
     onnx.checker.check_model(model)
     files.write(path, model.SerializeToString())
