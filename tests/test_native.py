@@ -95,8 +95,9 @@ X86_SETS = {
     "sse2": {"sse2": []},
     "avx2": {"avx2": ["-mavx2", "-mfma", "-mf16c"]},
     "avx512": {"avx512": AVX512},
-    "avx512vnni": {"avx512": AVX512, "avx512vnni": [*AVX512, "-mavx512vnni"]},
 }
+X86_SETS["avx512vnni"] = {**X86_SETS["avx512"], "avx512vnni": [*AVX512, "-mavx512vnni"]}
+X86_SETS["avx512bf16"] = {**X86_SETS["avx512vnni"], "avx512bf16": [*AVX512, "-mavx512bf16"]}
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the flags are those of x86-64 instruction sets")
