@@ -28,6 +28,14 @@
 #define CGRU_NOINLINE
 #endif
 
+#if defined(__clang__)
+#define CGRU_UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define CGRU_UNROLL _Pragma("GCC unroll 16")
+#else
+#define CGRU_UNROLL
+#endif
+
 namespace cgru {
 namespace CGRU_NAMESPACE {
 
