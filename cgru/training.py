@@ -27,11 +27,13 @@ def record(
     rng: object,
     memory: int | None,
     num_threads: int | None,
+    drop: bool = True,
     own: bool = False,
 ) -> tuple[Array, Array, Tape]:
     """`gru.record(x, h0, ...)`, which documents the arguments.
 
-    With `own` the caller sees to it that x and y stay as they are until the way back: x is not copied, y is writeable.
+    Without `drop` nothing is dropped between layers. With `own` the caller sees to it that x and y stay as they are
+    until the way back: x is not copied, y is writeable.
     """
     if gru.precision != "float32":
         raise RuntimeError(
@@ -43,7 +45,7 @@ def record(
         memory = checks.integer("memory", memory, 0, 2**63 - 1)
     generator = _generator(rng)
     x, h, last = gru._arguments(x, h0, lengths)
-    tape = Tape(gru, single=x.ndim == 2)
+    tape = Tape(gru, x.ndim == 2, gru.dropout if drop else 0.0)
     y = np.empty((*x.shape[:-1], gru.hidden_size * (2 if gru.bidirectional else 1)), gru.dtype)
     x_steps = tape.time_first(x)
     if not own or (x.size and x_steps.strides[-1] != x.itemsize):
@@ -79,8 +81,8 @@ class Gradients(Mapping[str, "Array"]):
 class Tape:
     """What a recorded call leaves for its way back, which can be gone once; `gru.record` makes it."""
 
-    def __init__(self, gru: GRU, single: bool) -> None:
-        self._gru, self._stack, self._single = gru, gru._stack, single
+    def __init__(self, gru: GRU, single: bool, dropout: float) -> None:
+        self._gru, self._stack, self._single, self._dropout = gru, gru._stack, single, dropout
         self._shapes: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())  # of y and x, as given
         self._passes: list[list[Pass]] | None = []  # of each layer, of each direction; none if there was nothing to do
         self._masks: list[Array] = []  # of each layer but the last: which of its outputs went on to the next
@@ -120,15 +122,15 @@ class Tape:
                 h[row] = passed.h_n
                 passes[-1].append(passed)
             x = output
-            if gru.dropout and not last:
-                self._masks.append(generator.random(output.shape, np.float32) >= gru.dropout)
+            if self._dropout and not last:
+                self._masks.append(generator.random(output.shape, np.float32) >= self._dropout)
                 x = self._dropped(output.copy(), k)
         self._passes = passes
 
     def _dropped(self, values: Array, layer: int) -> Array:
         """Values (T, B, D*H) after a layer's dropout, in place: some zero, the others larger to make up for it."""
         values *= self._masks[layer]
-        values *= values.dtype.type(1 / (1 - self._gru.dropout))
+        values *= values.dtype.type(1 / (1 - self._dropout))
         return values
 
     def backward(self, grad_y: Array | None = None, grad_h_n: Array | None = None) -> Gradients:
@@ -164,10 +166,12 @@ class Tape:
         >>> grads.x.shape, grads.h0.shape, grads["weight_ih_l0"].shape
         ((5, 4, 3), (1, 4, 8), (24, 3))
         """
-        return self._backward(grad_y, grad_h_n, True)
+        return self._backward(grad_y, grad_h_n)
 
-    def _backward(self, grad_y: Array | None, grad_h_n: Array | None, by_x: bool) -> Gradients:
-        """As `backward`; the gradient by x, if not wanted, is left unwritten."""
+    def _backward(
+        self, grad_y: Array | None, grad_h_n: Array | None, by_x: bool = True, again: bool = False
+    ) -> Gradients:
+        """As `backward`; not `by_x`, that gradient is left unwritten; `again` leaves the tape good for another time."""
         gru, stack = self._gru, self._stack
         if self._passes is None:
             raise RuntimeError("tape: backward has been called before and has used it up; record again")
@@ -189,20 +193,22 @@ class Tape:
             expected = h_shape[::2] if self._single else h_shape
             grad_h[...] = checks.array("grad_h_n", grad_h_n, gru.dtype, expected).reshape(h_shape)
 
-        passes, self._passes = self._passes, None
+        passes = self._passes
+        if not again:
+            self._passes = None
         found = [[Gradient.zero(direction) for direction in layer] for layer in stack.layers]
         grad_x = np.empty(x_shape, gru.dtype)
         for k in reversed(range(len(passes))):
             by_input = self.time_first(grad_x)
             if k:
                 by_input = np.empty((*by_input.shape[:2], directions * hidden), gru.dtype)
-            for d, passed in enumerate(passes.pop()):
+            for d, passed in enumerate(passes[k]):
                 part = None
                 if grad is not None:
                     part = grad if gru.merge == "sum" else grad[:, :, d * hidden : (d + 1) * hidden]
                 row = k * directions + d
                 passed.backward(part, grad_h[row], by_input if k or by_x else None, d > 0, found[k][d])
-            grad = self._dropped(by_input, k - 1) if k and gru.dropout else by_input
+            grad = self._dropped(by_input, k - 1) if k and self._dropout else by_input
         return Gradients(grad_x, grad_h[:, 0] if self._single else grad_h, self._by_parameters(found))
 
     def _by_parameters(self, found: list[list[Gradient]]) -> dict[str, Array]:

@@ -71,7 +71,7 @@ class Pass:
         add: bool,  # to grad_x, and not over what it holds
         gradient: Gradient,  # added to
     ) -> None:
-        """Backpropagation through time; the gates are used up."""
+        """Backpropagation through time. The gates are used up; another time computes them again."""
         gates, again = self.gates, None
         self.gates = None
         if gates is None:

@@ -123,14 +123,19 @@ template <class T> struct Product {
     int downwards;                   // the order of panels: by turns, what is left in the cache serves the next product
 };
 
-// c[m] += sum over i of a[i][m] b[i], for c's rows m of [first, last), over rows a[i] (M,) and b[i] (columns,).
-template <class T> struct OuterProduct {
-    int64_t rows, columns;
-    const T* const* a;
+// c[m] += sum over i of a[i][m] b[i], for c's rows m of [first, last), over rows a[i] (M,) and b[i] (columns,); for one or
+// two pairs of b and c.
+template <class T> struct OuterOperand {
     const T* const* b;
-    int64_t first, last;
+    int64_t columns;                 // 0: there is none
     T* c;                            // (M, columns) contiguous
-    T* memory;                       // outer_size(rows, columns) of it
+};
+template <class T> struct OuterProduct {
+    int64_t rows;
+    const T* const* a;
+    int64_t first, last;
+    OuterOperand<T> of[2];
+    T* memory;                       // outer_size(rows, columns of both) of it
 };
 
 // The elementwise part of a step while recording, after its products, and its mirror image on the way back. A row of
@@ -160,7 +165,7 @@ template <class T> struct TrainingKernels {
     // panels := the matrix whose element (k, n) is at k * inner_stride + n * outer_stride
     void (*pack)(const T* matrix, int64_t inner_stride, int64_t outer_stride, int64_t inner, int64_t outer, T* panels);
     void (*product)(const Panels<T>&, const Product<T>&);
-    int64_t (*outer_size)(int64_t rows, int64_t columns);
+    int64_t (*outer_size)(int64_t rows, int64_t columns, int64_t other_columns);
     void (*outer_product)(const OuterProduct<T>&);
     void (*record_after)(const TrainingStep<T>&);                       // recurrent -> kept, state, y
     void (*record_gates_before)(const TrainingStep<T>&);                // r, z of recurrent -> kept, reset_state

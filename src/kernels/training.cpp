@@ -278,7 +278,7 @@ template <class T> class WeightGradients {
     void take(Scratch& scratch) {
         kept = scratch.take<T*>(outer_rows);
         for (const T**& rows : lists) rows = scratch.take<const T*>(outer_rows);
-        memory = scratch.take<T>(kernels.outer_size(outer_rows, larger(H, I)));
+        memory = scratch.take<T>(kernels.outer_size(outer_rows, I, H));
     }
 
     void run(Scratch scratch, int part, int parts) {
@@ -304,17 +304,21 @@ template <class T> class WeightGradients {
     const int64_t H, I;
     T** kept;
     const T** lists[4];
-    const T **&before = lists[0], **&x = lists[1], **&a = lists[2], **&b = lists[3];
+    const T **&before = lists[0], **&x = lists[1], **&a = lists[2], **&reset = lists[3];
     T* memory;
 
     void finish(int64_t& count, int part, int parts) {
         if (count == 0) return;
-        const bool after = call.layer->reset_after;
-        add(count, kept_at(1, a, count), 3 * H, x, I, call.grad_w, part, parts);
-        add(count, kept_at(1, a, count), 2 * H, before, H, call.grad_u, part, parts);
-        // the candidate's: of h by the gradient of its product; or of r * h, by that of its argument
-        add(count, kept_at(after ? 0 : 3, a, count), H, after ? before : kept_at(0, b, count), H,
-            call.grad_u + 2 * H * H, part, parts);
+        const OuterOperand<T> inputs = {x, I, call.grad_w}, states = {before, H, call.grad_u}, none = {};
+        OuterOperand<T> input = {x, I, call.grad_w + 2 * H * I}, state = {before, H, call.grad_u + 2 * H * H};
+        add(count, 1, 2 * H, inputs, states, part, parts);  // r and z
+        if (call.layer->reset_after) {
+            add(count, 3, H, input, none, part, parts);  // n
+            add(count, 0, H, none, state, part, parts);  // u
+        } else {
+            state.b = kept_at(0, reset, count);
+            add(count, 3, H, input, state, part, parts);
+        }
         count = 0;
     }
 
@@ -324,10 +328,12 @@ template <class T> class WeightGradients {
         return rows;
     }
 
-    void add(int64_t count, const T* const* a, int64_t wide, const T* const* b, int64_t columns, T* c, int part, int parts) {
+    // Of `wide` gradients from u, r, z or n on, this part's share.
+    void add(int64_t count, int which, int64_t wide, const OuterOperand<T>& one, const OuterOperand<T>& other, int part,
+             int parts) {
         const int64_t tiles = (wide + row_tile - 1) / row_tile;
-        OuterProduct<T> product = {count, columns, a, b, tiles * part / parts * row_tile,
-                                   smaller(wide, tiles * (part + 1) / parts * row_tile), c, memory};
+        const OuterProduct<T> product = {count, kept_at(which, a, count), tiles * part / parts * row_tile,
+                                         smaller(wide, tiles * (part + 1) / parts * row_tile), {one, other}, memory};
         if (product.first < product.last) kernels.outer_product(product);
     }
 };

@@ -137,6 +137,15 @@ CGRU_INLINE DoubleBits bits_of(DoubleVector x) { DoubleBits r; memcpy(&r, &x, si
 CGRU_INLINE FloatVector from_bits(FloatBits x) { FloatVector r; memcpy(&r, &x, sizeof r); return r; }
 CGRU_INLINE DoubleVector from_bits(DoubleBits x) { DoubleVector r; memcpy(&r, &x, sizeof r); return r; }
 
+// Bring a cache line near that is needed soon.
+CGRU_INLINE void prefetch(const void* line) {
+#if defined(__GNUC__)
+    __builtin_prefetch(line);
+#else
+    (void)line;
+#endif
+}
+
 // Loads and stores at any address; with a count, of the first lanes only (the others read as zero).
 template <class T> CGRU_INLINE typename Vector<T>::Value load(const T* p) {
     typename Vector<T>::Value r;
