@@ -1,11 +1,15 @@
 """Training: the specification's gradients against differences and torch, the engine's against the specification."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+import cgru
 from cgru import reference
 
 from .options import BOUNDED, UNBOUNDED, Problem, relative_error
@@ -138,3 +142,284 @@ def test_specification_equals_torch(ragged):
         gradients = Gradients(problem)
         found = errors(gradients.expected(), torch_gradients(gradients, torch.float64, **options))
         assert max(found.values()) < 1e-12, (options, found)
+
+
+TOLERANCE = {np.float64: 1e-12, np.float32: 2e-5}
+
+
+def check(problem, memory=None, num_threads=None):
+    """gru.record and its tape against the specification."""
+    gradients = Gradients(problem)
+    y, h_n, tape = problem.gru.record(
+        problem.x, problem.h0, lengths=problem.lengths, memory=memory, num_threads=num_threads
+    )
+    grad_y = np.ascontiguousarray(gradients.time_first(gradients.by_y)).astype(problem.dtype)
+    grads = tape.backward(grad_y, gradients.by_h_n.astype(problem.dtype))
+    assert grads.x.shape == problem.x.shape
+    assert {grads.x.dtype, grads.h0.dtype, *(array.dtype for array in grads.values())} == {np.dtype(problem.dtype)}
+    found = errors((gradients.time_first(grads.x), grads.h0, dict(grads)), gradients.expected())
+    for name, result, expected in zip(("y", "h_n"), (y, h_n), problem.expected(), strict=True):
+        found[name] = relative_error(result, expected)
+    assert max(found.values()) < TOLERANCE[problem.dtype], (problem.options, found)
+
+
+each_dtype = pytest.mark.parametrize("dtype", TOLERANCE)
+each_memory = pytest.mark.parametrize("memory", [None, 0, 2000])
+
+
+@each_dtype
+@each_memory
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_option_matrix(dtype, ragged, batch, memory):
+    for options in every({**MATRIX, "batch_first": [False, True]}):
+        check(Problem(options, steps=5, batch=batch, hidden=9, ragged=ragged, dtype=dtype), memory)
+
+
+@each_dtype
+@each_memory
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_backwards_and_added_up(dtype, ragged, batch, memory):
+    for options in ({"reverse": True}, {"reverse": True, "num_layers": 3}, {"bidirectional": True, "merge": "sum"}):
+        for more in every({"reset_after": [True, False], "batch_first": [False, True]}):
+            check(Problem({**options, **more}, batch=batch, ragged=ragged, dtype=dtype), memory)
+
+
+@each_dtype
+def test_activations(dtype):
+    for options in activation_options():
+        for batch in (1, 4):
+            check(Problem(options, steps=4, batch=batch, hidden=18, dtype=dtype))
+
+
+@each_dtype
+@given(
+    steps=st.integers(1, 70),
+    batch=st.integers(1, 40),
+    inputs=st.integers(1, 50),
+    hidden=st.integers(1, 70),
+    ragged=st.booleans(),
+    reset_after=st.booleans(),
+    bidirectional=st.booleans(),
+    threads=st.integers(1, 3),
+    memory=st.sampled_from([None, 0, 10_000, 100_000]),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_size(dtype, steps, batch, inputs, hidden, ragged, reset_after, bidirectional, threads, memory, seed):
+    options = {"reset_after": reset_after, "bidirectional": bidirectional}
+    check(Problem(options, steps, batch, inputs, hidden, ragged, dtype, seed), memory, threads)
+
+
+@each_dtype
+@pytest.mark.parametrize("reset_after", [True, False])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_many_threads(dtype, reset_after, ragged):
+    """Enough work for threads; one run is to the last bit the next, and states and inputs do not depend on threads."""
+    problem = Problem({"reset_after": reset_after}, 40, 24, 30, 110, ragged, dtype)
+    grad_y = np.ones((40, 24, 110), dtype)
+    results = []
+    check(problem, num_threads=2)
+    for threads in (2, 2, 1):
+        y, h_n, tape = problem.gru.record(problem.x, problem.h0, lengths=problem.lengths, num_threads=threads)
+        grads = tape.backward(grad_y)
+        results.append([y, h_n, grads.x, grads.h0, grads["weight_ih_l0"], grads["weight_hh_l0"], *grads.values()])
+    for first, second in zip(*results[:2], strict=True):
+        np.testing.assert_array_equal(first, second)
+    for first, second in zip(results[0][:6], results[2][:6], strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_equals_torch(dtype, tolerance, ragged):
+    for options in every({**TORCH, "batch_first": [False]}):
+        kind = np.float64 if dtype == torch.float64 else np.float32
+        problem = Problem(options, steps=20, batch=5, inputs=24, hidden=40, dtype=kind)
+        problem.lengths = np.array([13, 20, 1, 7, 20]) if ragged else None
+        gradients = Gradients(problem)
+        _, _, tape = problem.gru.record(problem.x, problem.h0, lengths=problem.lengths)
+        grads = tape.backward(gradients.by_y.astype(kind), gradients.by_h_n.astype(kind))
+        found = errors((grads.x, grads.h0, dict(grads)), torch_gradients(gradients, dtype, **options))
+        assert max(found.values()) < tolerance, (options, found)
+
+
+@each_dtype
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("lengths", [[0, 0, 0], [6, 6, 6], [0, 6, 1], [1, 0, 0]])
+def test_lengths_at_their_ends(dtype, bidirectional, lengths):
+    problem = Problem({"bidirectional": bidirectional, "num_layers": 2}, dtype=dtype)
+    problem.lengths = np.array(lengths)
+    check(problem)
+    _, h_n, tape = problem.gru.record(problem.x, problem.h0, lengths=lengths)
+    grads = tape.backward(np.ones((6, 3, problem.gru._width), dtype), np.ones_like(h_n))
+    for b, length in enumerate(lengths):
+        assert not grads.x[length:, b].any()
+        if length == 0:
+            np.testing.assert_array_equal(grads.h0[:, b], 1)
+
+
+def test_what_stands_past_a_length_is_not_read():
+    problem = Problem({"bidirectional": True}, steps=6, batch=3)
+    lengths = np.array([2, 6, 0])
+    grad_y = np.ones((6, 3, 22))
+    results = []
+    for filler in (0.0, np.nan):
+        for b, length in enumerate(lengths):
+            grad_y[length:, b] = filler
+            problem.x[length:, b] = filler
+        _, _, tape = problem.gru.record(problem.x, problem.h0, lengths=lengths)
+        grads = tape.backward(grad_y)
+        results.append([grads.x, grads.h0, *grads.values()])
+    for zero, nan in zip(*results, strict=True):
+        np.testing.assert_array_equal(zero, nan)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (5, 0), (0, 0)])
+def test_nothing_to_do(shape):
+    gru = cgru.GRU(4, 6, 2, bidirectional=True, rng=0)
+    h0 = np.ones((4, shape[1], 6), np.float32)
+    y, h_n, tape = gru.record(np.ones((*shape, 4), np.float32), h0)
+    assert y.shape == (*shape, 12)
+    np.testing.assert_array_equal(h_n, h0)
+    grads = tape.backward(np.ones_like(y), 2 * np.ones_like(h_n))
+    assert grads.x.shape == (*shape, 4)
+    np.testing.assert_array_equal(grads.h0, 2 * h0)
+    assert list(grads) == list(gru.state_dict())
+    assert not any(array.any() for array in grads.values())
+
+
+def test_one_sequence_and_strides():
+    """(T, I) is B 1; inputs and gradients may be any views, and x's memory may be used again."""
+    gru = cgru.GRU(5, 7, 2, bidirectional=True, dtype=np.float64, rng=0)
+    rng = np.random.default_rng(1)
+    x, h0, grad_y = rng.standard_normal((9, 5)), rng.standard_normal((4, 7)), rng.standard_normal((9, 14))
+    y, h_n, tape = gru.record(x[:, None], h0[:, None])
+    expected = tape.backward(grad_y[:, None], 2 * h_n)
+    views = [np.asfortranarray(array) for array in (x, h0, grad_y)]
+    for given_x, given_h0, given_grad in ((x, h0, grad_y), views):
+        mine = given_x.copy("K")
+        y_one, h_one, tape = gru.record(mine, given_h0, lengths=9)
+        mine[...] = np.nan
+        np.testing.assert_array_equal(y_one, y[:, 0])
+        grads = tape.backward(given_grad, 2 * h_one)
+        np.testing.assert_allclose(grads.x, expected.x[:, 0], rtol=0, atol=1e-14)
+        np.testing.assert_allclose(grads.h0, expected.h0[:, 0], rtol=0, atol=1e-14)
+        for name in grads:
+            np.testing.assert_allclose(grads[name], expected[name], rtol=0, atol=1e-13)
+    broadcast = gru.record(x, h0)[2].backward(np.broadcast_to(np.float64(1), (9, 14)))
+    dense = gru.record(x, h0)[2].backward(np.ones((9, 14)))
+    np.testing.assert_array_equal(broadcast.x, dense.x)
+
+
+def test_one_of_two_gradients():
+    gru = cgru.GRU(3, 5, 2, dtype=np.float64, rng=0)
+    x = np.random.default_rng(1).standard_normal((6, 2, 3))
+    y, h_n, _ = gru.record(x)
+    by_y = gru.record(x)[2].backward(np.ones_like(y))
+    by_h = gru.record(x)[2].backward(grad_h_n=np.ones_like(h_n))
+    both = gru.record(x)[2].backward(np.ones_like(y), np.ones_like(h_n))
+    np.testing.assert_allclose(by_y.x + by_h.x, both.x, rtol=0, atol=1e-14)
+    for name in both:
+        np.testing.assert_allclose(by_y[name] + by_h[name], both[name], rtol=0, atol=1e-13)
+
+
+@each_dtype
+def test_equals_a_call(dtype):
+    gru = cgru.GRU(20, 50, 2, bidirectional=True, dtype=dtype, rng=0)
+    x = np.random.default_rng(1).standard_normal((30, 9, 20)).astype(dtype)
+    y, h_n = gru(x)
+    for memory in (None, 0):
+        recorded = gru.record(x, memory=memory)
+        assert relative_error(recorded[0], y) < {np.float64: 1e-13, np.float32: 1e-6}[dtype]
+        assert relative_error(recorded[1], h_n) < {np.float64: 1e-13, np.float32: 1e-6}[dtype]
+
+
+def test_pieces_of_a_sequence():
+    """h_n passed on: the pieces' gradients, chained by hand, are those of the whole."""
+    gru = cgru.GRU(3, 6, 2, dtype=np.float64, rng=0)
+    x = np.random.default_rng(1).standard_normal((10, 2, 3))
+    y, _, tape = gru.record(x)
+    grads = tape.backward(np.ones_like(y))
+    y1, h1, first = gru.record(x[:4])
+    y2, _, second = gru.record(x[4:], h1)
+    np.testing.assert_allclose(np.concatenate([y1, y2]), y, rtol=0, atol=1e-15)
+    later = second.backward(np.ones_like(y2))
+    earlier = first.backward(np.ones_like(y1), later.h0)
+    np.testing.assert_allclose(np.concatenate([earlier.x, later.x]), grads.x, rtol=0, atol=1e-14)
+    for name in grads:
+        np.testing.assert_allclose(earlier[name] + later[name], grads[name], rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("memory", [None, 0])
+def test_dropout(memory):
+    """The masks of a seed: the same again, of the share asked for, and with the specification's gradients."""
+    gru = cgru.GRU(4, 30, 3, bidirectional=True, dropout=0.3, dtype=np.float64, rng=0)
+    rng = np.random.default_rng(1)
+    x, h0 = rng.standard_normal((8, 5, 4)), rng.uniform(-1, 1, (6, 5, 30))
+    y, h_n, tape = gru.record(x, h0, rng=7, memory=memory)
+    same, _, _ = gru.record(x, h0, rng=np.random.default_rng(7))
+    np.testing.assert_array_equal(y, same)
+    assert not np.array_equal(y, gru.record(x, h0, rng=8)[0])
+    assert not np.array_equal(gru.record(x, h0)[0], gru.record(x, h0)[0])
+    np.testing.assert_array_equal(gru(x, h0)[0], gru(x, h0)[0])
+
+    factors = [mask / 0.7 for mask in tape._masks]
+    assert [mask.shape for mask in factors] == [(8, 5, 60)] * 2
+    assert all(abs(np.mean(mask > 0) - 0.7) < 0.03 for mask in factors)
+    expected_y, expected_h = reference.forward(x, gru.state_dict(), h0, factors=factors)
+    assert relative_error(y, expected_y) < 1e-13
+    assert relative_error(h_n, expected_h) < 1e-13
+    grad_y, grad_h_n = rng.standard_normal(y.shape), rng.standard_normal(h_n.shape)
+    grads = tape.backward(grad_y, grad_h_n)
+    expected = reference.backward(x, gru.state_dict(), h0, grad_y, grad_h_n, factors=factors)
+    assert max(errors((grads.x, grads.h0, dict(grads)), expected).values()) < 1e-12
+
+
+def test_bad_calls():
+    gru = cgru.GRU(4, 6, 2)
+    x = np.ones((5, 3, 4), np.float32)
+    cases = [
+        (lambda: gru.record(x[..., :3]), ValueError, "x: expected (T, B, 4) float32, got (5, 3, 3)"),
+        (lambda: gru.record(x, np.ones((2, 2, 6), np.float32)), ValueError, "h0: expected (2, 3, 6) float32, got (2, 2, 6)"),
+        (lambda: gru.record(x, lengths=[1, 2, 6]), ValueError, "lengths: expected integers from 0 to 5, got 6 at position 2"),
+        (lambda: gru.record(x, memory=-1), ValueError, "memory: expected an integer from 0"),
+        (lambda: gru.record(x, memory=1e6), TypeError, "memory: expected an integer from 0"),
+        (lambda: gru.record(x, rng="seed"), TypeError, "rng: expected None, an integer or a numpy.random.Generator"),
+        (lambda: gru.record(x, num_threads=0), ValueError, "num_threads: expected an integer from 1 to 1024, got 0"),
+        (lambda: gru.quantize("bfloat16").record(x), RuntimeError, "record: this model's weights are stored as bfloat16, for inference only; train the float32 model"),
+    ]  # fmt: skip
+    for call, error, message in cases:
+        with pytest.raises(error, match=re.escape(message)):
+            call()
+
+
+def test_bad_gradients_leave_the_tape():
+    gru = cgru.GRU(4, 6, 2)
+    y, h_n, tape = gru.record(np.ones((5, 3, 4), np.float32))
+    cases = [
+        ((), ValueError, "grad_y: expected an array for it or for grad_h_n, got None for both"),
+        ((np.ones((5, 3, 7), np.float32),), ValueError, "grad_y: expected (5, 3, 6) float32, got (5, 3, 7)"),
+        ((y.astype(np.float64),), TypeError, "grad_y: expected (5, 3, 6) float32, got float64; convert it with"),
+        (([1.0],), TypeError, "grad_y: expected (5, 3, 6) float32, got list"),
+        ((y, h_n[0]), ValueError, "grad_h_n: expected (2, 3, 6) float32, got (3, 6)"),
+        ((None, h_n.astype(int)), TypeError, "grad_h_n: expected (2, 3, 6) float32, got int64"),
+    ]
+    for arguments, error, message in cases:
+        with pytest.raises(error, match=re.escape(message)):
+            tape.backward(*arguments)
+    assert tape.backward(y)["weight_hh_l1"].any()
+    with pytest.raises(RuntimeError, match="tape: backward has been called before and has used it up; record again"):
+        tape.backward(y)
+
+
+def test_weights_replaced_and_outputs_protected():
+    gru = cgru.GRU(4, 6)
+    x = np.ones((5, 3, 4), np.float32)
+    y, _, tape = gru.record(x)
+    with pytest.raises(ValueError, match="read-only"):
+        y *= 2
+    gru.load_state_dict(gru.state_dict())
+    with pytest.raises(RuntimeError, match="tape: the model's weights have been replaced since the call was recorded"):
+        tape.backward(y)
