@@ -18,10 +18,13 @@ except ImportError as error:
 
 import cgru
 from cgru import training
-from cgru.formats.torch import from_torch
 
 if TYPE_CHECKING:
     from cgru.types import Array
+
+OPTIONS = cgru.GRU(1, 1).options
+FIELDS = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "bidirectional")
+"""Options that torch.nn.GRU has, too; the others have their defaults, which are PyTorch's conventions."""
 
 
 class GRU(torch.nn.GRU):  # type: ignore[misc] # PyTorch is not checked
@@ -89,17 +92,27 @@ class GRU(torch.nn.GRU):  # type: ignore[misc] # PyTorch is not checked
         if not (wanted or drops):
             y, h_n = self._model()(_array(x), None if hx is None else _array(hx), lengths=lengths)
             return torch.from_numpy(y), torch.from_numpy(h_n)
-        self.__dict__.pop("_kept", None)  # nothing tells of weights changed through `.data`, as training scripts do
         seed = int(torch.randint(2**63 - 1, ())) if drops else None
-        return _Recorded.apply(_Call(self._model(), lengths, seed, None if wanted else 0), x, hx, *weights)
+        return _Recorded.apply(_Call(self._model(anew=True), lengths, seed, None if wanted else 0), x, hx, *weights)
 
-    def _model(self) -> cgru.GRU:
-        """The cgru.GRU of the parameters as they are now; made again when one has changed."""
+    def _model(self, anew: bool = False) -> cgru.GRU:
+        """The cgru.GRU of the parameters as they are now; made again when one has changed.
+
+        Nothing tells of what is written through a parameter's `.data`, as some training scripts do: `anew` for those.
+        """
         weights = [weight for weight in self._flat_weights if weight is not None]
         state = [(weight.data_ptr(), None if weight.is_inference() else weight._version) for weight in weights]
         kept = self.__dict__.get("_kept")
-        if kept is None or kept[0] != state or any(version is None for _, version in state):
-            kept = self.__dict__["_kept"] = (state, from_torch(self))
+        if anew or kept is None or kept[0] != state or any(version is None for _, version in state):
+            names = [name for name in self._flat_weights_names if getattr(self, name, None) is not None]
+            arrays = {name: _array(weight) for name, weight in zip(names, weights, strict=True)}
+            options = {
+                **OPTIONS,
+                **{name: getattr(self, name) for name in FIELDS},
+                "dropout": float(self.dropout),
+                "dtype": arrays["weight_ih_l0"].dtype,
+            }
+            kept = self.__dict__["_kept"] = (state, cgru.GRU._restore(options, arrays))
         return cast(cgru.GRU, kept[1])
 
     def __getstate__(self) -> dict[str, Any]:

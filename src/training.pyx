@@ -31,27 +31,27 @@ cdef const TrainingKernels[real]* training_kernels(real unused) noexcept nogil:
         return &table.train_twice
 
 
-# The layout of the transposed matrix (N, K) for products, its memory kept alive in a list.
-cdef Panels[real] panels_of(const real[:, :] transposed, list kept_alive):
+# The matrix (N, K), transposed, laid out for products at `memory`, which moves on behind it; to measure, only that.
+cdef Panels[real] panels_of(const real[:, :] transposed, real** memory, bint measure):
     cdef Panels[real] panels
     cdef const TrainingKernels[real]* kernels = training_kernels[real](0)
-    cdef int64_t inner = transposed.shape[1], outer = transposed.shape[0], size = sizeof(real)
-    memory = np.empty(kernels.panels_size(inner, outer) + 64 // size, np.float32 if real is float else np.float64)
-    cdef real[::1] values = memory
-    cdef int64_t skipped = (-(<int64_t> <size_t> &values[0]) % 64 + 64) % 64 // size  # vectors begin at cache lines
-    kernels.pack(&transposed[0, 0], transposed.strides[1] // size, transposed.strides[0] // size, inner, outer,
-                 &values[skipped])
-    kept_alive.append(memory)
-    panels.values = &values[skipped]
-    panels.inner, panels.outer = inner, outer
+    cdef int64_t size = sizeof(real)
+    panels.inner, panels.outer = transposed.shape[1], transposed.shape[0]
+    panels.values = memory[0]
+    if not measure:
+        kernels.pack(&transposed[0, 0], transposed.strides[1] // size, transposed.strides[0] // size, panels.inner,
+                     panels.outer, memory[0])
+    memory[0] += kernels.panels_size(panels.inner, panels.outer)
     return panels
 
 
-cdef void describe(object layer, TrainingLayer[real]* made, list kept_alive, real unused):
+# Lay a layer out at `memory`; only measured, the return tells how many values that takes.
+cdef int64_t lay_out(object layer, TrainingLayer[real]* made, real* memory, bint measure):
     cdef const real[:, :] w = layer.w_ih
     cdef const real[:, :] u = layer.w_hh
     cdef const real[:, ::1] bias = layer.bias
     cdef int64_t H = u.shape[1]
+    cdef real* start = memory
     made.inputs, made.hidden = w.shape[1], H
     made.bias = &bias[0, 0]
     made.reset_after, made.flip = layer.reset_after, layer.flip
@@ -59,17 +59,28 @@ cdef void describe(object layer, TrainingLayer[real]* made, list kept_alive, rea
         "sigmoid", "tanh", float("inf"), False)
     made.gate = Activation(layer.gate.code, layer.gate.alpha, layer.gate.beta, layer.clip)
     made.candidate_function = Activation(layer.candidate.code, layer.candidate.alpha, layer.candidate.beta, layer.clip)
-    made.input = panels_of[real](w, kept_alive)
-    made.input_back = panels_of[real](w.T, kept_alive)
+    made.input = panels_of[real](w, &memory, measure)
+    made.input_back = panels_of[real](w.T, &memory, measure)
     if layer.reset_after:
-        made.recurrent = panels_of[real](u, kept_alive)
+        made.recurrent = panels_of[real](u, &memory, measure)
         u = np.concatenate([layer.w_hh[2 * H:], layer.w_hh[:2 * H]])  # in the order in which their gradients lie
-        made.recurrent_back = panels_of[real](u.T, kept_alive)
+        made.recurrent_back = panels_of[real](u.T, &memory, measure)
     else:
-        made.recurrent = panels_of[real](u[:2 * H], kept_alive)
-        made.candidate = panels_of[real](u[2 * H:], kept_alive)
-        made.recurrent_back = panels_of[real](u[:2 * H].T, kept_alive)
-        made.candidate_back = panels_of[real](u[2 * H:].T, kept_alive)
+        made.recurrent = panels_of[real](u[:2 * H], &memory, measure)
+        made.candidate = panels_of[real](u[2 * H:], &memory, measure)
+        made.recurrent_back = panels_of[real](u[:2 * H].T, &memory, measure)
+        made.candidate_back = panels_of[real](u[2 * H:].T, &memory, measure)
+    return memory - start
+
+
+# All matrices of a layer in one piece of memory, whose vectors begin at cache lines; the arrays to keep alive.
+cdef list prepare(object layer, TrainingLayer[real]* made, real unused):
+    cdef int64_t line = 64 // <int64_t> sizeof(real)
+    array = np.empty(lay_out[real](layer, made, NULL, True) + line, layer.bias.dtype)
+    cdef real[::1] values = array
+    cdef int64_t skipped = -(<int64_t> <size_t> &values[0] // <int64_t> sizeof(real)) & (line - 1)
+    lay_out[real](layer, made, &values[skipped], False)
+    return [array, layer.bias]
 
 
 cdef class Weights:
@@ -79,11 +90,10 @@ cdef class Weights:
     cdef TrainingLayer[double] twice
 
     def __init__(self, layer):
-        self.kept_alive = [layer.bias]
         if layer.bias.dtype == np.float32:
-            describe[float](layer, &self.single, self.kept_alive, 0)
+            self.kept_alive = prepare[float](layer, &self.single, 0)
         else:
-            describe[double](layer, &self.twice, self.kept_alive, 0)
+            self.kept_alive = prepare[double](layer, &self.twice, 0)
 
 
 # The arguments that both passes share.

@@ -44,11 +44,21 @@ static void pack(const T* matrix, int64_t inner_stride, int64_t outer_stride, in
         const int64_t first = columns.start(panel) * Vector<T>::lanes, width = columns.width(panel) * Vector<T>::lanes;
         const int64_t valid = outer - first < width ? outer - first : width;
         T* to = panels + first * inner;
-        // across the rows of the matrix as they lie in memory, a few inputs at a time
-        for (int64_t k = 0; k < inner; k += 16) {
-            const int64_t end = inner - k < 16 ? inner : k + 16;
-            for (int64_t n = 0; n < valid; ++n)
-                for (int64_t i = k; i < end; ++i) to[i * width + n] = matrix[i * inner_stride + (first + n) * outer_stride];
+        if (outer_stride == 1) {
+            for (int64_t i = 0; i < inner; ++i) {
+                memcpy(to + i * width, matrix + i * inner_stride + first, size_t(valid) * sizeof(T));
+                for (int64_t n = valid; n < width; ++n) to[i * width + n] = 0;
+            }
+            continue;
+        }
+        const int64_t line = 64 / int64_t(sizeof(T));
+        for (int64_t k = 0; k < inner; k += line) {  // a cache line of each column at a time
+            const int64_t end = inner - k < line ? inner : k + line;
+            for (int64_t n = 0; n < valid; ++n) {
+                const T* column = matrix + (first + n) * outer_stride;
+                prefetch(column + (k + line) * inner_stride);
+                for (int64_t i = k; i < end; ++i) to[i * width + n] = column[i * inner_stride];
+            }
             for (int64_t i = k; i < end; ++i)
                 for (int64_t n = valid; n < width; ++n) to[i * width + n] = 0;
         }
