@@ -123,7 +123,7 @@ struct RecordStateBefore {
     }
 };
 
-// a_z and a_n to kept, and a_n to a_n's place in recurrent where that is given; what of e goes on to h to the state.
+// What is the same wherever the reset gate is: a_z and a_n to kept, and what of e goes on to h to the state.
 template <class T, class F, class... Lanes>
 CGRU_INLINE typename Vector<T>::Value backward_state(const TrainingRow<T>& w, const F& f, int64_t j,
                                                      typename Vector<T>::Value& a_z, Lanes... lanes) {
@@ -131,6 +131,7 @@ CGRU_INLINE typename Vector<T>::Value backward_state(const TrainingRow<T>& w, co
     const V e = w.grad_state(j, lanes...), h = w.from(w.s.before[w.row], 0, j, lanes...);
     const V kept_at_z = w.from(w.kept, kept_z, j, lanes...), kept_at_n = w.from(w.kept, kept_n, j, lanes...);
     const V z = f.weight_of_state(f.gate_of_kept(kept_at_z)), n = f.candidate_of_kept(kept_at_n);
+    for (int at = kept_u; at <= kept_n; ++at) prefetch(w.kept + w.s.next + at * w.s.hidden + j);
     const V passed = e * z, by_weight = e * (h - n);
     const V a_n = (e - passed) * f.candidate_slope(kept_at_n);
     a_z = (w.s.flip ? -by_weight : by_weight) * f.gate_slope(kept_at_z);

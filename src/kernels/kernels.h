@@ -126,7 +126,7 @@ template <class T> struct Product {
 // c[m] += sum over i of a[i][m] b[i], for c's rows m of [first, last), over rows a[i] (M,) and b[i] (columns,); for one or
 // two pairs of b and c.
 template <class T> struct OuterOperand {
-    const T* const* b;
+    const T* rows;                   // the rows b, laid out
     int64_t columns;                 // 0: there is none
     T* c;                            // (M, columns) contiguous
 };
@@ -135,7 +135,7 @@ template <class T> struct OuterProduct {
     const T* const* a;
     int64_t first, last;
     OuterOperand<T> of[2];
-    T* memory;                       // outer_size(rows, columns of both) of it
+    T* memory;                       // outer_memory(rows) of it
 };
 
 // The elementwise part of a step while recording, after its products, and its mirror image on the way back. A row of
@@ -146,6 +146,7 @@ template <class T> struct OuterProduct {
 template <class T> struct TrainingStep {
     int64_t rows, hidden;
     T* kept;                         // rows at the stride 4H
+    int64_t next;                    // from there to the next step's, which are wanted soon
     T* recurrent;                    // recording: U h, three gates; backward: the gradients u, r, z (before: n; then r, z)
     int64_t recurrent_stride;
     T* state;                        // h on entry, h' on return; backward: the loss' gradient by h', and what of it goes to h
@@ -165,7 +166,9 @@ template <class T> struct TrainingKernels {
     // panels := the matrix whose element (k, n) is at k * inner_stride + n * outer_stride
     void (*pack)(const T* matrix, int64_t inner_stride, int64_t outer_stride, int64_t inner, int64_t outer, T* panels);
     void (*product)(const Panels<T>&, const Product<T>&);
-    int64_t (*outer_size)(int64_t rows, int64_t columns, int64_t other_columns);
+    int64_t (*rows_size)(int64_t rows, int64_t columns);                // values that rows laid out take
+    void (*lay_out)(const T* const* rows, int64_t count, int64_t columns, T* to);
+    int64_t (*outer_memory)(int64_t rows);
     void (*outer_product)(const OuterProduct<T>&);
     void (*record_after)(const TrainingStep<T>&);                       // recurrent -> kept, state, y
     void (*record_gates_before)(const TrainingStep<T>&);                // r, z of recurrent -> kept, reset_state

@@ -148,53 +148,52 @@ template <class T> static void product(const Panels<T>& matrix, const Product<T>
     }
 }
 
-// Each b laid out in panels, [panels][rows][vectors][lanes], and room for product_rows columns of a, [rows][product_rows].
-template <class T> static int64_t outer_size(int64_t rows, int64_t columns, int64_t other_columns) {
-    return panels_size<T>(rows, columns) + panels_size<T>(rows, other_columns) + product_rows * rows;
+// Rows laid out for an outer product, as the rows of a matrix would be: [panels][rows][vectors][lanes].
+template <class T> static int64_t rows_size(int64_t rows, int64_t columns) { return panels_size<T>(rows, columns); }
+
+template <class T> static void lay_out(const T* const* rows, int64_t count, int64_t column_count, T* to) {
+    const Columns<T> columns(column_count);
+    const int lanes = Vector<T>::lanes;
+    for (int64_t i = 0; i < count; ++i)  // row by row, as they lie in memory
+        for (int64_t panel = 0; panel < columns.panels; ++panel) {
+            const int64_t first = columns.start(panel) * lanes, width = columns.width(panel) * lanes;
+            T* at = to + first * count + i * width;
+            for (int64_t n = first; n < first + width; n += lanes, at += lanes) {
+                const int64_t left = columns.count - n;
+                store<T>(at, left >= lanes ? load<T>(rows[i] + n) : load<T>(rows[i] + n, left));
+            }
+        }
 }
 
-template <class T> static void lay_out(const OuterOperand<T>& operand, int64_t rows, T* to) {
-    const Columns<T> columns(operand.columns);
-    const int lanes = Vector<T>::lanes;
-    for (int64_t panel = 0; panel < columns.panels; ++panel) {
-        const int64_t first = columns.start(panel) * lanes, end = first + columns.width(panel) * lanes;
-        for (int64_t i = 0; i < rows; ++i)
-            for (int64_t n = first; n < end; n += lanes, to += lanes) {
-                const int64_t left = columns.count - n;
-                store<T>(to, left >= lanes ? load<T>(operand.b[i] + n) : load<T>(operand.b[i] + n, left));
-            }
-    }
-}
+// Room for product_rows columns of a, [rows][product_rows].
+template <class T> static int64_t outer_memory(int64_t rows) { return product_rows * rows; }
 
 template <class T, int V>
-static void outer_tile(const OuterProduct<T>& call, const OuterOperand<T>& operand, const T* a, const T* b, int64_t m,
-                       int64_t first) {
+static void outer_tile(const OuterProduct<T>& call, const OuterOperand<T>& operand, int64_t first, int64_t m) {
     typename Vector<T>::Value sums[product_rows][1][V];
-    const T* rows[product_rows];
+    const T* a[product_rows];
     CGRU_UNROLL for (int r = 0; r < product_rows; ++r) {
-        rows[r] = a + r;
+        a[r] = call.memory + r;
         CGRU_UNROLL for (int v = 0; v < V; ++v) sums[r][0][v] = typename Vector<T>::Value{};
     }
-    const T* panel[1] = {b};
-    multiply<T, product_rows, 1, V>(sums, rows, panel, product_rows, call.rows);
+    const T* b[1] = {operand.rows + first * call.rows};
+    multiply<T, product_rows, 1, V>(sums, a, b, product_rows, call.rows);
     CGRU_UNROLL for (int r = 0; r < product_rows; ++r)
         if (m + r < call.last)
             finish<T, V>(sums[r][0], operand.c + (m + r) * operand.columns, first, operand.columns, true);
 }
 
 template <class T> static void outer_product(const OuterProduct<T>& call) {
-    T* const laid_out[2] = {call.memory, call.memory + panels_size<T>(call.rows, call.of[0].columns)};
-    T* const a = laid_out[1] + panels_size<T>(call.rows, call.of[1].columns);
-    for (int i = 0; i < 2; ++i) lay_out(call.of[i], call.rows, laid_out[i]);
     for (int64_t m = call.first; m < call.last; m += product_rows) {
         const int64_t valid = call.last - m < product_rows ? call.last - m : product_rows;
         for (int64_t i = 0; i < call.rows; ++i) {
             const T* from = call.a[i] + m;
             prefetch(from + 64 / sizeof(T));
             if (valid == product_rows)
-                memcpy(a + i * product_rows, from, product_rows * sizeof(T));
+                memcpy(call.memory + i * product_rows, from, product_rows * sizeof(T));
             else
-                for (int64_t r = 0; r < product_rows; ++r) a[i * product_rows + r] = r < valid ? from[r] : T(0);
+                for (int64_t r = 0; r < product_rows; ++r)
+                    call.memory[i * product_rows + r] = r < valid ? from[r] : T(0);
         }
         for (int i = 0; i < 2; ++i) {
             const Columns<T> columns(call.of[i].columns);
@@ -202,7 +201,7 @@ template <class T> static void outer_product(const OuterProduct<T>& call) {
                 const int64_t first = columns.start(panel) * Vector<T>::lanes;
                 const int width = columns.width(panel);
                 (width == 3 ? outer_tile<T, 3> : width == 2 ? outer_tile<T, 2> : outer_tile<T, 1>)(
-                    call, call.of[i], a, laid_out[i] + first * call.rows, m, first);
+                    call, call.of[i], first, m);
             }
         }
     }

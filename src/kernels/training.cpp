@@ -7,7 +7,7 @@
 // of all steps, made at the end.
 //
 // Threads own rows, from the first step to the last, and at the end they own rows of the weights' gradients. So the number
-// of threads decides nothing but the order in which the biases' gradients are added up.
+// of parts decides nothing but the order in which the biases' gradients are added up, and it depends on the call alone.
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,6 +21,9 @@ const int64_t group = 64;        // rows of products that need no order: one rea
 const int64_t outer_rows = 128;  // rows of an outer product laid out at once
 const int64_t row_tile = 8;      // threads own whole tiles of rows
 const double shared = 2e7;       // flops for which a further thread repays its start
+const double patience = 20;      // for each second lost to another process on our core, so many alone
+
+std::atomic<double> alone_until{0};  // when threads may be tried again
 
 int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -251,6 +254,7 @@ template <class T> class Rows {
     void backward_step(int64_t t) {
         step.rows = rows_at(t);
         step.kept = at.kept(t, first);
+        step.next = (call.reverse ? 4 : -4) * call.batch * H;
         step.grad_y = call.grad_y ? grad_y_rows : nullptr;
         for (int64_t i = 0; i < step.rows; ++i) {
             before_rows[i] = at.before(t, first + i);
@@ -277,8 +281,13 @@ template <class T> class WeightGradients {
 
     void take(Scratch& scratch) {
         kept = scratch.take<T*>(outer_rows);
-        for (const T**& rows : lists) rows = scratch.take<const T*>(outer_rows);
-        memory = scratch.take<T>(kernels.outer_size(outer_rows, I, H));
+        before = scratch.take<const T*>(outer_rows);
+        x = scratch.take<const T*>(outer_rows);
+        a = scratch.take<const T*>(outer_rows);
+        x_laid_out = scratch.take<T>(kernels.rows_size(outer_rows, I));
+        before_laid_out = scratch.take<T>(kernels.rows_size(outer_rows, H));
+        reset_laid_out = scratch.take<T>(kernels.rows_size(outer_rows, H));
+        memory = scratch.take<T>(kernels.outer_memory(outer_rows));
     }
 
     void run(Scratch scratch, int part, int parts) {
@@ -303,21 +312,24 @@ template <class T> class WeightGradients {
     const Places<T> at;
     const int64_t H, I;
     T** kept;
-    const T** lists[4];
-    const T **&before = lists[0], **&x = lists[1], **&a = lists[2], **&reset = lists[3];
-    T* memory;
+    const T **before, **x, **a;
+    T *x_laid_out, *before_laid_out, *reset_laid_out, *memory;
 
     void finish(int64_t& count, int part, int parts) {
         if (count == 0) return;
-        const OuterOperand<T> inputs = {x, I, call.grad_w}, states = {before, H, call.grad_u}, none = {};
-        OuterOperand<T> input = {x, I, call.grad_w + 2 * H * I}, state = {before, H, call.grad_u + 2 * H * H};
-        add(count, 1, 2 * H, inputs, states, part, parts);  // r and z
+        kernels.lay_out(x, count, I, x_laid_out);
+        kernels.lay_out(before, count, H, before_laid_out);
+        const OuterOperand<T> none = {}, input = {x_laid_out, I, call.grad_w}, state = {before_laid_out, H, call.grad_u};
+        const OuterOperand<T> candidate_input = {x_laid_out, I, call.grad_w + 2 * H * I};
+        OuterOperand<T> candidate_state = {before_laid_out, H, call.grad_u + 2 * H * H};
+        add(count, 1, 2 * H, input, state, part, parts);  // r and z
         if (call.layer->reset_after) {
-            add(count, 3, H, input, none, part, parts);  // n
-            add(count, 0, H, none, state, part, parts);  // u
+            add(count, 3, H, candidate_input, none, part, parts);  // n
+            add(count, 0, H, candidate_state, none, part, parts);  // u
         } else {
-            state.b = kept_at(0, reset, count);
-            add(count, 3, H, input, state, part, parts);
+            kernels.lay_out(kept_at(0, a, count), count, H, reset_laid_out);
+            candidate_state.rows = reset_laid_out;
+            add(count, 3, H, candidate_input, candidate_state, part, parts);
         }
         count = 0;
     }
@@ -357,10 +369,21 @@ class Memory {
     char* memory;
 };
 
-// body(part, parts) on so many threads, or on one if they are not to be had.
+// body(part, parts) for all parts, at once; or one after the other where threads are not to be had, or have lately waited
+// for a core that another process was using. The results are the same.
 template <class Body> void share(int parts, const Body& body) {
-    if (parts > 1 && run_at_once(parts, [&](int part) { body(part, parts); })) return;
-    for (int part = 0; part < parts; ++part) body(part, parts);
+    const double start = seconds_now();
+    double own = 0;
+    const bool at_once = parts > 1 && start >= alone_until.load() && run_at_once(parts, [&](int part) {
+        body(part, parts);
+        if (part == 0) own = seconds_now() - start;
+    });
+    if (at_once) {
+        const double end = seconds_now(), waited = end - start - own;  // equal parts end together if each has its core
+        if (waited > own / 2 + 5e-4) alone_until = end + patience * waited;
+    } else {
+        for (int part = 0; part < parts; ++part) body(part, parts);
+    }
 }
 
 template <class T> struct Call {

@@ -137,10 +137,10 @@ CGRU_INLINE DoubleBits bits_of(DoubleVector x) { DoubleBits r; memcpy(&r, &x, si
 CGRU_INLINE FloatVector from_bits(FloatBits x) { FloatVector r; memcpy(&r, &x, sizeof r); return r; }
 CGRU_INLINE DoubleVector from_bits(DoubleBits x) { DoubleVector r; memcpy(&r, &x, sizeof r); return r; }
 
-// Bring a cache line near that is needed soon.
+// Bring a cache line that is needed soon to the second-level cache.
 CGRU_INLINE void prefetch(const void* line) {
 #if defined(__GNUC__)
-    __builtin_prefetch(line);
+    __builtin_prefetch(line, 0, 2);
 #else
     (void)line;
 #endif
