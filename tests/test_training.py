@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -334,6 +335,23 @@ def test_equals_a_call(dtype):
         recorded = gru.record(x, memory=memory)
         assert relative_error(recorded[0], y) < {np.float64: 1e-13, np.float32: 1e-6}[dtype]
         assert relative_error(recorded[1], h_n) < {np.float64: 1e-13, np.float32: 1e-6}[dtype]
+
+
+def test_memory_is_bounded():
+    """Gates of a long sequence take what they may; the peak without bound shows that it would have been more."""
+    gru = cgru.GRU(2, 32, rng=0)
+    x = np.random.default_rng(1).standard_normal((4000, 4, 2), np.float32)
+    everything = 4 * 4 * 4000 * 4 * 32
+    peaks = {}
+    for memory in (None, 100_000):
+        tracemalloc.start()
+        y, _, tape = gru.record(x, memory=memory)
+        tape.backward(y)
+        peaks[memory] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peaks[None] > everything
+    # x and its gradient, y, the gates of a chunk and its states once more
+    assert peaks[100_000] < 2 * x.nbytes + y.nbytes + 2 * 100_000
 
 
 def test_pieces_of_a_sequence():
