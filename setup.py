@@ -87,6 +87,7 @@ def kernel_libraries():
 
     # A linker reads static libraries in order: those that use others come first.
     yield library("cgru_sequence", "sequence", OPENMP)
+    yield library("cgru_training", "training", OPENMP)
     yield library("cgru_machine", "machine", OPENMP)
     yield library("cgru_stream", "stream", [])
     yield library("cgru_choose", "choose", chosen)
@@ -126,6 +127,7 @@ setup(
         [
             extension("_blas", "src/blas.pyx", OPENMP),
             extension("_packed", "src/packed.pyx", OPENMP),
+            extension("_training", "src/training.pyx", OPENMP),
             extension("_threads", "src/threads.pyx", OPENMP),
         ],
         build_dir="build",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from cgru.stream import DoubleStream, Stream, StreamPool
+    from cgru.training import Tape
     from cgru.types import ActivationOption, Array, Lengths
 
 
@@ -134,27 +135,9 @@ class GRU(Model):
             for k in range(self.num_layers)
         ]
 
-    def _arguments(
-        self, x: Array, h0: Array | None, lengths: npt.ArrayLike | None
-    ) -> tuple[Array, Array | None, Lengths | None]:
-        """x (T, B, I), h0 (L*D, B, H) and lengths (B,) of a call's arguments, checked."""
-        batched = ("B", "T", self.input_size) if self.batch_first else ("T", "B", self.input_size)
-        x = checks.array("x", x, self.dtype, batched, ("T", self.input_size))
-        single = x.ndim == 2
-        x_steps = x[:, None] if single else x.swapaxes(0, 1) if self.batch_first else x
-        steps, batch, _ = x_steps.shape
-        if batch > checks.MAX_DIMENSION:
-            raise ValueError(f"x: expected B up to {checks.MAX_DIMENSION}, got {batch}")
-        state_shape = (self.num_layers * (2 if self.bidirectional else 1), batch, self.hidden_size)
-        if h0 is not None:
-            h0 = checks.array("h0", h0, self.dtype, state_shape[::2] if single else state_shape).reshape(state_shape)
-        last = None
-        if lengths is not None:
-            last = checks.lengths([lengths] if single and np.ndim(lengths) == 0 else lengths, batch, steps)
-        return x_steps, h0, last
-
     def _calibration(self, x: Array, h0: Array | None = None, lengths: Any = None) -> tuple[Array, Any, Any]:
-        return self._arguments(x, h0, lengths)
+        x, h, last = self._arguments(x, h0, lengths)
+        return x[:, None] if x.ndim == 2 else x.swapaxes(0, 1) if self.batch_first else x, h, last
 
     @property
     def _width(self) -> int:
@@ -221,8 +204,9 @@ class GRU(Model):
             result = chosen.call(self._stack, x, h0, self.batch_first, threads)
             if result is not None:  # the usual arguments: no more to check
                 return result
-        x_steps, first, last = self._arguments(x, h0, lengths)
+        x, h_n, last = self._arguments(x, h0, lengths)
         single = x.ndim == 2
+        x_steps = x[:, None] if single else x.swapaxes(0, 1) if self.batch_first else x  # (T, B, I)
         directions = 2 if self.bidirectional else 1
         y_shape = (*x.shape[:-1], self._width)
         if out is None:
@@ -230,9 +214,6 @@ class GRU(Model):
         else:
             y = checks.output(out, self.dtype, y_shape, {"x": x, "h0": h0})
 
-        h_n = np.zeros((self.num_layers * directions, x_steps.shape[1], self.hidden_size), self.dtype)
-        if first is not None:
-            h_n[...] = first
         direct = self.merge == "concat" and (y.strides[-1] == y.itemsize or y.size == 0)
         written = y if direct else np.empty((*x.shape[:-1], directions * self.hidden_size), self.dtype)
         y_steps = written[:, None] if single else written.swapaxes(0, 1) if self.batch_first else written
@@ -242,6 +223,82 @@ class GRU(Model):
         elif not direct:
             y[...] = written
         return y, h_n[:, 0] if single else h_n
+
+    def _arguments(self, x: Any, h0: Any, lengths: Any) -> tuple[Array, Array, Lengths | None]:
+        """x as it came, checked; the initial states (L*D, B, H) as a new array; and the lengths (B,)."""
+        batched = ("B", "T", self.input_size) if self.batch_first else ("T", "B", self.input_size)
+        x = checks.array("x", x, self.dtype, batched, ("T", self.input_size))
+        single = x.ndim == 2
+        steps, batch = (len(x), 1) if single else x.shape[1::-1] if self.batch_first else x.shape[:2]
+        if batch > checks.MAX_DIMENSION:
+            raise ValueError(f"x: expected B up to {checks.MAX_DIMENSION}, got {batch}")
+        state_shape = (self.num_layers * (2 if self.bidirectional else 1), batch, self.hidden_size)
+        h = np.zeros(state_shape, self.dtype)
+        if h0 is not None:
+            h[...] = checks.array("h0", h0, self.dtype, state_shape[::2] if single else state_shape).reshape(
+                state_shape
+            )
+        if lengths is not None:
+            lengths = checks.lengths([lengths] if single and np.ndim(lengths) == 0 else lengths, batch, steps)
+        return x, h, lengths
+
+    def record(
+        self,
+        x: Array,
+        h0: Array | None = None,
+        *,
+        lengths: npt.ArrayLike | None = None,
+        rng: int | np.random.Generator | None = None,
+        memory: int | None = None,
+        num_threads: int | None = None,
+    ) -> tuple[Array, Array, Tape]:
+        """Run sequences through the layers as a call does, and keep what their gradients need.
+
+        Dropout between layers acts here, and not in a call: each output of a layer but the last is zero with that
+        probability, or multiplied by 1 / (1 - dropout).
+
+        Parameters
+        ----------
+        x, h0, lengths, num_threads
+            As in a call. x is copied: its memory may be used again before the way back.
+        rng : int or numpy.random.Generator, optional
+            Source of dropout's masks; anew each time where absent.
+        memory : int, optional
+            Bytes that gates may take, four values a unit, step and sequence. Where those of the whole call are more,
+            they are computed again on the way back, of so many steps at a time as that holds: a third more work. The
+            states stay in memory, one value each. Without it all are kept.
+
+        Returns
+        -------
+        y, h_n
+            As of a call; y is read-only, since the way back reads it, but with merge="sum".
+        tape : Tape
+            `grads = tape.backward(grad_y, grad_h_n)`. To train on a long sequence piece by piece, pass h_n on as the
+            next piece's h0.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument does not fit.
+        RuntimeError
+            The model is quantized.
+
+        Examples
+        --------
+        >>> import numpy as np, cgru
+        >>> gru, x = cgru.GRU(3, 8, rng=0), np.ones((5, 4, 3), np.float32)
+        >>> losses = []
+        >>> for _ in range(20):                             # y is to become 0.5
+        ...     y, _, tape = gru.record(x)
+        ...     losses.append(float(np.sum((y - 0.5) ** 2)))
+        ...     grads = tape.backward(2 * (y - 0.5))
+        ...     gru.load_state_dict({name: w - 0.01 * grads[name] for name, w in gru.state_dict().items()})
+        >>> losses[-1] < 0.3 * losses[0]
+        True
+        """
+        from cgru import training
+
+        return training.record(self, x, h0, lengths=lengths, rng=rng, memory=memory, num_threads=num_threads)
 
     def stream(self, batch_size: int | None = None) -> Stream | DoubleStream:
         """A stream of this model: state kept between calls, for sequences that arrive step by step.

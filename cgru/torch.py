@@ -1,12 +1,12 @@
-"""`cgru.torch.GRU`: a torch.nn.GRU whose inference runs on cgru's kernels.
+"""`cgru.torch.GRU`: a torch.nn.GRU that runs on cgru's kernels, gradients too.
 
-It is a torch.nn.GRU, with its constructor, parameters, state_dict and results; only `forward` differs, and only where
-no gradient is asked for. Needs PyTorch: pip install "cgru[torch]".
+It is a torch.nn.GRU, with its constructor, parameters, state_dict and results; only `forward` differs. Tensors and
+arrays share their memory. Needs PyTorch: pip install "cgru[torch]".
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -17,18 +17,22 @@ except ImportError as error:
     raise ImportError(f'cgru.torch needs PyTorch: pip install "cgru[torch]" ({error})') from error
 
 import cgru
-from cgru.formats.torch import from_torch
+from cgru import training
 
 if TYPE_CHECKING:
     from cgru.types import Array
 
+OPTIONS = cgru.GRU(1, 1).options
+FIELDS = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "bidirectional")
+"""Options that torch.nn.GRU has, too; the others have their defaults, which are PyTorch's conventions."""
+
 
 class GRU(torch.nn.GRU):  # type: ignore[misc] # PyTorch is not checked
-    """torch.nn.GRU in every respect; a call without gradients runs on cgru.
+    """torch.nn.GRU in every respect; calls and their gradients run on cgru.
 
-    A call runs on PyTorch's own kernels where cgru's have no equal: when a gradient is asked for (under `torch.no_grad`
-    or `torch.inference_mode` none is), on another device than the CPU, for other types than float32 and float64, and
-    in training mode with dropout between layers.
+    A call runs on PyTorch's own kernels where cgru's have no equal: on another device than the CPU and for other types
+    than float32 and float64. Dropout between layers draws its masks from a seed that PyTorch's generator gives, so
+    `torch.manual_seed` repeats them; they are not the masks of torch.nn.GRU. There are no second derivatives.
 
     Sequences may be padded tensors or a PackedSequence, whose lengths cgru takes as they are: in any order.
 
@@ -62,40 +66,120 @@ class GRU(torch.nn.GRU):  # type: ignore[misc] # PyTorch is not checked
             The input or state does not fit the module.
         """
         packed = isinstance(input, PackedSequence)
-        x = input.data if packed else input
-        if not self._runs_here(x, hx):
+        if not self._runs_here(input.data if packed else input, hx):
             return super().forward(input, hx)
-        model = self._model()
-        h0 = None if hx is None else _array(hx)
         if not packed:
-            y, h_n = model(_array(x), h0)
-            return torch.from_numpy(y), torch.from_numpy(h_n)
+            return self._run(input, hx, None)
         padded, lengths = pad_packed_sequence(input, self.batch_first)
-        y, h_n = model(_array(padded), h0, lengths=lengths.numpy())
-        return _packed_like(input, torch.from_numpy(y), lengths, self.batch_first), torch.from_numpy(h_n)
+        y, h_n = self._run(padded, hx, lengths.numpy())
+        return _packed_like(input, y, lengths, self.batch_first), h_n
 
     def _runs_here(self, x: Any, hx: Any) -> bool:
         """Whether this call needs nothing of PyTorch."""
         tensors = [x, *self._flat_weights, *([] if hx is None else [hx])]
         if not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
             return False  # its own message is the right one
-        wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
         here = all(tensor.device.type == "cpu" and tensor.dtype == x.dtype for tensor in tensors)
-        drops = self.training and self.dropout > 0 and self.num_layers > 1
-        return here and not wanted and not drops and x.dtype in (torch.float32, torch.float64)
+        return here and x.dtype in (torch.float32, torch.float64)
 
-    def _model(self) -> cgru.GRU:
-        """The cgru.GRU of the parameters as they are now; made again when one has changed."""
+    def _run(self, x: Any, hx: Any, lengths: Any) -> tuple[Any, Any]:
+        """Tensors in, tensors out; recorded where a gradient is asked for or outputs are dropped."""
+        weights = [weight for weight in self._flat_weights if weight is not None]
+        wanted = torch.is_grad_enabled() and any(
+            tensor.requires_grad for tensor in [x, *weights, *([] if hx is None else [hx])]
+        )
+        drops = self.training and self.dropout > 0 and self.num_layers > 1
+        if not (wanted or drops):
+            y, h_n = self._model()(_array(x), None if hx is None else _array(hx), lengths=lengths)
+            return torch.from_numpy(y), torch.from_numpy(h_n)
+        seed = int(torch.randint(2**63 - 1, ())) if drops else None
+        return _Recorded.apply(_Call(self._model(anew=True), lengths, seed, None if wanted else 0), x, hx, *weights)
+
+    def _model(self, anew: bool = False) -> cgru.GRU:
+        """The cgru.GRU of the parameters as they are now; made again when one has changed.
+
+        Nothing tells of what is written through a parameter's `.data`, as some training scripts do: `anew` for those.
+        """
         weights = [weight for weight in self._flat_weights if weight is not None]
         state = [(weight.data_ptr(), None if weight.is_inference() else weight._version) for weight in weights]
         kept = self.__dict__.get("_kept")
-        if kept is None or kept[0] != state or any(version is None for _, version in state):
-            kept = self.__dict__["_kept"] = (state, from_torch(self))
+        if anew or kept is None or kept[0] != state or any(version is None for _, version in state):
+            names = [name for name in self._flat_weights_names if getattr(self, name, None) is not None]
+            arrays = {name: _array(weight) for name, weight in zip(names, weights, strict=True)}
+            options = {
+                **OPTIONS,
+                **{name: getattr(self, name) for name in FIELDS},
+                "dropout": float(self.dropout),
+                "dtype": arrays["weight_ih_l0"].dtype,
+            }
+            kept = self.__dict__["_kept"] = (state, cgru.GRU._restore(options, arrays))
         return cast(cgru.GRU, kept[1])
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
         return {name: value for name, value in state.items() if name != "_kept"}
+
+
+class _Call(NamedTuple):
+    """What a recorded call takes beside tensors."""
+
+    model: cgru.GRU
+    lengths: Any  # (B,) or None
+    seed: int | None  # of dropout; None: there is none
+    memory: int | None
+
+
+class _Recorded(torch.autograd.Function):  # type: ignore[misc]
+    """A call as PyTorch's autograd sees it: a function of x, h0 and the weights, in the order of torch.nn.GRU."""
+
+    @staticmethod
+    def forward(ctx: Any, call: _Call, x: Any, h0: Any, *weights: Any) -> tuple[Any, Any]:
+        """y and h_n."""
+        arrays = _array(x), None if h0 is None else _array(h0)
+        y, h_n, ctx.tape = training.record(
+            call.model, *arrays, lengths=call.lengths, rng=call.seed, memory=call.memory, num_threads=None,
+            drop=call.seed is not None, own=True,
+        )  # fmt: skip
+        outputs = torch.from_numpy(y), torch.from_numpy(h_n)
+        ctx.save_for_backward(x, outputs[0], *weights)  # for PyTorch to notice when one is changed before the way back
+        ctx.set_materialize_grads(False)
+        ctx.inputs = (h0 is not None, list(call.model.state_dict()))
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Any, grad_h_n: Any) -> tuple[Any, ...]:
+        """The gradients by what `forward` took."""
+        x, _, *weights = ctx.saved_tensors
+        has_state, names = ctx.inputs
+        _, by_x, by_h0, *by_weights = ctx.needs_input_grad
+        if grad_y is None and grad_h_n is None:
+            return (None,) * len(ctx.needs_input_grad)
+        found = ctx.tape._backward(
+            None if grad_y is None else _array(grad_y), None if grad_h_n is None else _array(grad_h_n), by_x, again=True
+        )
+        arrays = [found.x if by_x else None, found.h0 if has_state and by_h0 else None]
+        arrays += [found[name] if wanted else None for name, wanted in zip(names, by_weights, strict=True)]
+        gradients = [None if array is None else torch.from_numpy(array) for array in arrays]
+        if torch.is_grad_enabled():  # create_graph=True
+            gradients = _Once.apply(gradients, grad_y, grad_h_n, x, *weights)
+        return None, *gradients
+
+
+class _Once(torch.autograd.Function):  # type: ignore[misc]
+    """Gradients as they are, with an error for who asks for their gradients in turn."""
+
+    @staticmethod
+    def forward(ctx: Any, gradients: list[Any], *given: Any) -> tuple[Any, ...]:
+        """The gradients."""
+        return tuple(gradients)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        """There are none."""
+        raise RuntimeError(
+            "cgru.torch.GRU: expected first derivatives alone, got a request for second ones; "
+            "torch.nn.GRU has them and takes the same state_dict"
+        )
 
 
 def _array(tensor: Any) -> Array:

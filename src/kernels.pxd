@@ -96,11 +96,53 @@ cdef extern from "kernels/kernels.h" namespace "cgru" nogil:
 
     int run_packed_call(const PackedKernels&, const PackedCall&)
 
+    cdef cppclass Panels[T]:
+        const T* values
+        int64_t inner, outer
+
+    cdef cppclass TrainingKernels[T]:
+        int64_t (*panels_size)(int64_t, int64_t) noexcept nogil
+        void (*pack)(const T*, int64_t, int64_t, int64_t, int64_t, T*) noexcept nogil
+
     cdef cppclass Kernels:
         const char* name
         GateKernels[float] single
         GateKernels[double] twice
         PackedKernels packed
+        TrainingKernels[float] train_single
+        TrainingKernels[double] train_twice
+
+    cdef cppclass TrainingLayer[T]:
+        int64_t inputs, hidden
+        Panels[T] input, recurrent, candidate, input_back, recurrent_back, candidate_back
+        const T* bias
+        Activation gate, candidate_function
+        int reset_after, flip, usual
+
+    cdef cppclass TrainingCall[T]:
+        const TrainingLayer[T]* layer
+        int64_t steps, batch
+        int reverse, threads
+        const int64_t* order
+        const int64_t* lengths
+        const T* x
+        int64_t x_step, x_sequence
+        T* y
+        int64_t y_step, y_sequence
+        T* state
+        T* kept
+        const T* grad_y
+        int64_t grad_y_step, grad_y_sequence
+        T* carry
+        T* grad_x
+        int64_t grad_x_step, grad_x_sequence
+        int add
+        T* grad_w
+        T* grad_u
+        T* grad_bias
+
+    int run_record[T](const TrainingKernels[T]&, const TrainingCall[T]&)
+    int run_backward[T](const TrainingKernels[T]&, const TrainingCall[T]&)
 
     const Kernels* kernels()
     const char* runnable_sets()

@@ -1,7 +1,8 @@
 """The one door to compiled code: choose an engine, and run a stack of canonical layers through it.
 
 An engine is a module with `run(stack, x, h, y, lengths, threads)`; it is imported when first used. The packed engine
-runs a stack in compiled code; for an engine of single layers there is `layer_by_layer`.
+runs a stack in compiled code; for an engine of single layers there is `layer_by_layer`. Training has kernels of its own
+for both dtypes, in `cgru.engines.training`, which nothing chooses.
 """
 
 from __future__ import annotations

@@ -74,6 +74,47 @@ template <class T> struct AnyActivation {
             default: return x;  // linear
         }
     }
+
+    // f'(x); 0 where the bounds hold the argument
+    CGRU_NOINLINE V derivative(V x) const {
+        const V zero = broadcast<T>(T(0)), one = broadcast<T>(T(1));
+        V slope;
+        switch (code) {
+            case activation_tanh: slope = one - tanh<T>(x) * tanh<T>(x); break;
+            case activation_sigmoid: slope = sigmoid<T>(x) * sigmoid<T>(-x); break;
+            case activation_relu: slope = x > T(0) ? one : zero; break;
+            case activation_hard_sigmoid: {
+                const V y = x * alpha + beta;
+                slope = y > T(0) ? broadcast<T>(alpha) : zero;
+                slope = y < T(1) ? slope : zero;
+                break;
+            }
+            case activation_softsign: {
+                const V size = T(1) + (x < T(0) ? -x : x);
+                slope = one / (size * size);
+                break;
+            }
+            case activation_softplus: slope = sigmoid<T>(x); break;
+            case activation_elu: {
+                const T low = -ExpConstants<T>::tanh_high * 4;
+                V negative = x > T(0) ? zero : x;
+                negative = negative < low ? broadcast<T>(low) : negative;
+                slope = x > T(0) ? one : alpha * expm1_bounded<T>(negative) + alpha;
+                break;
+            }
+            case activation_leaky_relu: slope = x > T(0) ? one : broadcast<T>(alpha); break;
+            case activation_thresholded_relu: slope = x <= alpha ? zero : one; break;
+            case activation_scaled_tanh: {
+                const V y = tanh<T>(beta * x);
+                slope = alpha * beta * (one - y * y);
+                break;
+            }
+            case activation_affine: slope = broadcast<T>(alpha); break;
+            default: slope = one;  // linear
+        }
+        slope = x > clip ? zero : slope;
+        return x < -clip ? zero : slope;
+    }
 };
 
 }  // namespace CGRU_NAMESPACE

@@ -129,12 +129,127 @@ struct PackedKernels {
     void (*read)(const float* memory, int64_t count, int downwards);    // as the kernels read weights
 };
 
+// A matrix (inner, outer) laid out for products from the left, as products.h says; the last vectors are padded by zero.
+template <class T> struct Panels {
+    const T* values;
+    int64_t inner, outer;
+};
+
+// c[i] := a[i] P, or c[i] += a[i] P, for rows a[i] (inner,) and c[i] (outer,).
+template <class T> struct Product {
+    int64_t rows;
+    const T* const* a;
+    T* const* c;
+    int add;
+    int downwards;                   // the order of panels: by turns, what is left in the cache serves the next product
+};
+
+// c[m] += sum over i of a[i][m] b[i], for c's rows m of [first, last), over rows a[i] (M,) and b[i] (columns,); for one or
+// two pairs of b and c.
+template <class T> struct OuterOperand {
+    const T* rows;                   // the rows b, laid out
+    int64_t columns;                 // 0: there is none
+    T* c;                            // (M, columns) contiguous
+};
+template <class T> struct OuterProduct {
+    int64_t rows;
+    const T* const* a;
+    int64_t first, last;
+    OuterOperand<T> of[2];
+    T* memory;                       // outer_memory(rows) of it
+};
+
+// The elementwise part of a step while recording, after its products, and its mirror image on the way back. A row of
+// `kept` is (4, H): u, r, z, n. They are the values of gates and candidate of a usual layer, else the arguments of their
+// functions; u is the candidate's recurrent product, or r * h with the reset gate before it. On entry to the record
+// kernels r, z, n are the input products, and on return from the backward ones they are the loss' gradients by the
+// arguments of the functions, and u the one by the recurrent product (with the reset gate before: still r * h).
+template <class T> struct TrainingStep {
+    int64_t rows, hidden;
+    T* kept;                         // rows at the stride 4H
+    int64_t next;                    // from there to the next step's, which are wanted soon
+    T* recurrent;                    // recording: U h, three gates; backward: the gradients u, r, z (before: n; then r, z)
+    int64_t recurrent_stride;
+    T* state;                        // h on entry, h' on return; backward: the loss' gradient by h', and what of it goes to h
+    T* reset_state;                  // r * h, or the loss' gradient by it; with the reset gate before
+    int64_t stride;                  // of state and reset_state
+    T* const* y;                     // [rows] h', written
+    const T* const* grad_y;          // [rows] the loss' gradient by y; null: zero
+    const T* const* before;          // [rows] h, read by the backward kernels
+    const T* bias;                   // (4, H): r, z, candidate's input part, candidate's recurrent part
+    T* grad_bias;                    // (4, H): u, r, z, n; added to
+    Activation gate, candidate;
+    int flip, usual;
+};
+
+template <class T> struct TrainingKernels {
+    int64_t (*panels_size)(int64_t inner, int64_t outer);               // values that a matrix in panels takes
+    // panels := the matrix whose element (k, n) is at k * inner_stride + n * outer_stride
+    void (*pack)(const T* matrix, int64_t inner_stride, int64_t outer_stride, int64_t inner, int64_t outer, T* panels);
+    void (*product)(const Panels<T>&, const Product<T>&);
+    int64_t (*rows_size)(int64_t rows, int64_t columns);                // values that rows laid out take
+    void (*lay_out)(const T* const* rows, int64_t count, int64_t columns, T* to);
+    int64_t (*outer_memory)(int64_t rows);
+    void (*outer_product)(const OuterProduct<T>&);
+    void (*record_after)(const TrainingStep<T>&);                       // recurrent -> kept, state, y
+    void (*record_gates_before)(const TrainingStep<T>&);                // r, z of recurrent -> kept, reset_state
+    void (*record_state_before)(const TrainingStep<T>&);                // n of recurrent -> kept, state, y
+    void (*backward_after)(const TrainingStep<T>&);                     // grad_y, state -> kept, recurrent, state
+    void (*backward_state_before)(const TrainingStep<T>&);              // grad_y, state -> z, n of kept, recurrent, state
+    void (*backward_gates_before)(const TrainingStep<T>&);              // reset_state -> r of kept, recurrent, state
+};
+
 struct Kernels {
     const char* name;
     GateKernels<float> single;
     GateKernels<double> twice;
     PackedKernels packed;
+    TrainingKernels<float> train_single;
+    TrainingKernels<double> train_twice;
 };
+
+// A direction of a layer for training.
+template <class T> struct TrainingLayer {
+    int64_t inputs, hidden;          // I, H
+    Panels<T> input;                 // (I, 3H): r, z, n
+    Panels<T> recurrent;             // (H, 3H): r, z, n; with the reset gate before the product (H, 2H): r, z
+    Panels<T> candidate;             // (H, H): n, with the reset gate before
+    Panels<T> input_back;            // (3H, I): the same backwards
+    Panels<T> recurrent_back;        // (3H, H): n, r, z; with the reset gate before (2H, H): r, z
+    Panels<T> candidate_back;        // (H, H)
+    const T* bias;                   // (4, H)
+    Activation gate, candidate_function;
+    int reset_after, flip, usual;
+};
+
+// A direction of a layer over T steps of B sequences, recorded or backwards.
+template <class T> struct TrainingCall {
+    const TrainingLayer<T>* layer;
+    int64_t steps, batch;
+    int reverse, threads;
+    const int64_t* order;            // [B] the sequence of each row of state, kept and carry; null: as they come
+    const int64_t* lengths;          // [B] falling; null: all T
+    const T* x;                      // (T, B, I), features contiguous; read
+    int64_t x_step, x_sequence;
+    T* y;                            // (T, B, H), units contiguous; written while recording, backward read
+    int64_t y_step, y_sequence;
+    T* state;                        // (B, H) contiguous; h0 on entry, h_n on return from recording; backward h0, read
+    T* kept;                         // (T, B, 4, H) contiguous; as in TrainingStep
+    // backward only:
+    const T* grad_y;                 // (T, B, H), units contiguous; null: zero
+    int64_t grad_y_step, grad_y_sequence;
+    T* carry;                        // (B, H) contiguous; the loss' gradient by h_n on entry, by h0 on return
+    T* grad_x;                       // (T, B, I), features contiguous; written or, with `add`, added to; null: not wanted
+    int64_t grad_x_step, grad_x_sequence;
+    int add;
+    T* grad_w;                       // (3H, I), (3H, H) contiguous, (4, H): u, r, z, n; added to
+    T* grad_u;
+    T* grad_bias;
+};
+
+// Run a call. Returns 0, or 1 if there was no memory for its scratch; what was written then is of no use.
+template <class T> int run_record(const TrainingKernels<T>& kernels, const TrainingCall<T>& call);
+template <class T> int run_backward(const TrainingKernels<T>& kernels, const TrainingCall<T>& call);
 
 // A call of the packed engine: T steps of B sequences through a stack of layers.
 struct PackedCall {

@@ -40,13 +40,6 @@ static const int tile_blocks = 2;
 #else
 #define CGRU_LAMBDA
 #endif
-#if defined(__clang__)
-#define CGRU_UNROLL _Pragma("clang loop unroll(full)")
-#elif defined(__GNUC__)
-#define CGRU_UNROLL _Pragma("GCC unroll 16")
-#else
-#define CGRU_UNROLL
-#endif
 
 // Make the compiler leave an array in memory rather than in registers across a loop.
 template <class A> CGRU_INLINE void keep_in_memory(A& array) {

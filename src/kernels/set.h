@@ -4,8 +4,10 @@
 #pragma once
 
 #include "gates.h"
+#include "gradients.h"
 #include "packed.h"
 #include "probe.h"
+#include "products.h"
 
 namespace cgru {
 namespace CGRU_NAMESPACE {
@@ -19,6 +21,22 @@ constexpr PackedKernels packed_kernels() {
             read_memory};
 }
 
+template <class T> constexpr TrainingKernels<T> training_kernels() {
+    return {panels_size<T>,
+            pack<T>,
+            product<T>,
+            rows_size<T>,
+            lay_out<T>,
+            outer_memory<T>,
+            outer_product<T>,
+            run_training<T, RecordAfter>,
+            run_training<T, RecordGatesBefore>,
+            run_training<T, RecordStateBefore>,
+            run_training<T, BackwardAfter>,
+            run_training<T, BackwardStateBefore>,
+            run_training<T, BackwardGatesBefore>};
+}
+
 }  // namespace CGRU_NAMESPACE
 
 #define CGRU_QUOTE_(x) #x
@@ -27,6 +45,8 @@ constexpr PackedKernels packed_kernels() {
 #define CGRU_TABLE(set) CGRU_TABLE_(set)
 
 extern const Kernels CGRU_TABLE(CGRU_NAMESPACE) = {CGRU_QUOTE(CGRU_NAMESPACE), CGRU_NAMESPACE::gate_kernels<float>(),
-                                            CGRU_NAMESPACE::gate_kernels<double>(), CGRU_NAMESPACE::packed_kernels()};
+                                            CGRU_NAMESPACE::gate_kernels<double>(), CGRU_NAMESPACE::packed_kernels(),
+                                            CGRU_NAMESPACE::training_kernels<float>(),
+                                            CGRU_NAMESPACE::training_kernels<double>()};
 
 }  // namespace cgru

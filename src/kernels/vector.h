@@ -28,6 +28,14 @@
 #define CGRU_NOINLINE
 #endif
 
+#if defined(__clang__)
+#define CGRU_UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define CGRU_UNROLL _Pragma("GCC unroll 16")
+#else
+#define CGRU_UNROLL
+#endif
+
 namespace cgru {
 namespace CGRU_NAMESPACE {
 
@@ -149,6 +157,15 @@ CGRU_INLINE FloatVector to_float(IntegerVector x) { return __builtin_convertvect
 CGRU_INLINE HalfVector low_halves(FloatBits x) { return __builtin_convertvector(x, HalfVector); }
 CGRU_INLINE ByteVector low_bytes(FloatBits x) { return __builtin_convertvector(x, ByteVector); }
 #endif
+
+// Bring a cache line that is needed soon to the second-level cache.
+CGRU_INLINE void prefetch(const void* line) {
+#if defined(__GNUC__)
+    __builtin_prefetch(line, 0, 2);
+#else
+    (void)line;
+#endif
+}
 
 // Loads and stores at any address; with a count, of the first lanes only (the others read as zero).
 template <class T> CGRU_INLINE typename Vector<T>::Value load(const T* p) {

@@ -1,0 +1,138 @@
+"""The training engine's door: rows in order of length, time in chunks, then `src/training.pyx`. float32 and float64."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from cgru import _training
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cgru.layer import Layer
+    from cgru.types import Array, Lengths
+
+RECORD = {np.dtype(np.float32): _training.record["float"], np.dtype(np.float64): _training.record["double"]}
+BACKWARD = {np.dtype(np.float32): _training.backward["float"], np.dtype(np.float64): _training.backward["double"]}
+
+
+class Gradient(NamedTuple):
+    """A loss' gradients by a layer's arrays; passes add to them."""
+
+    w_ih: Array  # (3H, I)
+    w_hh: Array  # (3H, H)
+    bias: Array  # (4, H), by what is added to: the candidate's recurrent product, r, z, the candidate's input product
+
+    @classmethod
+    def zero(cls, layer: Layer) -> Gradient:
+        """Gradients that nothing has been added to."""
+        return cls(np.zeros_like(layer.w_ih), np.zeros_like(layer.w_hh), np.zeros_like(layer.bias))
+
+
+class Pass:
+    """One direction of one layer over some sequences, recorded at construction, and the way back through it.
+
+    What the way back needs beside x, y and h0 are the gates of every step, four values a unit. Where those of all steps
+    are too much memory, it computes them again from the states, which y holds, for a chunk of steps at a time.
+    """
+
+    def __init__(
+        self,
+        layer: Layer,
+        x: Array,  # (T, B, I), T and B at least 1, features contiguous
+        h0: Array,  # (B, H) contiguous
+        y: Array,  # (T, B, H), units contiguous; written, and needed until `backward`
+        lengths: Lengths | None,  # (B,)
+        reverse: bool,
+        threads: int,
+        chunk: int,  # steps whose gates are in memory at once
+    ) -> None:
+        self.layer, self.x, self.h0, self.y = layer, x, h0, y
+        self.lengths, self.reverse, self.threads, self.chunk = lengths, reverse, threads, chunk
+        weights = layer.prepared.get("training")
+        if weights is None:
+            weights = layer.prepared["training"] = _training.Weights(layer)
+        self.weights = weights
+        steps, batch, _ = x.shape
+        gates = np.empty((min(chunk, steps), batch, 4, layer.hidden_size), x.dtype)
+        self.h_n = h0.copy()
+        """The states after the last step, (B, H)."""
+        for part in self._chunks():
+            self._record(part, self.h_n, y[part], gates[: part.stop - part.start])
+        self.gates = gates if chunk >= steps else None
+
+    def backward(
+        self,
+        grad_y: Array | None,  # (T, B, H), units contiguous
+        grad_h: Array,  # (B, H) contiguous; by h_n on entry, by h0 on return
+        grad_x: Array | None,  # (T, B, I), features contiguous
+        add: bool,  # to grad_x, and not over what it holds
+        gradient: Gradient,  # added to
+    ) -> None:
+        """Backpropagation through time. The gates are used up; another time computes them again."""
+        gates, again = self.gates, None
+        self.gates = None
+        if gates is None:
+            gates = np.empty((min(self.chunk, len(self.x)), *self.h0.shape[:1], 4, self.h0.shape[1]), self.x.dtype)
+            again = np.empty_like(gates[:, :, 0])  # the states once more, that nobody needs
+        for part in reversed(list(self._chunks())):
+            size = part.stop - part.start
+            before = self._state_before(part)
+            if again is not None:
+                self._record(part, before.copy(), again[:size], gates[:size])
+            order, lengths = self._rows(part)
+            carry = grad_h if order is None else grad_h[order]
+            BACKWARD[self.x.dtype](
+                self.weights,
+                self.x[part],
+                before if order is None else before[order],
+                self.y[part],
+                gates[:size],
+                order,
+                lengths,
+                self.reverse,
+                self.threads,
+                None if grad_y is None else grad_y[part],
+                carry,
+                None if grad_x is None else grad_x[part],
+                add,
+                *gradient,
+            )
+            if order is not None:
+                grad_h[order] = carry
+
+    def _record(self, part: slice, h: Array, y: Array, gates: Array) -> None:
+        order, lengths = self._rows(part)
+        state = h if order is None else h[order]
+        RECORD[self.x.dtype](
+            self.weights, self.x[part], state, y, gates, order, lengths, self.reverse, self.threads
+        )  # fmt: skip
+        if order is not None:
+            h[order] = state
+
+    def _chunks(self) -> Iterator[slice]:
+        """The steps in chunks, in the order in which they are read."""
+        steps = len(self.x)
+        for done in range(0, steps, self.chunk):
+            size = min(self.chunk, steps - done)
+            start = steps - done - size if self.reverse else done
+            yield slice(start, start + size)
+
+    def _rows(self, part: slice) -> tuple[Lengths, Lengths] | tuple[None, None]:
+        """The sequences from the longest to the shortest, and how many of a chunk's steps each has."""
+        if self.lengths is None:
+            return None, None
+        order = np.argsort(-self.lengths, kind="stable")
+        return order, np.clip(self.lengths[order] - part.start, 0, part.stop - part.start)
+
+    def _state_before(self, part: slice) -> Array:
+        """The states (B, H) before a chunk, of the sequences that have steps in it."""
+        if self.reverse:
+            if part.stop == len(self.x):
+                return self.h0
+            if self.lengths is None:
+                return np.ascontiguousarray(self.y[part.stop])
+            return np.where((self.lengths > part.stop)[:, None], self.y[part.stop], self.h0)
+        return self.h0 if part.start == 0 else np.ascontiguousarray(self.y[part.start - 1])
