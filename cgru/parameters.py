@@ -32,6 +32,8 @@ class Model:
     dtype: np.dtype[Any]
     _parameters: dict[str, Array]
     _stack: Stack
+    _array_module: Any = np
+    """Of the parameters: NumPy, or CuPy for a model on a GPU."""
 
     def __init__(self, options: Mapping[str, Any], rng: object) -> None:
         self._set_options(options)
@@ -85,6 +87,7 @@ class Model:
             "gate": activations.parse("recurrent_activation", self.recurrent_activation),
             "candidate": activations.parse("activation", self.activation),
             "clip": self.clip,
+            "xp": self._array_module,
         }
         layers = []
         for suffixes, _ in self._suffixes():
@@ -133,12 +136,11 @@ class Model:
                 surplus
             )
             raise ValueError(f"state_dict: expected {', '.join(shapes)}; {'; '.join(complaints)}")
-        self._set_parameters(
-            {
-                name: np.array(checks.array(name, state_dict[name], self.dtype, shape), order="C")
-                for name, shape in shapes.items()
-            }
-        )
+        self._set_parameters({name: self._parameter(name, state_dict[name], shape) for name, shape in shapes.items()})
+
+    def _parameter(self, name: str, value: object, shape: tuple[int, ...]) -> Array:
+        """A contiguous copy of an array given as a parameter."""
+        return np.array(checks.array(name, value, self.dtype, shape), order="C")
 
     @property
     def options(self) -> dict[str, Any]:
