@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from cgru.cuda_stream import Stream, StreamPool
+    from cgru.cuda_training import Tape
     from cgru.engines.cuda.device import Device
     from cgru.types import Array
 
@@ -126,6 +127,42 @@ class GRU(cgru.GRU):
             if x_steps.size:
                 forward.run(device, self._stack, x_steps, h_n, self._time_first(y), last, engine)
             return y, h_n[:, 0] if single else h_n
+
+    def record(
+        self,
+        x: Any,
+        h0: Any = None,
+        *,
+        lengths: Any = None,
+        rng: int | np.random.Generator | None = None,
+        memory: None = None,
+        num_threads: None = None,
+        engine: str = "auto",
+    ) -> tuple[Array, Array, Tape]:
+        """Run sequences as a call does, and keep on the device what their gradients need.
+
+        Dropout between layers acts here; its masks are drawn on the device, with a seed from `rng`.
+
+        Returns
+        -------
+        y, h_n
+            As of a call.
+        tape : Tape
+            `grads = tape.backward(grad_y, grad_h_n)`: CuPy arrays `grads.x`, `grads.h0`, `grads["weight_ih_l0"]`, ...
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument does not fit; `memory` and `num_threads` are None on a GPU.
+        RuntimeError
+            The model is quantized.
+        """
+        from cgru import cuda_training
+
+        for name, value in {"memory": memory, "num_threads": num_threads}.items():
+            if value is not None:
+                raise ValueError(f"{name}: expected None for a model on {self.device}, got {value!r}")
+        return cuda_training.record(self, x, h0, lengths=lengths, rng=rng, engine=engine)
 
     def _inputs(self, x: Any, h0: Any, lengths: Any) -> tuple[Array, Array | None, bool, Array, Array | None]:
         """The arguments, checked: x and h0 as given, whether x is one sequence, x as (T, B, I), lengths on the device."""

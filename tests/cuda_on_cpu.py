@@ -102,8 +102,17 @@ def _matmul(a, b, out):
     return out
 
 
+class _Generator:
+    def __init__(self, seed):
+        self.generator = np.random.default_rng(seed)
+
+    def random(self, size, dtype):
+        return self.generator.random(size, dtype).view(DeviceArray)
+
+
 xp = SimpleNamespace(
     ndarray=DeviceArray,
+    random=SimpleNamespace(default_rng=_Generator),
     asarray=lambda value: np.array(value).view(DeviceArray),
     from_dlpack=lambda value: np.from_dlpack(value).view(DeviceArray),
     empty=_poisoned,

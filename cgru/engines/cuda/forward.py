@@ -194,8 +194,12 @@ class _Steps:
         self.xp, self.state, self.arguments = weights.device.xp, h, arguments
         batch, hidden = h.shape
         self.shape = plan.elementwise(batch, hidden)
-        empty = lambda width: self.xp.empty((batch, width), h.dtype)  # noqa: E731
         u = weights.w_hh
+
+        def empty(width: int) -> Array:
+            array: Array = self.xp.empty((batch, width), h.dtype)
+            return array
+
         self.reset_after = weights.layer.reset_after
         if self.reset_after:
             self.u, self.product = u.T, empty(3 * hidden)

@@ -152,13 +152,15 @@ struct Cell {
         Real* y = f.output + step * f.output_step + row * f.output_row + unit * f.output_unit;
         *y = f.accumulate ? *y + h : h;
     }
-    __device__ __forceinline__ void record(Real h, Real a_r, Real a_z, Real a_n, Real kept) const {
+    __device__ __forceinline__ void record_gates(Real h, Real a_r, Real a_z, Real kept) const {
         if (f.states == 0) return;
         f.states[at_step()] = h;
         f.kept[at_step()] = kept;
         *input(0) = a_r;
         *input(1) = a_z;
-        *input(2) = a_n;
+    }
+    __device__ __forceinline__ void record_candidate(Real a_n) const {
+        if (f.states) *input(2) = a_n;
     }
     // h' from the arguments of the update gate and the candidate
     __device__ __forceinline__ Real next(Real h, Real z, Real a_n) const {
@@ -169,7 +171,8 @@ struct Cell {
     __device__ __forceinline__ Real after(Real h, Real u_r, Real u_z, Real u_n) const {
         const Real a_r = *input(0) + bias(0) + u_r, a_z = *input(1) + bias(1) + u_z, product = u_n + bias(3);
         const Real a_n = *input(2) + bias(2) + value(f.gate, a_r) * product;
-        record(h, a_r, a_z, a_n, product);
+        record_gates(h, a_r, a_z, product);
+        record_candidate(a_n);
         return next(h, value(f.gate, a_z), a_n);
     }
 };
@@ -177,7 +180,8 @@ struct Cell {
 // A sequence that has ended keeps its state, gives 0, and leaves zeros in a tape.
 __device__ __forceinline__ void rest(const Cell& cell, Real h) {
     cell.write(Real(0));
-    cell.record(h, Real(0), Real(0), Real(0), Real(0));
+    cell.record_gates(h, Real(0), Real(0), Real(0));
+    cell.record_candidate(Real(0));
 }
 
 // The cells of a step, one for each thread; a kernel's thread beyond them does nothing.
@@ -205,7 +209,7 @@ extern "C" __global__ void __launch_bounds__(256) step_before_gates(const Forwar
     const Real h = f.state[index], reset_state = value(f.gate, a_r) * h;
     f.reset_state[index] = reset_state;
     f.update[index] = value(f.gate, a_z);
-    if (cell.runs()) cell.record(h, a_r, a_z, Real(0), reset_state);
+    if (cell.runs()) cell.record_gates(h, a_r, a_z, reset_state);
 }
 
 extern "C" __global__ void __launch_bounds__(256) step_before_state(const Forward f) {
@@ -214,7 +218,7 @@ extern "C" __global__ void __launch_bounds__(256) step_before_state(const Forwar
     const Real h = f.state[index];
     if (!cell.runs()) return rest(cell, h);
     const Real a_n = *cell.input(2) + cell.bias(2) + f.candidate[index];
-    if (f.states) *cell.input(2) = a_n;
+    cell.record_candidate(a_n);
     const Real next = cell.next(h, f.update[index], a_n);
     f.state[index] = next;
     cell.write(next);
@@ -304,7 +308,7 @@ template <int rows> struct Tile {
             const Real h = now[at(r)], reset_state = value(f.gate, a_r) * h;
             reset[at(r)] = reset_state;
             z[r] = value(f.gate, a_z);
-            if (cell.runs()) cell.record(h, a_r, a_z, Real(0), reset_state);
+            if (cell.runs()) cell.record_gates(h, a_r, a_z, reset_state);
         }
     }
     __device__ __forceinline__ void before_state(const Stored* weights, Real* now, const Real* reset,
@@ -319,7 +323,7 @@ template <int rows> struct Tile {
             Real h = now[at(r)];
             if (cell.runs()) {
                 const Real a_n = *cell.input(2) + cell.bias(2) + u[0][r];
-                if (f.states) *cell.input(2) = a_n;
+                cell.record_candidate(a_n);
                 h = cell.next(h, z[r], a_n);
                 cell.write(h);
             } else {
