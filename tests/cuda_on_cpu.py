@@ -98,7 +98,8 @@ def _matmul(a, b, out):
     assert out.flags.c_contiguous
     assert out.shape == (a.shape[0], b.shape[1])
     assert not np.shares_memory(_plain(out), _plain(a))
-    out[...] = np.matmul(_plain(a), _plain(b)).view(DeviceArray)
+    with np.errstate(invalid="ignore"):  # infinity times zero
+        out[...] = np.matmul(_plain(a), _plain(b)).view(DeviceArray)
     return out
 
 

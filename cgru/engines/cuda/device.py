@@ -130,8 +130,8 @@ def find(index: int) -> CupyDevice:
         import cupy
     except ImportError as error:
         raise RuntimeError(
-            "device: 'cuda' needs CuPy: pip install cupy-cuda12x or cupy-cuda13x, whichever the driver supports "
-            f"(nvidia-smi shows the CUDA version); {error}"
+            "device: 'cuda' needs CuPy: pip install \"cgru[cuda12]\" or \"cgru[cuda13]\", whichever the driver supports "
+            f"(nvidia-smi shows its CUDA version); {error}"
         ) from error
     try:
         count = cupy.cuda.runtime.getDeviceCount()
