@@ -63,6 +63,7 @@ class GRU(cgru.GRU):
         if "_device" not in self.__dict__:
             raise TypeError("cgru.cuda.GRU: made by gru.to('cuda') of a cgru.GRU")
         super()._set_parameters(parameters)
+        forward.prepare(self._device, self._stack)
 
     @property
     def device(self) -> str:
@@ -165,7 +166,7 @@ class GRU(cgru.GRU):
         return cuda_training.record(self, x, h0, lengths=lengths, rng=rng, engine=engine)
 
     def _inputs(self, x: Any, h0: Any, lengths: Any) -> tuple[Array, Array | None, bool, Array, Array | None]:
-        """The arguments, checked: x and h0 as given, whether x is one sequence, x as (T, B, I), lengths on the device."""
+        """The arguments, checked: x and h0 as given, whether x is one sequence, x as (T, B, I), lengths there."""
         device = self._device
         batched = ("B", "T", self.input_size) if self.batch_first else ("T", "B", self.input_size)
         x = intake.array(device, "x", x, self.dtype, batched, ("T", self.input_size))

@@ -151,10 +151,7 @@ class StreamPool(stream.StreamPool):
         with _alone(self, "pool"):
             x = intake.array(device, "x", x, gru.dtype, (len(chosen), gru.input_size))
             shape = (len(chosen), gru.hidden_size)
-            if out is None:
-                y = xp.empty(shape, gru.dtype)
-            else:
-                y = intake.output(device, out, gru.dtype, shape, {"x": x})
+            y = xp.empty(shape, gru.dtype) if out is None else intake.output(device, out, gru.dtype, shape, {"x": x})
             if len(chosen):
                 rows = xp.asarray(chosen)
                 h = xp.take(self._states, rows, axis=1)

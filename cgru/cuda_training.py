@@ -1,4 +1,4 @@
-"""Training on a GPU: a call recorded, and its gradients, as `cgru.GRU.record` and its tape have them on the processor."""
+"""Training on a GPU: a call recorded, and its gradients; `gru.record` of a model there, and its tape."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from cgru.types import Array
 
 
-def record(
-    gru: GRU, x: Any, h0: Any, *, lengths: Any, rng: object, engine: str
-) -> tuple[Array, Array, Tape]:
+def record(gru: GRU, x: Any, h0: Any, *, lengths: Any, rng: object, engine: str) -> tuple[Array, Array, Tape]:
     """`gru.record(x, h0, ...)`, which documents the arguments."""
     if gru.precision != "float32":
         raise RuntimeError(
@@ -37,6 +35,7 @@ def record(
         h_n = gru._initial(h0, x_steps.shape[1])
         tape = Tape(gru, x.shape, y.shape, h_n.shape, last)
         if x_steps.size:
+            forward.ready(device, gru._stack)
             tape._run(x_steps, h_n, gru._time_first(y), generator, engine)
         return y, h_n[:, 0] if single else h_n, tape
 
@@ -100,7 +99,7 @@ class Tape:
             records.append([])
             for d, layer, row, reverse, part in self._directions(k):
                 passed = forward.direction(
-                    forward.prepare(gru._device, self._stack, layer), x, h[row], output[:, :, part], self._lengths,
+                    layer.prepared["cuda"], x, h[row], output[:, :, part], self._lengths,
                     reverse, engine, accumulate=d == 1 and gru.merge == "sum", recording=True,
                 )  # fmt: skip
                 assert passed is not None
@@ -150,9 +149,7 @@ class Tape:
             by_x, parameters = self._back(records, grad, grad_h)
             return Gradients(by_x, grad_h[:, 0] if single else grad_h, parameters)
 
-    def _back(
-        self, records: list[list[Record]], grad: Array | None, grad_h: Array
-    ) -> tuple[Array, dict[str, Array]]:
+    def _back(self, records: list[list[Record]], grad: Array | None, grad_h: Array) -> tuple[Array, dict[str, Array]]:
         """The gradients by x and the parameters; `grad_h` becomes that by h0."""
         gru, device = self._gru, self._gru._device
         xp = device.xp
@@ -162,9 +159,10 @@ class Tape:
             suffixes = gru._suffixes()[k][0]
             below: Array | None = None
             for d, layer, row, reverse, part in self._directions(k):
-                weights = forward.prepare(device, self._stack, layer)
                 by_output = None if grad is None else grad[:, :, part]
-                found = backward.direction(weights, records[k][d], by_output, grad_h[row], self._lengths, reverse)
+                found = backward.direction(
+                    layer.prepared["cuda"], records[k][d], by_output, grad_h[row], self._lengths, reverse
+                )
                 below = found.x if below is None else below + found.x
                 self._keep(parameters, suffixes[d], layer, found)
             records.pop()

@@ -1,18 +1,23 @@
 """The CUDA engine against the specification, on a device made of the processor: the kernels' own text, CuPy's rules."""
 
 import copy
+import ctypes
+import dataclasses
 import itertools
+import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cgru
-from cgru import cuda
+from cgru import bench, bench_cuda, cli, cuda
 from cgru.engines.cuda import device as devices
 from cgru.engines.cuda import forward, intake, plan
 
@@ -126,7 +131,7 @@ def test_weights_of_16_bits(way, precision, reset_after):
         problem.gru = problem.gru.quantize(precision)
         check(problem, way)
         model = cuda.place(problem.gru, Simulator())
-        weights = forward.prepare(model._device, model._stack, model._stack.layers[0][0])
+        weights = model._stack.layers[0][0].prepared["cuda"]
         assert weights.u.itemsize == weights.transposed.itemsize == 2
         assert repr(model) == f"{problem.gru!r}.to('cuda:0')"
         back = cuda.move(model, "cpu")
@@ -180,7 +185,11 @@ def test_strides_and_out(way):
         "Fortran": np.asfortranarray(x),
     }
     for name, view in views.items():
-        for target in (np.empty((10, 5, 11)), np.full((20, 10, 22), np.nan)[::2, ::2, ::2], np.asfortranarray(expected * 0)):
+        for target in (
+            np.empty((10, 5, 11)),
+            np.full((20, 10, 22), np.nan)[::2, ::2, ::2],
+            np.asfortranarray(expected * 0),
+        ):
             target[...] = np.nan
             y, _ = call(problem.gru, view, problem.h0, way, out=target)
             assert relative_error(target, expected) < 1e-12, name
@@ -196,7 +205,10 @@ def test_batch_first_is_not_copied():
     gru = cgru.GRU(5, 11, batch_first=True, dtype=np.float64)
     model = cuda.place(gru, Simulator())
     seen = []
-    model._device.xp.matmul, before = (lambda a, b, out: (seen.append(a), before(a, b, out))[1]), model._device.xp.matmul
+    model._device.xp.matmul, before = (
+        (lambda a, b, out: (seen.append(a), before(a, b, out))[1]),
+        model._device.xp.matmul,
+    )
     try:
         x = on_device(np.ones((3, 6, 5)))
         model(x, engine="steps")
@@ -291,7 +303,9 @@ def test_what_is_fused():
 def test_launches_fit_every_size(real, stored):
     for shared_memory in (0, 101_376, 232_448):
         device = Simulator(shared_memory)
-        for hidden, batch in itertools.product((1, 3, 31, 32, 33, 97, 128, 255, 256, 257, 511, 512), (1, 3, 4, 5, 63, 1000)):
+        for hidden, batch in itertools.product(
+            (1, 3, 31, 32, 33, 97, 128, 255, 256, 257, 511, 512), (1, 3, 4, 5, 63, 1000)
+        ):
             launch = plan.fused(device, hidden, batch, real, stored, True)
             width, groups = launch.block
             assert width >= plan.depth(hidden)
@@ -302,11 +316,11 @@ def test_launches_fit_every_size(real, stored):
 
 
 def test_structures_are_the_compilers():
-    import ctypes
-
     loaded = library("float32", "Real")
     for name, dtype in STRUCTURES.items():
-        fields = [number for field in dtype.names for number in (dtype.fields[field][1], dtype.fields[field][0].itemsize)]
+        fields = [
+            number for field in dtype.names for number in (dtype.fields[field][1], dtype.fields[field][0].itemsize)
+        ]
         expected = [dtype.itemsize, *fields]
         assert list((ctypes.c_size_t * len(expected)).in_dll(loaded, f"layout_{name}")) == expected
 
@@ -364,7 +378,9 @@ def test_writing_behind_shared_memory_is_seen():
 
 
 def test_a_thread_that_leaves_before_a_barrier_is_seen():
-    source = SOURCE.replace("    tile.load(now, other);\n", "    tile.load(now, other);\n    if (tile.unit == 7) return;\n")
+    source = SOURCE.replace(
+        "    tile.load(now, other);\n", "    tile.load(now, other);\n    if (tile.unit == 7) return;\n"
+    )
     assert source != SOURCE
     model = cuda.place(Problem({}).gru, Simulator(source=source))
     with pytest.raises(AssertionError, match="some threads of a block ended"):
@@ -404,10 +420,10 @@ def test_new_weights_are_used():
     after = on_host(model(on_device(x))[0])
     assert relative_error(after, gru(x)[0]) < 2e-6
     assert np.any(after != before)
-    with pytest.raises(TypeError, match="weight_ih_l0: expected .* on cuda:0, got ndarray in host memory"):
+    with pytest.raises(TypeError, match=r"weight_ih_l0: expected .* on cuda:0, got ndarray in host memory"):
         model.load_state_dict(gru.state_dict())
     np.testing.assert_array_equal(on_host(model(on_device(x))[0]), after)
-    with pytest.raises(ValueError, match="state_dict: .* missing bias_hh_l0"):
+    with pytest.raises(ValueError, match=r"state_dict: .* missing bias_hh_l0"):
         model.load_state_dict({name: v for name, v in model.state_dict().items() if name != "bias_hh_l0"})
 
 
@@ -487,7 +503,9 @@ def test_arrays_of_a_gpu_in_a_model_of_the_processor():
     for bad in (lambda: gru(OnGpu()), lambda: gru(OnGpu(), lengths=[1, 2]), lambda: gru.stream().step(OnGpu())):
         with pytest.raises(TypeError, match=re.escape(message)):
             bad()
-    with pytest.raises(TypeError, match=re.escape("lengths: expected (B,) integers in host memory, got an array on a GPU")):
+    with pytest.raises(
+        TypeError, match=re.escape("lengths: expected (B,) integers in host memory, got an array on a GPU")
+    ):
         cuda.place(gru, Simulator())(on_device(X), lengths=OnGpu())
     pool = cuda.place(gru, Simulator()).pool(3)
     with pytest.raises(TypeError, match=re.escape("ids: expected (N,) integers in host memory, got an array on a GPU")):
@@ -497,7 +515,9 @@ def test_arrays_of_a_gpu_in_a_model_of_the_processor():
 def test_arrays_of_another_device(monkeypatch):
     monkeypatch.setattr(DeviceArray, "device", type("Device", (), {"id": 1}), raising=False)
     model = cuda.place(cgru.GRU(3, 4), Elsewhere())
-    with pytest.raises(ValueError, match=r"x: expected \(T, B, 3\) float32 on cuda:0, got an array on cuda:1; move it or the model"):
+    with pytest.raises(
+        ValueError, match=r"x: expected \(T, B, 3\) float32 on cuda:0, got an array on cuda:1; move it or the model"
+    ):
         model(on_device(X))
 
 
@@ -523,7 +543,7 @@ def test_dlpack_is_taken_without_a_copy(monkeypatch):
     assert relative_error(on_host(model(Tensor(x))[0]), gru(x)[0]) < 2e-6
     taken = intake.array(model._device, "x", Tensor(x), x.dtype, ("T", "B", 3))
     assert np.shares_memory(on_host(taken), x)
-    with pytest.raises(TypeError, match="x: .* got Tensor in host memory"):
+    with pytest.raises(TypeError, match=r"x: .* got Tensor in host memory"):
         model(Tensor(x, device=1))
 
     def refuse(tensor):
@@ -580,9 +600,17 @@ def test_bad_steps_leave_the_state():
     stream.step(on_device(np.ones(7, F)))
     before = on_host(stream.state)
     for bad, error, message in [
-        (lambda: stream.step(np.ones(7, F)), TypeError, "x: expected (7,) float32 on cuda:0, got ndarray in host memory"),
+        (
+            lambda: stream.step(np.ones(7, F)),
+            TypeError,
+            "x: expected (7,) float32 on cuda:0, got ndarray in host memory",
+        ),
         (lambda: stream.step(on_device(np.ones(8, F))), ValueError, "x: expected (7,) float32 on cuda:0, got (8,)"),
-        (lambda: stream.process(on_device(np.ones(7, F))), ValueError, "chunk: expected (t, 7) float32 on cuda:0, got (7,)"),
+        (
+            lambda: stream.process(on_device(np.ones(7, F))),
+            ValueError,
+            "chunk: expected (t, 7) float32 on cuda:0, got (7,)",
+        ),
         (lambda: stream.step(on_device(np.ones(7, F)), on_device(np.ones(12, F))), ValueError, "out: expected (13,)"),
         (lambda: setattr(stream, "state", np.ones((1, 13), F)), TypeError, "state: expected (1, 13) float32 on cuda:0"),
     ]:
@@ -619,7 +647,11 @@ def test_pool():
     for bad, error, message in [
         (lambda: pool.step([4, 4], on_device(np.ones((2, 7), F))), ValueError, "ids: expected each stream once"),
         (lambda: pool.step([4], np.ones((1, 7), F)), TypeError, "x: expected (1, 7) float32 on cuda:0, got ndarray"),
-        (lambda: pool.step([4], on_device(np.ones((1, 7), F)), num_threads=1), ValueError, "num_threads: expected None"),
+        (
+            lambda: pool.step([4], on_device(np.ones((1, 7), F)), num_threads=1),
+            ValueError,
+            "num_threads: expected None",
+        ),
         (lambda: pool.set_state(4, np.ones((2, 13), F)), TypeError, "h: expected (2, 13) float32 on cuda:0"),
     ]:
         with pytest.raises(error, match=re.escape(message)):
@@ -651,7 +683,7 @@ def in_a_new_process(code):
 
 def test_without_cupy():
     code = "import sys; sys.modules['cupy'] = None; import cgru; cgru.GRU(3, 4).to('cuda')"
-    expected = "RuntimeError: device: 'cuda' needs CuPy: pip install \"cgru[cuda12]\" or \"cgru[cuda13]\""
+    expected = 'RuntimeError: device: \'cuda\' needs CuPy: pip install "cgru[cuda12]" or "cgru[cuda13]"'
     assert in_a_new_process(code).startswith(expected)
 
 
@@ -689,3 +721,53 @@ def test_a_device_that_is_not_there(monkeypatch):
 def test_importing_cgru_imports_no_cupy():
     code = "import sys, cgru; cgru.GRU(3, 4).to('cpu'); assert 'cupy' not in sys.modules; raise SystemExit('fine')"
     assert in_a_new_process(code) == "fine"
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The benchmark
+
+
+@pytest.mark.parametrize("case", bench_cuda.cases((24,)), ids=lambda case: case.name)
+def test_bench_measures(case):
+    case = dataclasses.replace(case, steps=min(case.steps, 5), batch=min(case.batch, 9))
+    row = bench_cuda.measure(case, Simulator(), 0.001, 2)
+    ways = {"cgru, stream"} if case.steps == 0 else {"cgru, steps", "cgru, fused"}
+    assert ways | {"cgru, processor"} <= set(row.seconds) == set(row.memory)
+    assert all(value > 0 for value in row.seconds.values())
+
+
+def test_bench_checks_results_before_it_times(monkeypatch):
+    def wrong(problem, device):
+        right = before(problem, device)
+        found = right["cgru, steps"]
+        return {"wrong": dataclasses.replace(found, result=lambda y: found.result(y) + 1e-3)}
+
+    before = bench_cuda.contenders
+    monkeypatch.setattr(bench_cuda, "contenders", wrong)
+    with pytest.raises(RuntimeError, match=r"wrong, .* differs from the reference by 0.001"):
+        bench_cuda.measure(bench_cuda.cases((8,))[1], Simulator(), 0.001, 2)
+
+
+def test_bench_on_the_command_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(devices, "find", lambda index: Simulator())
+    monkeypatch.setattr(bench_cuda, "cases", lambda sizes: [bench.Case("B 2, T 3", 3, 2, h, h) for h in sizes])
+    path = str(tmp_path / "times.json")
+    arguments = ["bench", "--device", "cuda", "--hidden", "8", "--seconds", "0.01", "--json", path]
+    result = CliRunner().invoke(cli.main, arguments)
+    assert result.exit_code == 0, result.output
+    assert "B 2, T 3" in result.output
+    (row,) = json.loads(Path(path).read_text())["rows"]
+    assert row["case"]["hidden"] == 8
+    assert set(row["seconds"]) >= {"cgru, steps", "cgru, fused"}
+    assert CliRunner().invoke(cli.main, ["bench", "--device", "cuda", "--threads", "2"]).exit_code == 2
+
+
+def test_bench_says_what_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    devices.find.cache_clear()
+    result = CliRunner().invoke(cli.main, ["bench", "--device", "cuda"])
+    assert result.exit_code == 1
+    assert "device: 'cuda' needs CuPy" in result.output
+    result = CliRunner().invoke(cli.main, ["bench", "--device", "tpu"])
+    assert result.exit_code == 1
+    assert "device: expected 'cpu', 'cuda' or 'cuda:N', got 'tpu'" in result.output

@@ -96,7 +96,9 @@ def test_what_the_kernels_read_and_where_they_wait():
     assert set(kernels) == set(KERNELS)
     for name, body in kernels.items():
         assert "ld.global.nc" not in body, name
-        assert len(re.findall(r"bar\.sync", body)) == (0 if KERNELS[name] == 256 else 3 if "before" in name else 2), name
+        assert len(re.findall(r"bar\.sync", body)) == (0 if KERNELS[name] == 256 else 3 if "before" in name else 2), (
+            name
+        )
         if "fused" in name:  # along the sums: weights one by one from where they lie, states by fours
             loops = "".join(block for block in body.split("\n$L") if "ld.shared.v4.f32" in block)
             shared, others = loops.count("ld.shared.f32"), loops.count("ld.global.f32")
@@ -107,7 +109,9 @@ def test_what_the_kernels_read_and_where_they_wait():
         assert not re.search(r"\bld\.f32|\bld\.v4|\bld\.local", body), f"{name}: from memory of any kind"
 
 
-@pytest.mark.parametrize(("architecture", "shared_memory"), [("sm_80", 166_912), ("sm_90", 232_448), ("sm_120", 101_376)])
+@pytest.mark.parametrize(
+    ("architecture", "shared_memory"), [("sm_80", 166_912), ("sm_90", 232_448), ("sm_120", 101_376)]
+)
 def test_shared_memory_is_what_the_generation_has(architecture, shared_memory):
     """The largest layers whose weights stay in a block's shared memory, by CUDA's table of compute capabilities."""
     largest = {}
@@ -119,8 +123,11 @@ def test_shared_memory_is_what_the_generation_has(architecture, shared_memory):
             for hidden in range(1, plan.MAX_FUSED + 1)
             if "resident" in plan.fused(device_, hidden, 1, real_bytes, stored_bytes, True).name
         )
-    assert largest == {
-        "sm_80": {2: 164, 4: 116, 8: 82},
-        "sm_90": {2: 196, 4: 137, 8: 96},
-        "sm_120": {2: 128, 4: 91, 8: 64},
-    }[architecture]
+    assert (
+        largest
+        == {
+            "sm_80": {2: 164, 4: 116, 8: 82},
+            "sm_90": {2: 196, 4: 137, 8: 96},
+            "sm_120": {2: 128, 4: 91, 8: 64},
+        }[architecture]
+    )

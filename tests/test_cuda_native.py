@@ -20,7 +20,15 @@ def run(folder, sanitizer, *arguments, real="float", source=SOURCE):
     (folder / "gru.cu").write_text(source)
     program = str(folder / "kernels")
     macros = [f"-DREAL={real}", "-DSTORED=Real", '-DCGRU_TEST_SOURCE="gru.cu"', f"-I{folder}", f"-I{NATIVE}"]
-    command = ["clang++", *FLAGS, *SANITIZERS[sanitizer], *macros, str(Path(NATIVE) / "cuda_kernels.cpp"), "-o", program]
+    command = [
+        "clang++",
+        *FLAGS,
+        *SANITIZERS[sanitizer],
+        *macros,
+        str(Path(NATIVE) / "cuda_kernels.cpp"),
+        "-o",
+        program,
+    ]
     built = subprocess.run(command, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     return subprocess.run([program, *arguments], capture_output=True, text=True)

@@ -1,7 +1,7 @@
 """The kernels' argument structures: twins of those in `gru.cu`, whose comments say what every field means.
 
-A launch passes one structure by value, as a NumPy array of size one. Its fields have the C types, so that a Python number
-cannot arrive in the wrong width; the tests compare sizes and offsets with the compiler's.
+A launch passes one structure by value, as a NumPy array of size one. Its fields have the C types, so that a Python
+number cannot arrive in the wrong width; the tests compare sizes and offsets with the compiler's.
 """
 
 from __future__ import annotations

@@ -47,6 +47,18 @@ class Device(Protocol):
     def to_host(self, array: Array) -> Array:
         """A copy as a NumPy array; waits for the device."""
 
+    def mark(self) -> Any:
+        """An event: the current stream's work up to now."""
+
+    def wait(self, mark: Any) -> None:
+        """Have the current stream wait for an event; the host does not."""
+
+    def synchronize(self) -> None:
+        """Wait until the device has done what it was asked to."""
+
+    def memory(self) -> int:
+        """Bytes that the array module holds of the device's memory."""
+
 
 class CupyDevice:
     """A GPU of this machine."""
@@ -97,6 +109,25 @@ class CupyDevice:
         result: Array = self.xp.asnumpy(array)
         return result
 
+    def mark(self) -> Any:
+        """See `Device`."""
+        event = self.xp.cuda.Event(disable_timing=True)
+        event.record()
+        return event
+
+    def wait(self, mark: Any) -> None:
+        """See `Device`."""
+        self.xp.cuda.get_current_stream().wait_event(mark)
+
+    def synchronize(self) -> None:
+        """See `Device`."""
+        self.xp.cuda.Device(self.index).synchronize()
+
+    def memory(self) -> int:
+        """See `Device`."""
+        with self.use():
+            return int(self.xp.get_default_memory_pool().total_bytes())
+
     def __reduce__(self) -> tuple[Any, ...]:
         return find, (self.index,)
 
@@ -130,14 +161,15 @@ def find(index: int) -> CupyDevice:
         import cupy
     except ImportError as error:
         raise RuntimeError(
-            "device: 'cuda' needs CuPy: pip install \"cgru[cuda12]\" or \"cgru[cuda13]\", whichever the driver supports "
+            'device: \'cuda\' needs CuPy: pip install "cgru[cuda12]" or "cgru[cuda13]", whichever the driver supports '
             f"(nvidia-smi shows its CUDA version); {error}"
         ) from error
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
         raise RuntimeError(
-            f"device: 'cuda' needs an NVIDIA GPU and its driver; CuPy {cupy.__version__} is here, but finds none: {error}"
+            "device: 'cuda' needs an NVIDIA GPU and its driver; "
+            f"CuPy {cupy.__version__} is here, but finds none: {error}"
         ) from error
     if index >= count:
         numbers = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"

@@ -38,7 +38,12 @@ class Weights:
         self.w = self._narrow(layer.w_ih)
         self.u = self._narrow(layer.w_hh)
         self.bias = layer.bias
-        self._transposed: Array | None = None
+        self.transposed: Array | None = None
+        """(K, 3H), as stored: what the fused kernels read, where there is one."""
+        hidden = layer.hidden_size
+        if hidden <= plan.MAX_FUSED:
+            self.transposed = device.xp.zeros((plan.depth(hidden), 3 * hidden), self.u.dtype)
+            self.transposed[:hidden] = self.u.T
 
     def _narrow(self, weights: Array) -> Array:
         if self.precision == "float32":
@@ -64,16 +69,6 @@ class Weights:
         """(3H, H), of the dtype that is computed in."""
         return self._widen(self.u)
 
-    @property
-    def transposed(self) -> Array:
-        """(K, 3H), as stored: what the fused kernels read."""
-        if self._transposed is None:
-            xp, hidden = self.device.xp, self.layer.hidden_size
-            transposed = xp.zeros((plan.depth(hidden), 3 * hidden), self.u.dtype)
-            transposed[:hidden] = self.u.T
-            self._transposed = transposed
-        return self._transposed
-
     def kernel(self, name: str) -> Any:
         """A kernel for this layer's types."""
         return self.device.kernel(name, self.real, self.stored)
@@ -89,12 +84,17 @@ class Record:
     kept: Array  # (T, B, H): U_n h + c_n, or r * h with the reset gate before the product
 
 
-def prepare(device: Device, stack: Stack, layer: Layer) -> Weights:
-    """A layer's weights as the kernels need them, made once."""
-    weights: Weights | None = layer.prepared.get("cuda")
-    if weights is None:
-        weights = layer.prepared["cuda"] = Weights(device, layer, stack.precision)
-    return weights
+def prepare(device: Device, stack: Stack) -> None:
+    """Make of all layers' weights, on the current stream, what the kernels need."""
+    for group in stack.layers:
+        for layer in group:
+            layer.prepared["cuda"] = Weights(device, layer, stack.precision)
+    stack.prepared["cuda"] = device.mark()
+
+
+def ready(device: Device, stack: Stack) -> None:
+    """Have the current stream wait for the weights, which another stream may have brought."""
+    device.wait(stack.prepared["cuda"])
 
 
 def run(
@@ -107,11 +107,12 @@ def run(
     engine: str,
 ) -> None:
     """Run a stack of layers, for inference."""
+    ready(device, stack)
 
     def forward(
         layer: Layer, x: Array, h: Array, y: Array, lengths: Array | None, reverse: bool, accumulate: bool
     ) -> None:
-        direction(prepare(device, stack, layer), x, h, y, lengths, reverse, engine, accumulate=accumulate)
+        direction(layer.prepared["cuda"], x, h, y, lengths, reverse, engine, accumulate=accumulate)
 
     if y.shape[2] < len(stack.layers[0]) * h.shape[2]:
         for d, layer in enumerate(stack.layers[0]):

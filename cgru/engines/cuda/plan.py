@@ -1,11 +1,12 @@
 """How a layer runs: by steps, or fused into one launch; and the shapes of launches.
 
-By steps, each step is a matrix product (cuBLAS) and a kernel for the gates. That serves every size, and is the faster the
-more there is to do in a step. Fused, all steps are one launch: each block keeps a few sequences, with the weights in its
-shared memory where they fit there, and otherwise reads them from the L2 cache at every step. That saves the launches,
-which are what small layers spend their time on.
+By steps, each step is a matrix product (cuBLAS) and a kernel for the gates. That serves every size, and is the faster
+the more there is to do in a step. Fused, all steps are one launch: each block keeps a few sequences, with the weights
+in its shared memory where they fit there, and otherwise reads them from the L2 cache at every step. That saves the
+launches, which are what small layers spend their time on.
 
-The rule below is reckoned from how GPUs are built and has not been measured; the `engine` argument of a call overrides it.
+The rule below is reckoned from how GPUs are built and has not been measured; the `engine` argument of a call overrides
+it.
 """
 
 from __future__ import annotations
