@@ -9,7 +9,6 @@ import contextlib
 import ctypes
 import functools
 import itertools
-import os
 import re
 import shutil
 import subprocess
@@ -18,9 +17,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
 
 from cgru.engines.cuda import arguments, device
+
+from .programs import needs
 
 NATIVE = Path(__file__).parent / "native"
 SOURCE = device.SOURCE.read_text()
@@ -138,15 +138,6 @@ xp = SimpleNamespace(
 )
 
 
-@functools.cache
-def needs_compiler():
-    compiler = shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        message = "g++: not installed"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
-    return compiler
-
-
 def layout(structure, name):
     """C++ that lists a structure's size, and each field's offset and size."""
     fields = ", ".join(f"offsetof({name}, {field}), sizeof({name}::{field})" for field in structure.names)
@@ -159,7 +150,7 @@ STRUCTURES = {"Forward": arguments.FORWARD, "Backward": arguments.BACKWARD}
 @functools.cache
 def library(real, stored, source=SOURCE):
     """gru.cu, or a change of it, as a library for these types."""
-    compiler = needs_compiler()
+    needs("g++")
     folder = Path(tempfile.mkdtemp(prefix="cgru-cuda-"))
     (folder / "gru.cu").write_text(source)
     (folder / "layout.h").write_text("".join(layout(dtype, name) for name, dtype in STRUCTURES.items()))
@@ -167,7 +158,7 @@ def library(real, stored, source=SOURCE):
     macros += ['-DCGRU_TEST_LAYOUT="layout.h"', f"-I{folder}", f"-I{NATIVE}"]
     target = str(folder / "gru.so")
     command = [
-        compiler,
+        "g++",
         *FLAGS,
         *macros,
         "-shared",
@@ -199,7 +190,7 @@ class Simulator:
     def __init__(self, shared_memory=232_448, multiprocessors=132, source=SOURCE):
         self.shared_memory, self.multiprocessors, self.source = shared_memory, multiprocessors, source
         self.seeds = itertools.count()
-        self.launches = []
+        self.launches, self.waits = [], 0
         self._dtypes = {}
 
     def use(self):
@@ -216,6 +207,7 @@ class Simulator:
 
     def wait(self, mark):
         assert mark == "ready"
+        self.waits += 1
 
     def synchronize(self):
         pass

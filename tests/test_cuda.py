@@ -274,6 +274,23 @@ def test_without_a_state_and_the_arguments_stay_as_they_are():
     assert relative_error(y, problem.expected()[0]) < 1e-12
 
 
+def test_every_call_waits_for_the_weights():
+    """They may have come by another of the device's streams."""
+    model = cuda.place(cgru.GRU(3, 4), Simulator())
+    x = on_device(np.ones((5, 2, 3), np.float32))
+    pool = model.pool(2)
+    ids = [pool.open(), pool.open()]
+    calls = (
+        lambda: model(x),
+        lambda: model.record(x),
+        lambda: model.stream(2).process(x),
+        lambda: pool.step(ids, x[0]),
+    )
+    for n, work in enumerate(calls):
+        work()
+        assert model._device.waits == n + 1
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # The plan
 
