@@ -43,9 +43,13 @@ def place(gru: cgru.GRU, device: Device) -> GRU:
         raise ValueError(f"device: expected a model of {' or '.join(forward.STORED)}, got one of {gru.precision}")
     model = GRU.__new__(GRU)
     model._set_options(gru.options)
-    model.__dict__.update(_device=device, _array_module=device.xp, _precision=gru.precision)
+    model.__dict__.update(_device=device, _precision=gru.precision)
     with device.use():
-        model._set_parameters({name: device.xp.asarray(array) for name, array in gru._parameters.items()})
+        if gru.precision == "float32":
+            model.__dict__["_array_module"] = device.xp
+            model._set_parameters({name: device.xp.asarray(array) for name, array in gru._parameters.items()})
+        else:  # float32 arrays would take more than the weights of 16 bits: they stay on the host
+            model._set_parameters(gru._parameters)
     return model
 
 
@@ -73,7 +77,9 @@ class GRU(cgru.GRU):
     def _on_cpu(self) -> cgru.GRU:
         """A copy of the model in host memory; waits for the device."""
         with self._device.use():
-            parameters = {name: self._device.to_host(array) for name, array in self._parameters.items()}
+            parameters = self._parameters
+            if self.precision == "float32":
+                parameters = {name: self._device.to_host(array) for name, array in parameters.items()}
         model = cgru.GRU.__new__(cgru.GRU)
         model._set_options(self.options)
         model.__dict__["_precision"] = self.precision
@@ -217,7 +223,7 @@ class GRU(cgru.GRU):
     def state_dict(self) -> dict[str, Array]:
         """Copies of the parameters, on the device, under PyTorch's names; see `cgru.GRU.state_dict`."""
         with self._device.use():
-            return super().state_dict()
+            return {name: self._device.xp.array(array) for name, array in self._parameters.items()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Replace all parameters by copies of arrays on the device; see `cgru.GRU.load_state_dict`."""

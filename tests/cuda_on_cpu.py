@@ -114,6 +114,7 @@ class _Generator:
 xp = SimpleNamespace(
     ndarray=DeviceArray,
     random=SimpleNamespace(default_rng=_Generator),
+    array=lambda value, order="K": np.array(value, order=order).view(DeviceArray),
     asarray=lambda value: np.array(value).view(DeviceArray),
     from_dlpack=lambda value: np.from_dlpack(value).view(DeviceArray),
     empty=_poisoned,
@@ -121,7 +122,6 @@ xp = SimpleNamespace(
     **{
         name: _function(getattr(np, name))
         for name in (
-            "array",
             "zeros",
             "zeros_like",
             "ones",

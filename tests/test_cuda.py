@@ -133,6 +133,11 @@ def test_weights_of_16_bits(way, precision, reset_after):
         model = cuda.place(problem.gru, Simulator())
         weights = model._stack.layers[0][0].prepared["cuda"]
         assert weights.u.itemsize == weights.transposed.itemsize == 2
+        on_the_device = [v for v in [*vars(weights).values(), *model._parameters.values()] if type(v) is DeviceArray]
+        large = [v for v in on_the_device if v.size > 4 * 37]
+        assert len(large) == 3  # W, U, and U for the fused kernels
+        assert all(v.itemsize == 2 for v in large)
+        assert all(type(array) is DeviceArray for array in model.state_dict().values())
         assert repr(model) == f"{problem.gru!r}.to('cuda:0')"
         back = cuda.move(model, "cpu")
         assert back.precision == precision

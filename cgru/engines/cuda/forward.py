@@ -30,14 +30,17 @@ STORED = {"float32": "Real", "float16": "Half", "bfloat16": "Bfloat"}
 
 
 class Weights:
-    """A layer on a device. Weights of 16 bits lie there in half the bytes, and are widened where a product needs it."""
+    """A layer on a device. Weights of 16 bits lie there in half the bytes, and are widened where a product needs it.
+
+    The layer's own arrays may be NumPy's: of a model of 16 bits they stay on the host.
+    """
 
     def __init__(self, device: Device, layer: Layer, precision: str) -> None:
         self.device, self.layer, self.precision = device, layer, precision
         self.real, self.stored = layer.bias.dtype, STORED[precision]
-        self.w = self._narrow(layer.w_ih)
-        self.u = self._narrow(layer.w_hh)
-        self.bias = layer.bias
+        self.w, self.u, self.bias = map(
+            device.xp.asarray, (self._narrow(layer.w_ih), self._narrow(layer.w_hh), layer.bias)
+        )
         self.transposed: Array | None = None
         """(K, 3H), as stored: what the fused kernels read, where there is one."""
         hidden = layer.hidden_size
