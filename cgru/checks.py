@@ -66,12 +66,13 @@ def array(name: str, value: object, dtype: np.dtype[Any], *shapes: Shape) -> Arr
     """An array of a dtype and of one of the shapes, whose names stand for any size; strides are free."""
     if isinstance(value, np.ndarray) and value.dtype == dtype:
         for shape in shapes:
-            if _fits(value.shape, shape):
+            if fits(value.shape, shape):
                 return value if value.flags.aligned else value.copy()
     raise _misfit(name, value, dtype, shapes)
 
 
-def _fits(shape: tuple[int, ...], expected: Shape) -> bool:
+def fits(shape: tuple[int, ...], expected: Shape) -> bool:
+    """Whether a shape is the one expected, whose names stand for any size."""
     if len(shape) != len(expected):
         return False
     for got, wanted in zip(shape, expected):  # noqa: B905, SIM110 - every call comes through here
@@ -84,10 +85,13 @@ def _misfit(name: str, value: object, dtype: np.dtype[Any], shapes: tuple[Shape,
     """What is wrong with an argument; of several shapes the message gives the one of its number of axes."""
     meant = [shape for shape in shapes if isinstance(value, np.ndarray) and len(shape) == value.ndim] or shapes
     expected = f"{name}: expected {' or '.join(map(describe, meant))} {dtype}"
+    if hasattr(value, "__cuda_array_interface__"):
+        mend = f"move it with cupy.asnumpy({name}), or the model with gru.to('cuda')"
+        return TypeError(f"{expected}, got {type(value).__name__} in a GPU's memory; {mend}")
     if not isinstance(value, np.ndarray):
         mend = f"make an array with numpy.asarray({name}, numpy.{dtype})"
         return TypeError(f"{expected}, got {type(value).__name__}; {mend}")
-    if not any(_fits(value.shape, shape) for shape in shapes):
+    if not any(fits(value.shape, shape) for shape in shapes):
         return ValueError(f"{expected}, got {describe(value.shape)}")
     return TypeError(f"{expected}, got {value.dtype}; convert it with {name}.astype(numpy.{dtype})")
 

@@ -326,6 +326,38 @@ class GRU(Model):
 
         return stream.StreamPool(self, capacity)
 
+    @property
+    def device(self) -> str:
+        """Where the model is: "cpu", or "cuda:0" and so on."""
+        return "cpu"
+
+    def to(self, device: str) -> GRU:
+        """This model on a device: itself where it is there already, else a copy.
+
+        On a GPU it takes and gives CuPy arrays, on CuPy's current stream, and parameters are CuPy arrays, too. Needs
+        CuPy: pip install "cgru[cuda12]" or "cgru[cuda13]".
+
+        Parameters
+        ----------
+        device : {"cpu", "cuda", "cuda:N"}
+
+        Raises
+        ------
+        ValueError
+            Another name of a device.
+        RuntimeError
+            CuPy, a driver or the device is missing; the message says which.
+
+        Examples
+        --------
+        >>> import cgru
+        >>> cgru.GRU(3, 8).to("cpu").device
+        'cpu'
+        """
+        from cgru import cuda
+
+        return cuda.move(self, device)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a .safetensors file with every option in its metadata; `cgru.load` reads it back.
 

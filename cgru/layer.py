@@ -74,6 +74,7 @@ def canonical(
     candidate: Activation,
     clip: float | None,
     input_limit: float | None,
+    xp: Any = np,  # the module of the arrays
 ) -> Layer:
     """The canonical layer of PyTorch-shaped parameters under any convention of the contract.
 
@@ -81,10 +82,10 @@ def canonical(
     usual gate functions; for the others the layer keeps a flag.
     """
     hidden = w_hh.shape[1]
-    zero = np.zeros(3 * hidden, w_ih.dtype)
-    b_r, b_z, b_n = np.split(zero if b_ih is None else b_ih, 3)
-    c_r, c_z, c_n = np.split(zero if b_hh is None else b_hh, 3)
-    bias = np.stack(
+    zero = xp.zeros(3 * hidden, w_ih.dtype)
+    b_r, b_z, b_n = xp.split(zero if b_ih is None else b_ih, 3)
+    c_r, c_z, c_n = xp.split(zero if b_hh is None else b_hh, 3)
+    bias = xp.stack(
         [b_r + c_r, b_z + c_z, b_n, c_n] if reset_after else [b_r + c_r, b_z + c_z, b_n + c_n, zero[:hidden]]
     )
     flip = update_gate == "candidate"

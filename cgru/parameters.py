@@ -38,6 +38,8 @@ class Model:
     _parameters: dict[str, Array | Matrix]
     _stack: Stack
     _arithmetic: Arithmetic
+    _array_module: Any = np
+    """Of the parameters: NumPy, or CuPy for a model on a GPU."""
 
     def __init__(self, options: Mapping[str, Any], rng: object) -> None:
         self._set_options(options)
@@ -102,6 +104,7 @@ class Model:
                         candidate=candidate,
                         clip=self.clip,
                         input_limit=limit,
+                        xp=self._array_module,
                     )
                 )
             layers.append(tuple(layer))
@@ -163,12 +166,16 @@ class Model:
         for name, shape in shapes.items():
             given = parameters[name]
             if not isinstance(given, Matrix):
-                copies[name] = np.array(checks.array(name, given, self.dtype, shape), order="C")
+                copies[name] = self._parameter(name, given, shape)
             elif given.shape == shape:
                 copies[name] = given
             else:
                 raise ValueError(f"{name}: expected {shape} {given.precision}, got {given.shape}")
         return copies
+
+    def _parameter(self, name: str, value: object, shape: tuple[int, ...]) -> Array:
+        """A contiguous copy of an array given as a parameter."""
+        return np.array(checks.array(name, value, self.dtype, shape), order="C")
 
     @property
     def options(self) -> dict[str, Any]:

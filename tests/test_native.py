@@ -5,7 +5,6 @@ Needs Debian's g++-aarch64-linux-gnu, qemu-user, clang and libclang-rt-dev; the 
 
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from cgru import _packed
+
+from .programs import needs
 
 ROOT = Path(__file__).parent.parent
 FLAGS = [
@@ -59,14 +60,6 @@ def check(run, tested, comparisons=28):
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.startswith(f"kernels of {tested},")
     assert run.stdout.count("ok  ") == comparisons
-
-
-def needs(*programs):
-    missing = [program for program in programs if shutil.which(program) is None]
-    if missing and os.environ.get("CI"):
-        pytest.fail(f"{', '.join(missing)}: not installed")
-    if missing:
-        pytest.skip(f"{', '.join(missing)}: not installed")
 
 
 @pytest.mark.parametrize("tested", ["neon", "neondot"])

@@ -16,6 +16,7 @@ from cgru.precision import PRECISIONS
 @click.command()
 @click.option("--hidden", "sizes", type=click.IntRange(1, 8192), multiple=True, default=(32, 64, 128, 256),
               show_default=True, help="Hidden units, and as many inputs; may be given several times.")  # fmt: skip
+@click.option("--device", default="cpu", show_default=True, help="cpu, or a GPU: cuda or cuda:N.")
 @click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="Threads of everybody.")
 @click.option("--seconds", type=click.FloatRange(0.01, 600), default=0.5, show_default=True,
               help="Measuring time of each contender in each case.")  # fmt: skip
@@ -25,6 +26,7 @@ from cgru.precision import PRECISIONS
 @click.option("--plot", "plot_path", type=click.Path(dir_okay=False), help="Draw the times to a .png, .svg or .pdf.")
 def bench(
     sizes: tuple[int, ...],
+    device: str,
     threads: int,
     seconds: float,
     precision: str,
@@ -34,8 +36,14 @@ def bench(
     """Time cgru on this machine beside NumPy and the frameworks installed.
 
     One step, one sequence and a batch, float32; medians of interleaved rounds, in microseconds a call. Every result is
-    compared with the reference before anything is timed: within 1e-5, or 0.05 for cgru's of a --precision.
+    compared with the reference before anything is timed: within 1e-5, or 0.05 for cgru's of a --precision. On a GPU:
+    cgru's two ways of running there, beside PyTorch's there and cgru on one thread here.
     """
+    if device != "cpu":
+        if threads != 1 or plot_path:
+            raise click.UsageError("--threads and --plot are for --device cpu")
+        _bench_gpu(sizes, device, seconds, json_path)
+        return
     from cgru import bench as benchmark
 
     if plot_path:
@@ -83,6 +91,43 @@ def bench(
             file.write("\n")
     if plot_path:
         benchmark.plot(rows, plot_path, threads, precision)
+
+
+def _bench_gpu(sizes: tuple[int, ...], device: str, seconds: float, json_path: str | None) -> None:
+    """The table of a GPU."""
+    from dataclasses import asdict
+
+    from cgru import bench_cuda
+    from cgru.engines.cuda import device as devices
+
+    try:
+        index = devices.parse(device)
+        assert index is not None
+        gpu = devices.find(index)
+    except (ValueError, RuntimeError) as error:
+        raise click.ClickException(str(error)) from error
+    cases = bench_cuda.cases(tuple(sorted(set(sizes))))
+    rows = [
+        bench_cuda.measure(case, gpu, seconds)
+        for case in track(cases, "measuring", console=Console(stderr=True), transient=True)
+    ]
+    table = Table(box=rich.box.SIMPLE, padding=(0, 1), title=f"microseconds a call, float32, {device}")
+    table.add_column("case", no_wrap=True)
+    table.add_column("I = H", justify="right")
+    names = list(dict.fromkeys(name for row in rows for name in row.seconds))
+    for name in names:
+        table.add_column(name.replace(", ", ",\n"), justify="right", no_wrap=True)
+    for row in rows:
+        times = (_microseconds(row.seconds[name]) if name in row.seconds else "-" for name in names)
+        table.add_row(row.case.name, str(row.case.hidden), *times)
+    console = Console(stderr=json_path == "-")
+    console.width = max(console.width, 100)
+    console.print(table)
+    if json_path:
+        with click.open_file(json_path, "w") as file:
+            report = {"device": device, "unit": "seconds a call, median", "rows": [asdict(row) for row in rows]}
+            json.dump(report, file, indent=2)
+            file.write("\n")
 
 
 def _microseconds(seconds: float) -> str:
