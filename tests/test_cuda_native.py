@@ -16,7 +16,8 @@ SANITIZERS = {
 }
 
 
-def run(folder, sanitizer, *arguments, real="float", source=SOURCE):
+def build(folder, sanitizer, real="float", source=SOURCE):
+    """A function that runs the program with arguments."""
     (folder / "gru.cu").write_text(source)
     program = str(folder / "kernels")
     macros = [f"-DREAL={real}", "-DSTORED=Real", '-DCGRU_TEST_SOURCE="gru.cu"', f"-I{folder}", f"-I{NATIVE}"]
@@ -31,13 +32,13 @@ def run(folder, sanitizer, *arguments, real="float", source=SOURCE):
     ]
     built = subprocess.run(command, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
-    return subprocess.run([program, *arguments], capture_output=True, text=True)
+    return lambda *arguments: subprocess.run([program, *arguments], capture_output=True, text=True)
 
 
 @pytest.mark.parametrize(("sanitizer", "real"), [("thread", "float"), ("address and undefined", "double")])
 def test_sanitizers(tmp_path, sanitizer, real):
     needs("clang++")
-    result = run(tmp_path, sanitizer, real=real)
+    result = build(tmp_path, sanitizer, real)()
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout == "336 comparisons, 0 failures\n"
 
@@ -49,5 +50,6 @@ def test_the_thread_sanitizer_sees_a_missing_barrier(tmp_path, n):
     parts = SOURCE.split("__syncthreads();")
     assert len(parts) == 5
     source = "__syncthreads();".join([*parts[:n], parts[n] + parts[n + 1], *parts[n + 2 :]])
-    result = run(tmp_path, "thread", "short", source=source)
-    assert "data race" in result.stderr
+    run = build(tmp_path, "thread", source=source)
+    # two threads that the system happens to run one after the other are no race that can be seen
+    assert any("data race" in run("short").stderr for _ in range(10))
