@@ -30,6 +30,9 @@ BITS = {"float32": 32, "float64": 64, "bfloat16": 16, "float16": 16, "int8": 8}
 LARGEST = 127
 """The largest int8 number in use, so that the numbers lie evenly about zero."""
 
+MOST_COLUMNS = (2**31 - 1) // (255 * 128)
+"""Of int8 weights: so many products, an input being a byte without a sign, have a sum of 32 bits."""
+
 LEAST = np.float32(1e-30)
 """Where all numbers are smaller than this, they count as zero."""
 
@@ -50,6 +53,10 @@ class Matrix:
     """Of the numbers that it stands for."""
 
     def __init__(self, precision: str, numbers: npt.NDArray[Any], scale: Array | None = None) -> None:
+        if precision == "int8" and numbers.shape[-1] > MOST_COLUMNS:
+            raise ValueError(
+                f"precision: expected at most {MOST_COLUMNS:,} inputs or units in int8, got {numbers.shape[-1]:,}"
+            )
         self.precision = precision
         self.numbers = numbers
         """(3H, K): int8, float16, or the upper halves of float32 as uint16."""

@@ -277,6 +277,17 @@ def test_sums_are_those_of_integers(inputs, hidden, batch):
         np.testing.assert_array_equal(y[0], p @ q[2 * hidden :].T.astype(np.int64))
 
 
+def test_the_largest_sums_are_within_their_bits():
+    count = 65_793
+    q = np.full((3, count), -128, np.int8)
+    q[:2] = 0
+    gru, weights = with_integers(q, activation="linear", recurrent_activation="linear")
+    small = cgru.GRU._restore(gru.options, weights)
+    for x in (127, -127):
+        y, _ = small(np.full((1, 1, count), x, F))
+        np.testing.assert_array_equal(y.ravel(), F(x * -128 * count))
+
+
 @pytest.mark.parametrize("reset_after", [True, False])
 @pytest.mark.parametrize("hidden", [1, 5, 16, 40, 130])
 @pytest.mark.parametrize("batch", [1, 2, 11])
