@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cgru
-from cgru import bench, bench_cuda, cli, cuda
+from cgru import bench, cli, cuda
+from cgru.cuda import bench as bench_cuda
 from cgru.engines.cuda import device as devices
 from cgru.engines.cuda import forward, intake, plan
 

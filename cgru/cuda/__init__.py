@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping
 
-    from cgru.cuda_stream import Stream, StreamPool
-    from cgru.cuda_training import Tape
+    from cgru.cuda.stream import Stream, StreamPool
+    from cgru.cuda.training import Tape
     from cgru.engines.cuda.device import Device
     from cgru.precision import Arithmetic
     from cgru.types import Array
@@ -168,12 +168,12 @@ class GRU(cgru.GRU):
         RuntimeError
             The model is quantized.
         """
-        from cgru import cuda_training
+        from cgru.cuda import training
 
         for name, value in {"memory": memory, "num_threads": num_threads}.items():
             if value is not None:
                 raise ValueError(f"{name}: expected None for a model on {self.device}, got {value!r}")
-        return cuda_training.record(self, x, h0, lengths=lengths, rng=rng, engine=engine)
+        return training.record(self, x, h0, lengths=lengths, rng=rng, engine=engine)
 
     def _inputs(self, x: Any, h0: Any, lengths: Any) -> tuple[Array, Array | None, bool, Array, Array | None]:
         """The arguments, checked: x and h0 as given, whether x is one sequence, x as (T, B, I), lengths there."""
@@ -214,15 +214,15 @@ class GRU(cgru.GRU):
 
     def stream(self, batch_size: int | None = None) -> Stream:  # type: ignore[override]
         """A stream whose state stays on the device; see `cgru.GRU.stream`."""
-        from cgru import cuda_stream
+        from cgru.cuda import stream
 
-        return cuda_stream.Stream(self, batch_size)
+        return stream.Stream(self, batch_size)
 
     def pool(self, capacity: int) -> StreamPool:
         """A pool of streams whose states stay on the device; see `cgru.GRU.pool`."""
-        from cgru import cuda_stream
+        from cgru.cuda import stream
 
-        return cuda_stream.StreamPool(self, capacity)
+        return stream.StreamPool(self, capacity)
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of the parameters, on the device, under PyTorch's names; see `cgru.GRU.state_dict`."""
