@@ -1,6 +1,7 @@
 """The compiled part of the package: extension modules, and one static library of kernels per instruction set.
 
-Everything else stands in pyproject.toml. Environment: CGRU_OPENMP=0 builds without OpenMP.
+Everything else stands in pyproject.toml. Environment: CGRU_OPENMP=0 builds without OpenMP, CGRU_SETS="plain" with the
+instruction sets named and no others.
 """
 
 import os
@@ -28,9 +29,9 @@ GCC_FLAGS = ["-std=c++14", "-O3", "-ffp-contract=off", "-fno-trapping-math", "-f
 GCC_FLAGS += ["-Wno-maybe-uninitialized", "-fno-gcse", "-fno-rtti", "-fvisibility=hidden", "-g0", "-Wall", "-Wextra"]
 KERNEL_FLAGS = ["/O2", "/std:c++14"] if MSVC else GCC_FLAGS
 
-# Instruction sets beside plain C++, by machine: the flags of each set's file.
-if MSVC:  # no vector extensions there: the plain text alone
-    SETS = {}
+# Instruction sets by machine: the flags of each set's file. Plain C++ where no other set runs on every such machine.
+if MSVC:  # no vector extensions there
+    SETS = {"plain": []}
 elif MACHINE in ("x86_64", "amd64"):
     AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
     SETS = {
@@ -43,7 +44,9 @@ elif MACHINE in ("x86_64", "amd64"):
 elif MACHINE in ("aarch64", "arm64"):
     SETS = {"neon": [], "neondot": ["-march=armv8.2-a+dotprod"]}
 else:
-    SETS = {}
+    SETS = {"plain": []}
+if os.environ.get("CGRU_SETS"):
+    SETS = {name: SETS.get(name, []) for name in os.environ["CGRU_SETS"].split()}
 
 
 def compiles(flags, text="int main() { return 0; }\n"):
@@ -92,7 +95,7 @@ def kernel_libraries():
     yield library("cgru_stream", "stream", [])
     yield library("cgru_choose", "choose", chosen)
     yield library("cgru_denormals", "denormals", [])
-    for name, flags in {"plain": [], **sets}.items():
+    for name, flags in sets.items():
         yield library(f"cgru_{name}", name, flags)
 
 

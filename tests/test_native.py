@@ -36,7 +36,7 @@ def build_and_run(tmp_path, compiler, sets, tested, runner=(), flags=("-static",
     objects = []
     files = {
         "plain": [],
-        "choose": [f"-DCGRU_HAS_{s.upper()}" for s in sets],
+        "choose": [f"-DCGRU_HAS_{s.upper()}" for s in ("plain", *sets)],
         "sequence": [],
         "stream": [],
         "machine": [],

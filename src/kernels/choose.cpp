@@ -73,7 +73,9 @@ static const struct Set {
 #if defined(CGRU_HAS_NEON)
     {"neon", &kernels_neon, always, nullptr, nullptr},
 #endif
+#if defined(CGRU_HAS_PLAIN)
     {"plain", &kernels_plain, always, nullptr, nullptr},
+#endif
 };
 
 const Kernels* kernels() {

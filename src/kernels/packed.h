@@ -276,6 +276,29 @@ template <class S> struct InputProduct {
     }
 };
 
+// call(r, b, sums of G gates) for every row and block of a tile: one after the other in the code for one row, for which
+// every cycle counts; in a loop for many, whose code would be long.
+template <int R, int B, int G> struct Gates {
+    template <class Call> static CGRU_MEMBER void each(const FloatVector (&sums)[R][B][G], const Call& call) {
+        float kept[R][B][G][lanes];
+        CGRU_UNROLL for (int r = 0; r < R; ++r)
+            CGRU_UNROLL for (int b = 0; b < B; ++b)
+                CGRU_UNROLL for (int g = 0; g < G; ++g) store<float>(kept[r][b][g], sums[r][b][g]);
+        keep_in_memory(kept);
+        CGRU_LOOP for (int r = 0; r < R; ++r)
+            CGRU_LOOP for (int b = 0; b < B; ++b) {
+                FloatVector own[G];
+                CGRU_UNROLL for (int g = 0; g < G; ++g) own[g] = load<float>(kept[r][b][g]);
+                call(r, b, own);
+            }
+    }
+};
+template <int B, int G> struct Gates<1, B, G> {
+    template <class Call> static CGRU_MEMBER void each(const FloatVector (&sums)[1][B][G], const Call& call) {
+        CGRU_UNROLL for (int b = 0; b < B; ++b) call(0, b, sums[0][b]);
+    }
+};
+
 // next := the new state of a block's units, also to y
 template <int R, int B, class F>
 CGRU_INLINE void update(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step, const F& f, int r, int b,
@@ -312,12 +335,11 @@ template <class S, bool from_input> struct ResetAfterStep {
             }
         keep_in_memory(input);
         Products<S>::add_recurrent(tile, layer, step, 0, step.state, sums);
-        CGRU_UNROLL for (int r = 0; r < R; ++r)
-            CGRU_UNROLL for (int b = 0; b < B; ++b) {
-                const FloatVector reset = f.gate(sums[r][b][0]);
-                const FloatVector z = f.weight_of_state(f.gate(sums[r][b][1]));
-                update(tile, layer, step, f, r, b, z, fma(reset, sums[r][b][2], load<float>(input[r][b])));
-            }
+        Gates<R, B, 3>::each(sums, [&](int r, int b, const FloatVector(&own)[3]) CGRU_LAMBDA {
+            const FloatVector reset = f.gate(own[0]);
+            const FloatVector z = f.weight_of_state(f.gate(own[1]));
+            update(tile, layer, step, f, r, b, z, fma(reset, own[2], load<float>(input[r][b])));
+        });
     }
 };
 
@@ -331,12 +353,11 @@ template <class S> struct ResetBeforeGates {
         FloatVector sums[R][B][2];
         start_from_product(tile, layer, step, 0, sums);
         Products<S>::add_recurrent(tile, layer, step, 0, step.state, sums);
-        CGRU_UNROLL for (int r = 0; r < R; ++r)
-            CGRU_UNROLL for (int b = 0; b < B; ++b) {
-                const int64_t at = (tile.row + r) * step.stride + (tile.block + b) * lanes;
-                store<float>(step.reset_state + at, f.gate(sums[r][b][0]) * load<float>(step.state + at));
-                store<float>(step.update + at, f.weight_of_state(f.gate(sums[r][b][1])));
-            }
+        Gates<R, B, 2>::each(sums, [&](int r, int b, const FloatVector(&own)[2]) CGRU_LAMBDA {
+            const int64_t at = (tile.row + r) * step.stride + (tile.block + b) * lanes;
+            store<float>(step.reset_state + at, f.gate(own[0]) * load<float>(step.state + at));
+            store<float>(step.update + at, f.weight_of_state(f.gate(own[1])));
+        });
     }
 };
 
@@ -349,11 +370,10 @@ template <class S> struct ResetBeforeState {
         FloatVector sums[R][B][1];
         start_from_product(tile, layer, step, 2, sums);
         Products<S>::add_recurrent(tile, layer, step, 2, step.reset_state, sums);
-        CGRU_UNROLL for (int r = 0; r < R; ++r)
-            CGRU_UNROLL for (int b = 0; b < B; ++b) {
-                const int64_t at = (tile.row + r) * step.stride + (tile.block + b) * lanes;
-                update(tile, layer, step, f, r, b, load<float>(step.update + at), sums[r][b][0]);
-            }
+        Gates<R, B, 1>::each(sums, [&](int r, int b, const FloatVector(&own)[1]) CGRU_LAMBDA {
+            const int64_t at = (tile.row + r) * step.stride + (tile.block + b) * lanes;
+            update(tile, layer, step, f, r, b, load<float>(step.update + at), own[0]);
+        });
     }
 };
 

@@ -30,10 +30,13 @@
 
 #if defined(__clang__)
 #define CGRU_UNROLL _Pragma("clang loop unroll(full)")
+#define CGRU_LOOP _Pragma("clang loop unroll(disable)")
 #elif defined(__GNUC__)
 #define CGRU_UNROLL _Pragma("GCC unroll 16")
+#define CGRU_LOOP _Pragma("GCC unroll 1")
 #else
 #define CGRU_UNROLL
+#define CGRU_LOOP
 #endif
 
 namespace cgru {
