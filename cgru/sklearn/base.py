@@ -15,7 +15,7 @@ from cgru import checks, config
 from cgru.gru import GRU
 from cgru.sklearn import files
 from cgru.sklearn.network import Network
-from cgru.sklearn.training import SCHEDULES, Adam, Plan, Trainer
+from cgru.sklearn.training import SCHEDULES, Adam, DivergedError, Plan, Trainer
 
 if TYPE_CHECKING:
     import os
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from cgru.sklearn.training import Batch
+    from cgru.sklearn.training import Batch, History
     from cgru.types import Array
 
 
@@ -62,7 +62,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc] # scikit-learn is not type
                 raise ValueError(f"{expected}, got {value!r}")
         checks.choice("schedule", self.schedule, SCHEDULES)
         checks.floating("dtype", self.dtype)
-        checks.integer("verbose", int(self.verbose), 0)
+        checks.integer("verbose", int(self.verbose) if isinstance(self.verbose, bool) else self.verbose, 0)
         if self.num_threads is not None:
             checks.integer("num_threads", self.num_threads, 1, config.MAX_THREADS)
 
@@ -83,6 +83,18 @@ class Estimator(BaseEstimator):  # type: ignore[misc] # scikit-learn is not type
 
     def _make(self, inputs: int, outputs: int, rng: np.random.Generator) -> Network:
         return Network(GRU(**self._gru_options(inputs), rng=rng), outputs, self._every_step, rng)
+
+    def _trained_before(self, inputs: int, outputs: int) -> Network:
+        """The network to train further, if it is of the shape that the parameters ask for."""
+        network = self._network
+        for name, value in self._gru_options(inputs).items():
+            if network.gru.options[name] != value:
+                raise ValueError(
+                    f"{name}: expected {network.gru.options[name]} as in the network there is, got {value}"
+                )
+        if len(network.head_bias) != outputs:
+            raise ValueError(f"expected {len(network.head_bias)} outputs as in the network there is, got {outputs}")
+        return network
 
     def _set_network(self, network: Network) -> None:
         self._network = network
@@ -112,13 +124,24 @@ class Estimator(BaseEstimator):  # type: ignore[misc] # scikit-learn is not type
         )
         self._adam = Adam() if adam is None else adam
         trainer = Trainer(network, self._adam, plan, rng)
+        history = trainer.history
         try:
             trainer.run(batches, validate)
-        finally:
-            self._set_network(network)
-            history = trainer.history
-            self.loss_curve_, self.validation_curve_ = history.losses, history.validation
-            self.n_iter_, self.best_iter_ = len(history.losses), history.kept
+        except DivergedError:
+            if history.kept:
+                self._take(network, history)
+            raise
+        self._take(network, history)
+
+    def _take(self, network: Network, history: History) -> None:
+        self._set_network(network)
+        self.loss_curve_, self.validation_curve_ = history.losses, history.validation
+        self.n_iter_, self.best_iter_ = len(history.losses), history.kept
+
+    def _forget(self) -> None:
+        """What was fitted before is no more, whatever becomes of the training that begins."""
+        for name in ("gru_", "_network"):
+            self.__dict__.pop(name, None)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "gru_")

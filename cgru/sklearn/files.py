@@ -14,6 +14,7 @@ from cgru.formats import files, untrusted
 from cgru.formats.safetensors import _library
 from cgru.gru import GRU
 from cgru.sklearn.network import HEAD, Network
+from cgru.sklearn.training import Adam
 
 if TYPE_CHECKING:
     import os
@@ -101,6 +102,7 @@ def _restore(cls: Any, description: dict[str, Any], tensors: dict[str, Any]) -> 
             raise FormatError(f"{name}: expected {FACTS[name].__name__}, got {value!r}")
         setattr(estimator, name, checks.integer(name, value, 0) if FACTS[name] is int else value)
     estimator.loss_curve_, estimator.validation_curve_ = [], []
+    estimator._adam, estimator._rng = Adam(), estimator._generator()
     features = checks.integer("n_features_in_", fitted["n_features_in_"], 1)
     if "feature_names" in description:
         names = description["feature_names"]

@@ -173,6 +173,7 @@ class GRUForecaster(Estimator):
         judged = np.repeat((ahead >= end) & (ahead < len(values)), values.shape[1], axis=1)
         targets = self._targets(values, ahead)
         if not again:
+            self._forget()
             inputs = self._changes(values[:end])
             self.input_mean_ = inputs.mean(0)
             self.input_scale_ = scale_of(inputs.std(0), self.input_mean_)
@@ -181,7 +182,7 @@ class GRUForecaster(Estimator):
             self._adam = Adam()
             network = self._make(values.shape[1], targets.shape[1], rng)
         else:
-            network = self._network
+            network = self._trained_before(values.shape[1], targets.shape[1])
         x = self._inputs(values, network.gru.dtype)
         targets = (targets - self.target_mean_) / self.target_scale_
         window = min(self.window, end)
@@ -209,12 +210,16 @@ class GRUForecaster(Estimator):
                 self._adam if once else None,
             )
         finally:
-            states, h_n = network.gru(x[:, None], num_threads=self._threads())
-            self.state_, self.last_ = h_n[:, 0], values[-1]
-            whole = np.arange(max(end - 1, 0) if held else 0, len(values) - self.horizon)  # all is known ahead of these
-            errors = (targets[whole] - network.head(states[whole, 0])) * self.target_scale_
-            self.residuals_ = errors
+            if hasattr(self, "gru_"):  # there are weights to forecast with, even where training failed later on
+                self._end_with(values, targets, end - 1 if held else 0)
         return self
+
+    def _end_with(self, values: Array, targets: Array, first: int) -> None:
+        """Keep the state after a series, and the errors of the forecasts from step `first` on."""
+        states, h_n = self.gru_(self._inputs(values)[:, None], num_threads=self._threads())
+        self.state_, self.last_ = h_n[:, 0], values[-1]
+        steps = slice(first, len(values) - self.horizon)  # all of the horizon is known after these
+        self.residuals_ = (targets[steps] - self._network.head(states[steps, 0])) * self.target_scale_
 
     def _read(self, name: str, series: Any, reset: bool = False) -> Array:
         """A series as (T, I), in float64."""

@@ -64,21 +64,24 @@ def read(estimator: Any, X: Any, reset: bool) -> Sequences:
     """Sequences out of what a method was given; `reset` in fit, which sets n_features_in_, else that must agree."""
     several = isinstance(X, (list, tuple)) or (isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1)
     several = several and any(_axes(item) > 1 for item in X)
-    if not several and _axes(X) != 3:
-        items = validate_data(estimator, X, reset=reset and _forget(estimator, False), dtype=np.float64)
-        _agree(estimator, False)
-        return Sequences(items[:, :, None])
-    found = _list(X) if several else _array(X)
-    features = found.features
+    kind = several or _axes(X) == 3
+    if not reset and kind != estimator._takes_sequences:
+        forms = ("(N, F)", "(N, T, I) or a list of (t, I)")
+        raise ValueError(f"X: expected {forms[not kind]} as in fit, got {forms[kind]}")
+    if kind:
+        found = _list(X) if several else _array(X)
+        if reset:
+            estimator.n_features_in_ = found.features
+            estimator.__dict__.pop("feature_names_in_", None)
+        elif found.features != estimator.n_features_in_:
+            raise ValueError(
+                f"X has {found.features} features, but {type(estimator).__name__} is expecting "
+                f"{estimator.n_features_in_} features as input"
+            )
+    else:
+        found = Sequences(validate_data(estimator, X, reset=reset, dtype=np.float64)[:, :, None])
     if reset:
-        _forget(estimator, True)
-        estimator.n_features_in_ = features
-    _agree(estimator, True)
-    if features != estimator.n_features_in_:
-        raise ValueError(
-            f"X has {features} features, but {type(estimator).__name__} is expecting {estimator.n_features_in_} "
-            "features as input"
-        )
+        estimator._takes_sequences = kind
     return found
 
 
@@ -87,20 +90,6 @@ def _axes(value: Any) -> int:
         return int(value.ndim if hasattr(value, "ndim") else np.asarray(value).ndim)
     except ValueError:  # lists of different lengths
         return 1
-
-
-def _forget(estimator: Any, sequences: bool) -> bool:
-    """Let another kind of input take the place of the one before."""
-    estimator._takes_sequences = sequences
-    if sequences and hasattr(estimator, "feature_names_in_"):
-        del estimator.feature_names_in_
-    return True
-
-
-def _agree(estimator: Any, sequences: bool) -> None:
-    kinds = ("(N, F)", "(N, T, I) or a list of (t, I)")
-    if estimator._takes_sequences != sequences:
-        raise ValueError(f"X: expected {kinds[not sequences]} as in fit, got {kinds[sequences]}")
 
 
 def _array(X: Any) -> Sequences:

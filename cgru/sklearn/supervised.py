@@ -151,6 +151,7 @@ class Supervised(Estimator):
         if self.early_stopping and not once:
             counted, held = self._held_out(counted, targets, rng)
         if not again:
+            self._forget()
             mean, scale = np.zeros(given.features), np.ones(given.features)
             if self.standardize:
                 mean, scale = given.take(counted).statistics(weight[counted])
@@ -159,7 +160,7 @@ class Supervised(Estimator):
             self._adam = Adam()
             network = self._make(given.features, self._outputs(), rng)
         else:
-            network = self._network
+            network = self._trained_before(given.features, self._outputs())
         weight = weight / weight[counted].mean()
         inputs = given.standardized(self.input_mean_, self.input_scale_, network.gru.dtype)
 

@@ -171,11 +171,13 @@ class Trainer:
 
     def _refuse(self, epoch: int, loss: float, grads: dict[str, Array]) -> NoReturn:
         broken = [name for name, grad in grads.items() if not np.isfinite(grad).all()]
-        what = f"the gradient by {', '.join(broken)} is not finite" if broken else "the gradients' norm is too large"
-        kept = f"epoch {self.history.kept}" if self.history.kept else "before this training"
+        what = f"the gradient by {', '.join(broken)} is not finite" if broken else "gradients are finite"
+        kept = (
+            f"keeps the weights of epoch {self.history.kept}" if self.history.kept else "keeps nothing of this training"
+        )
         raise DivergedError(
             f"loss: {loss} in step {self.adam.steps + 1}, epoch {epoch + 1}; {what}; the largest gradient in the step "
-            f"before: {self.largest}. The estimator keeps the weights of {kept}; try a smaller learning_rate"
+            f"before: {self.largest}. The estimator {kept}; try a smaller learning_rate"
         )
 
 
