@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV, TimeSeriesSplit, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -471,6 +471,33 @@ def test_pipeline_and_grid_search():
     )
     ragged, y = problem(90, ragged=True)
     assert cross_val_score(doubled, ragged, y > 0, cv=3).mean() > 0.7
+
+
+def test_cross_validation_of_a_forecaster():
+    series = pd.Series(WAVE, index=pd.date_range("2000-01-01", periods=300))
+    options = {"hidden_size": 8, "difference": True, "max_iter": 30, "random_state": 0}
+    scores = cross_val_score(GRUForecaster(4, **options), series, cv=TimeSeriesSplit(3, max_train_size=150))
+    assert scores.shape == (3,)
+    assert (scores > 0.3).all()
+
+
+def test_damage_anywhere_is_refused_or_harmless(tmp_path):
+    rng, path = np.random.default_rng(0), tmp_path / "model.safetensors"
+    X, y = problem(30)
+    for estimator in (GRUClassifier(**SMALL).fit(X, y > 0), GRUForecaster(3, **SMALL).fit(WAVE)):
+        estimator.save(path)
+        data = path.read_bytes()
+        header = 8 + int.from_bytes(data[:8], "little")
+        refused = 0
+        for _ in range(300):
+            damaged = bytearray(data)
+            damaged[rng.integers(header)] = rng.choice(list(b'0123456789{}[]":,tfn-'))
+            path.write_bytes(bytes(damaged))
+            try:
+                type(estimator).load(path)
+            except cgru.FormatError:
+                refused += 1
+        assert refused > 200
 
 
 def test_threads_of_workers(monkeypatch):

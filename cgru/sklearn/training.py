@@ -42,8 +42,9 @@ class Adam:
         self.steps += 1
         updated = {}
         for name, grad in grads.items():
-            first = self.first.setdefault(name, np.zeros_like(grad))
-            second = self.second.setdefault(name, np.zeros_like(grad))
+            if name not in self.first:
+                self.first[name], self.second[name] = np.zeros_like(grad), np.zeros_like(grad)
+            first, second = self.first[name], self.second[name]
             first += (1 - self.beta1) * (grad - first)
             second += (1 - self.beta2) * (grad * grad - second)
             direction = first / (1 - self.beta1**self.steps)
