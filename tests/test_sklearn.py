@@ -623,6 +623,29 @@ def test_predict_wants_what_fit_got():
         GRURegressor(**SMALL).fit(X[:, :, 0], y).predict(X)
 
 
+def test_a_refused_fit_changes_nothing():
+    X, y = problem(20)
+    for estimator, target, wrong in [
+        (GRUClassifier(**SMALL), y > 0, np.arange(20)),
+        (GRURegressor(**SMALL), y, np.stack([y, y], 1)),
+    ]:
+        expected = estimator.fit(X, target).predict(X)
+        for bad in [(X[:, :, :1], wrong[:-1]), (X[:, :, 0], wrong, -np.ones(20)), (nan_in(X), wrong)]:
+            with pytest.raises(ValueError):
+                estimator.fit(*bad)
+            np.testing.assert_array_equal(estimator.predict(X), expected)
+        for parameters in ({"dropout": 2}, {"early_stopping": True, "validation_fraction": 0.99}):
+            with pytest.raises(ValueError):
+                estimator.set_params(**parameters).fit(X[:2, :, :1], wrong[:2])
+            np.testing.assert_array_equal(estimator.predict(X), expected)
+            estimator.set_params(dropout=0.0)
+    forecaster = GRUForecaster(3, **SMALL).fit(WAVE)
+    expected = forecaster.backtest(WAVE)
+    with pytest.raises(ValueError):
+        forecaster.fit(np.ones((4, 2)))
+    np.testing.assert_array_equal(forecaster.backtest(WAVE), expected)
+
+
 def test_series():
     for series, message in [
         (WAVE[:4], "series: expected 6 values or more for a horizon of 3 (1 held out), got 4"),

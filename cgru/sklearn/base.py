@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -19,7 +20,7 @@ from cgru.sklearn.training import SCHEDULES, Adam, DivergedError, Plan, Trainer
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from typing_extensions import Self
 
@@ -60,11 +61,23 @@ class Estimator(BaseEstimator):  # type: ignore[misc] # scikit-learn is not type
                 raise TypeError(f"{expected}, got {value!r}")
             if not (low < value < high or (zero and value == low)):
                 raise ValueError(f"{expected}, got {value!r}")
+        GRU(1, 1, dropout=self.dropout, rng=0)  # refuses what no GRU takes
         checks.choice("schedule", self.schedule, SCHEDULES)
         checks.floating("dtype", self.dtype)
         checks.integer("verbose", int(self.verbose) if isinstance(self.verbose, bool) else self.verbose, 0)
         if self.num_threads is not None:
             checks.integer("num_threads", self.num_threads, 1, config.MAX_THREADS)
+
+    @contextmanager
+    def _unchanged_by_errors(self) -> Iterator[None]:
+        """Leave what was fitted as it was, if what is given does not fit."""
+        before = dict(vars(self))
+        try:
+            yield
+        except Exception:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
 
     def _generator(self) -> np.random.Generator:
         return np.random.default_rng(check_random_state(self.random_state).randint(2**31 - 1))

@@ -153,19 +153,10 @@ class GRUForecaster(Estimator):
 
     def _fit(self, series: Any, again: bool, once: bool) -> Self:
         self._check_parameters()
-        values = self._read("series", series, reset=not again)
-        held = int(np.ceil(self.validation_fraction * len(values))) if self.early_stopping else 0
+        with self._unchanged_by_errors():
+            values = self._read("series", series, reset=not again)
+            held = self._held_out(len(values))
         end = len(values) - held  # of what is trained on
-        if self.early_stopping and held < self.horizon:
-            raise ValueError(
-                f"validation_fraction: expected to hold out {self.horizon} values, the horizon, or more, "
-                f"got {held} of {len(values)}"
-            )
-        if end < self.horizon + 2:
-            raise ValueError(
-                f"series: expected {self.horizon + 2 + held} values or more for a horizon of {self.horizon} "
-                f"({held} held out), got {len(values)}"
-            )
         rng = self._rng if once and again else self._generator()
         self._rng = rng
         ahead = np.arange(len(values))[:, None] + np.arange(1, self.horizon + 1)  # (T, horizon): of which value
@@ -213,6 +204,21 @@ class GRUForecaster(Estimator):
             if hasattr(self, "gru_"):  # there are weights to forecast with, even where training failed later on
                 self._end_with(values, targets, end - 1 if held else 0)
         return self
+
+    def _held_out(self, count: int) -> int:
+        """How many of so many values are not trained on; refuses too short a series."""
+        held = int(np.ceil(self.validation_fraction * count)) if self.early_stopping else 0
+        if self.early_stopping and held < self.horizon:
+            raise ValueError(
+                f"validation_fraction: expected to hold out {self.horizon} values, the horizon, or more, "
+                f"got {held} of {count}"
+            )
+        if count - held < self.horizon + 2:
+            raise ValueError(
+                f"series: expected {self.horizon + 2 + held} values or more for a horizon of {self.horizon} "
+                f"({held} held out), got {count}"
+            )
+        return held
 
     def _end_with(self, values: Array, targets: Array, first: int) -> None:
         """Keep the state after a series, and the errors of the forecasts from step `first` on."""

@@ -133,23 +133,13 @@ class Supervised(Estimator):
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, again: bool, once: bool = False) -> Self:
         self._check_parameters()
-        if y is None:
-            raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None")
-        given = sequences.read(self, X, reset=not again)
-        check_consistent_length(given.items, y)
-        targets = self._read_targets(y, len(given), reset=not again)
-        weight = _check_sample_weight(sample_weight, given.items, dtype=np.float64)
-        if (weight < 0).any():
-            raise ValueError(f"sample_weight: expected numbers from 0, got {weight.min()}")
-        weight = self._weight(targets, weight)
-        counted = np.flatnonzero(weight)  # a sequence that does not count is as one that is not there
-        if not len(counted):
-            raise ValueError("sample_weight: expected a number above 0 among them, got none")
-        rng = self._rng if once and again else self._generator()
-        self._rng = rng
-        held: Array = counted[:0]
-        if self.early_stopping and not once:
-            counted, held = self._held_out(counted, targets, rng)
+        with self._unchanged_by_errors():
+            given, targets, weight = self._read(X, y, sample_weight, reset=not again)
+            self._rng = rng = self._rng if once and again else self._generator()
+            counted = np.flatnonzero(weight)  # a sequence that does not count is as one that is not there
+            held: Array = counted[:0]
+            if self.early_stopping and not once:
+                counted, held = self._held_out(counted, targets, rng)
         if not again:
             self._forget()
             mean, scale = np.zeros(given.features), np.ones(given.features)
@@ -184,6 +174,21 @@ class Supervised(Estimator):
             self._adam if once else None,
         )
         return self
+
+    def _read(self, X: Any, y: Any, sample_weight: Any, reset: bool) -> tuple[Sequences, Array, Array]:
+        """Sequences, targets and weights, checked."""
+        if y is None:
+            raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None")
+        given = sequences.read(self, X, reset)
+        check_consistent_length(given.items, y)
+        targets = self._read_targets(y, len(given), reset)
+        weight = _check_sample_weight(sample_weight, given.items, dtype=np.float64)
+        if (weight < 0).any():
+            raise ValueError(f"sample_weight: expected numbers from 0, got {weight.min()}")
+        weight = self._weight(targets, weight)
+        if not weight.any():
+            raise ValueError("sample_weight: expected a number above 0 among them, got none")
+        return given, targets, weight
 
     def _held_out(self, counted: Array, targets: Array, rng: np.random.Generator) -> tuple[Array, Array]:
         """The sequences to train on, and those to judge by."""
