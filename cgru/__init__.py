@@ -48,7 +48,7 @@ _LATER = {  # name -> the module that has it
     "from_onnx": "cgru.formats.onnx",
     "from_torch": "cgru.formats.torch",
 }
-_BRIDGES = ("torch",)  # modules of their own, imported when first named
+_BRIDGES = ("sklearn", "torch")  # modules of their own, imported when first named
 
 
 def __getattr__(name: str) -> Any:

@@ -204,6 +204,8 @@ MODULES = [
     "cgru.formats.torch",
     "cgru.formats.onnx",
     "cgru.torch",
+    "cgru.sklearn",
+    "cgru.sklearn.forecaster",
     "cgru.precision",
     "cgru.comparison",
 ]

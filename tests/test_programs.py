@@ -293,3 +293,103 @@ def test_denoise_says_what_to_install(package, options, tmp_path):
     assert run.returncode == 1
     assert 'pip install "cgru[examples]"' in run.stderr
     assert "Traceback" not in run.stderr
+
+
+# --- The forecast -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def forecast():
+    spec = importlib.util.spec_from_file_location("forecast", ROOT / "examples" / "forecast.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_forecast_is_better_than_the_classical_methods(tmp_path):
+    run = example("forecast.py", "--horizon", "26", "--plot", tmp_path / "out.png")
+    assert (run.returncode, run.stderr) == (0, "")
+    rows = {
+        line[:22].strip(): [float(number) for number in line[22:].split()]
+        for line in run.stdout.splitlines()
+        if line[:1].isalpha()
+    }
+    assert list(rows) == [
+        "persistence",
+        "seasonal naive",
+        "seasonal naive, drift",
+        "exponential smoothing",
+        "autoregression",
+        "GRU",
+    ]
+    for name, errors in rows.items():
+        assert len(errors) == 5  # weeks 1, 4, 13, 26 and all
+        if name != "GRU":
+            assert all(ours < theirs for ours, theirs in zip(rows["GRU"], errors, strict=True)), name
+    assert 50 < int(re.search(r"intervals of 80% from errors before: (\d+)% of the values", run.stdout)[1]) < 95
+    assert "686 values streamed: forecasts the same as those of the whole series" in run.stdout
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_forecast_classical_methods_are_statsmodels(forecast):
+    from statsmodels.tsa.ar_model import AutoReg
+    from statsmodels.tsa.holtwinters import ExponentialSmoothing
+
+    dates, series = forecast.load()
+    assert (len(dates), np.isfinite(series).all()) == (len(series), True)
+    learned, horizon = 600, 60
+    model = ExponentialSmoothing(series[:learned], trend="add", seasonal="add", seasonal_periods=52)
+    for ours, theirs in [
+        (forecast.exponential_smoothing, model.fit()),
+        (forecast.autoregression, AutoReg(series[:learned], 53).fit()),
+    ]:
+        found = ours(series, learned, horizon)
+        assert found.shape == (len(series), horizon)
+        np.testing.assert_allclose(found[learned - 1], theirs.forecast(horizon), rtol=1e-9)
+    for method in forecast.METHODS.values():  # nothing later is seen
+        changed = np.where(np.arange(len(series)) < learned + 5, series, 0)
+        np.testing.assert_array_equal(
+            method(changed, learned, horizon)[: learned + 5], method(series, learned, horizon)[: learned + 5]
+        )
+
+
+def test_forecast_naive_methods(forecast):
+    series = np.arange(200.0)
+    assert forecast.persistence(series, 100, 3)[9].tolist() == [9, 9, 9]
+    assert forecast.seasonal(series, 100, 54)[150].tolist() == [*range(99, 151), 99, 100]
+    np.testing.assert_allclose(forecast.seasonal_drift(series, 100, 54)[150], np.arange(151, 205))
+
+
+def test_forecast_says_where_streams_differ(forecast, capsys):
+    from cgru.sklearn import GRUForecaster
+
+    _, series = forecast.load()
+    forecaster = GRUForecaster(3, 4, max_iter=1, random_state=0).fit(series[:300])
+    forecasts = forecaster.backtest(series[:320])
+    assert forecast.run_live(forecaster, series[:320], 300, forecasts)
+    assert not forecast.run_live(forecaster, series[:320], 300, forecasts + 0.01)
+    assert "DIFFERENT" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--horizon", "0"], 2, "--horizon: expected 1 to 104 weeks, got 0"),
+        (["--horizon", "105"], 2, "--horizon: expected 1 to 104 weeks, got 105"),
+        (["--seed", "-1"], 2, "--seed: expected 0 to 4294967295, got -1"),
+    ],
+)
+def test_forecast_refuses(arguments, code, message):
+    run = example("forecast.py", *arguments)
+    assert run.returncode == code
+    assert message in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("package", ["sklearn", "statsmodels"])
+def test_forecast_says_what_to_install(package, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules[{package!r}] = None\n")
+    run = example("forecast.py", path=[tmp_path])
+    assert run.returncode == 1
+    assert 'pip install "cgru[sklearn,examples]"' in run.stderr
+    assert "Traceback" not in run.stderr

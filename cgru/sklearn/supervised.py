@@ -1,0 +1,439 @@
+"""GRUClassifier and GRURegressor: a class, or one or more numbers, of a whole sequence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.model_selection import train_test_split
+from sklearn.utils import compute_sample_weight
+from sklearn.utils.multiclass import check_classification_targets, unique_labels
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_array,
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+)
+
+from cgru.sklearn import sequences
+from cgru.sklearn.base import Estimator
+from cgru.sklearn.network import cross_entropy, probabilities, squared_error
+from cgru.sklearn.streams import ClassifierStream, RegressorStream
+from cgru.sklearn.training import Adam
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from typing_extensions import Self
+
+    from cgru.sklearn.network import Criterion, Network
+    from cgru.sklearn.sequences import Sequences
+    from cgru.sklearn.training import Batch
+    from cgru.types import Array
+
+PREDICTED = 256
+"""Sequences in a batch of predict."""
+
+
+class Supervised(Estimator):
+    """What both share: fit, partial_fit and outputs for sequences."""
+
+    def __init__(
+        self,
+        hidden_size: int = 32,
+        num_layers: int = 1,
+        *,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        standardize: bool = True,
+        max_iter: int = 100,
+        batch_size: int = 32,
+        learning_rate: float = 0.01,
+        schedule: str = "constant",
+        clip_norm: float | None = 1.0,
+        weight_decay: float = 0.0,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        warm_start: bool = False,
+        dtype: str = "float32",
+        random_state: Any = None,
+        num_threads: int | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.bidirectional = bidirectional
+        self.dropout = dropout
+        self.standardize = standardize
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.schedule = schedule
+        self.clip_norm = clip_norm
+        self.weight_decay = weight_decay
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.dtype = dtype
+        self.random_state = random_state
+        self.num_threads = num_threads
+        self.verbose = verbose
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
+
+    # What differs: targets (N,) or (N, K) as the loss wants them, and the loss.
+    def _read_targets(self, y: Any, count: int, reset: bool) -> Array:
+        raise NotImplementedError
+
+    def _scale_targets(self, y: Array, weight: Array) -> None:
+        """Learn the targets' scaling from what is trained on."""
+
+    def _criterion(self, y: Array, weight: Array) -> Criterion:
+        raise NotImplementedError
+
+    def _weight(self, y: Array, weight: Array) -> Array:
+        return weight
+
+    def _outputs(self) -> int:
+        raise NotImplementedError
+
+    def _labels(self, y: Array) -> Array | None:
+        """What a share held out is to have in equal parts."""
+        return None
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train on sequences.
+
+        Parameters
+        ----------
+        X : (N, T, I), list of N arrays (t, I), or (N, F)
+            Sequences of one length or of different ones; or rows of F values, each a sequence of F steps of one
+            feature.
+        y : (N,), or for a regressor (N, K), too
+        sample_weight : (N,), optional
+            How often a sequence counts; 0 leaves it out.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument or a parameter does not fit; the message names it.
+        FloatingPointError
+            The loss is no number any more; the estimator keeps the weights of the best epoch before.
+        """
+        return self._fit(X, y, sample_weight, again=self.warm_start and hasattr(self, "gru_"))
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, again: bool, once: bool = False) -> Self:
+        self._check_parameters()
+        with self._unchanged_by_errors():
+            given, targets, weight = self._read(X, y, sample_weight, reset=not again)
+            self._rng = rng = self._rng if once and again else self._generator()
+            counted = np.flatnonzero(weight)  # a sequence that does not count is as one that is not there
+            held: Array = counted[:0]
+            if self.early_stopping and not once:
+                counted, held = self._held_out(counted, targets, rng)
+        if not again:
+            self._forget()
+            mean, scale = np.zeros(given.features), np.ones(given.features)
+            if self.standardize:
+                mean, scale = given.take(counted).statistics(weight[counted])
+            self.input_mean_, self.input_scale_ = mean, scale
+            self._scale_targets(targets[counted], weight[counted])
+            self._adam = Adam()
+            network = self._make(given.features, self._outputs(), rng)
+        else:
+            network = self._trained_before(given.features, self._outputs())
+        weight = weight / weight[counted].mean()
+        inputs = given.standardized(self.input_mean_, self.input_scale_, network.gru.dtype)
+
+        def batches() -> Iterator[Batch]:
+            order = rng.permutation(counted)
+            for first in range(0, len(order), self.batch_size):
+                index = order[first : first + self.batch_size]
+                criterion = self._criterion(targets[index], weight[index])
+                yield (*inputs.take(index).batch(), criterion, len(index) / len(order))
+
+        def validate() -> float:
+            outputs = self._run(network, inputs.take(held))
+            return self._criterion(targets[held], weight[held] / weight[held].mean())(outputs)[0]
+
+        self._train(
+            network,
+            batches,
+            validate if len(held) else None,
+            rng,
+            1 if once else self.max_iter,
+            self._adam if once else None,
+        )
+        return self
+
+    def _read(self, X: Any, y: Any, sample_weight: Any, reset: bool) -> tuple[Sequences, Array, Array]:
+        """Sequences, targets and weights, checked."""
+        if y is None:
+            raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None")
+        given = sequences.read(self, X, reset)
+        check_consistent_length(given.items, y)
+        targets = self._read_targets(y, len(given), reset)
+        weight = _check_sample_weight(sample_weight, given.items, dtype=np.float64)
+        if (weight < 0).any():
+            raise ValueError(f"sample_weight: expected numbers from 0, got {weight.min()}")
+        weight = self._weight(targets, weight)
+        if not weight.any():
+            raise ValueError("sample_weight: expected a number above 0 among them, got none")
+        return given, targets, weight
+
+    def _held_out(self, counted: Array, targets: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+        """The sequences to train on, and those to judge by."""
+        labels = self._labels(targets)
+        try:
+            kept, held = train_test_split(
+                counted,
+                test_size=self.validation_fraction,
+                random_state=int(rng.integers(2**31 - 1)),
+                stratify=None if labels is None else labels[counted],
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"validation_fraction: cannot hold out {self.validation_fraction} of {len(counted)} sequences: {error}"
+            ) from error
+        return kept, held
+
+    def _run(self, network: Network, inputs: Sequences) -> Array:
+        """Outputs (N, K)."""
+        parts = []
+        for first in range(0, len(inputs), PREDICTED):
+            part = inputs.take(np.arange(first, min(first + PREDICTED, len(inputs))))
+            parts.append(network(*part.batch(), self._threads()))
+        return np.concatenate(parts)
+
+    def _outputs_of(self, X: Any) -> Array:
+        check_is_fitted(self)
+        given = sequences.read(self, X, reset=False)
+        return self._run(self._network, given.standardized(self.input_mean_, self.input_scale_, self.gru_.dtype))
+
+
+class GRUClassifier(ClassifierMixin, Supervised):  # type: ignore[misc]
+    """The class of a sequence: a GRU, and softmax of a linear head on its last state; cross-entropy.
+
+    Parameters
+    ----------
+    hidden_size, num_layers, bidirectional, dropout
+        Of the `cgru.GRU`. A bidirectional one cannot stream.
+    standardize : bool
+        Whether each feature is given to the GRU less its mean and divided by its deviation, over all steps of all
+        training sequences. The first partial_fit decides for those that follow.
+    max_iter : int
+        Epochs, with early_stopping at most.
+    batch_size : int
+        Sequences in a step of Adam.
+    learning_rate : float
+    schedule : {"constant", "linear", "cosine"}
+        How the learning rate falls, the latter two to 0 at the end of max_iter epochs; constant in partial_fit.
+    clip_norm : float, optional
+        Largest norm of all gradients together; larger ones are scaled down to it. None: as they are.
+    weight_decay : float
+        Share of each matrix, times the learning rate, that is taken off it in a step.
+    early_stopping : bool
+        Whether to hold out validation_fraction of the sequences, to stop when the loss on them has not fallen by tol
+        for n_iter_no_change epochs, and to keep the weights of the epoch in which it was lowest.
+    validation_fraction, n_iter_no_change, tol
+        See early_stopping.
+    warm_start : bool
+        Whether fit goes on from the weights and the scaling that there are.
+    dtype : {"float32", "float64"}
+        Of the GRU; the head is in float64.
+    random_state : int, RandomState, optional
+        Of initial weights, the order of sequences, dropout and the share held out.
+    num_threads : int, optional
+        None: one within a joblib worker (GridSearchCV with n_jobs), else `cgru.get_num_threads()`.
+    verbose : int
+        1 shows a progress bar, by the package tqdm.
+    class_weight : dict, "balanced", optional
+        By how much the sequences of a class count, as in scikit-learn; besides sample_weight.
+
+    Attributes
+    ----------
+    gru_ : cgru.GRU
+    head_weight_, head_bias_ : (K, H), (K,)
+    classes_ : (K,)
+    n_features_in_ : int
+    loss_curve_, validation_curve_ : list of float
+        By epoch.
+    n_iter_, best_iter_ : int
+        Epochs done, and the one, from 1 on, whose weights were kept.
+    """
+
+    classes_: Array
+    _facts: ClassVar[tuple[str, ...]] = ("n_features_in_", "n_iter_", "best_iter_", "_takes_sequences")
+
+    def __init__(
+        self,
+        hidden_size: int = 32,
+        num_layers: int = 1,
+        *,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        standardize: bool = True,
+        class_weight: Any = None,
+        max_iter: int = 100,
+        batch_size: int = 32,
+        learning_rate: float = 0.01,
+        schedule: str = "constant",
+        clip_norm: float | None = 1.0,
+        weight_decay: float = 0.0,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        warm_start: bool = False,
+        dtype: str = "float32",
+        random_state: Any = None,
+        num_threads: int | None = None,
+        verbose: int = 0,
+    ) -> None:
+        options = {k: v for k, v in locals().items() if k not in ("self", "class_weight", "__class__")}
+        super().__init__(**options)
+        self.class_weight = class_weight
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """One epoch on these sequences, from the weights that there are; the first call needs all classes.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As in fit.
+        classes : (K,), at the first call
+        """
+        again = hasattr(self, "gru_")
+        if not again:
+            if classes is None:
+                raise ValueError("classes: expected all of them at the first call of partial_fit, got None")
+            self.classes_ = unique_labels(classes)
+        elif classes is not None and not np.array_equal(self.classes_, unique_labels(classes)):
+            raise ValueError(f"classes: expected {self.classes_} as at the first call, got {unique_labels(classes)}")
+        self._partial = True
+        try:
+            return self._fit(X, y, sample_weight, again, once=True)
+        finally:
+            del self._partial
+
+    def _read_targets(self, y: Any, count: int, reset: bool) -> Array:
+        y = column_or_1d(y, warn=True)
+        if y.dtype.kind == "f" and not np.isfinite(y).all():
+            raise ValueError("Input y contains NaN or infinity.")
+        check_classification_targets(y)
+        classes = np.unique(y)
+        if reset and not hasattr(self, "_partial"):
+            self.classes_ = classes
+        unknown = classes[~np.isin(classes, self.classes_)]
+        if len(unknown):
+            raise ValueError(f"y: expected the classes {self.classes_}, as at the first fit, got {unknown}")
+        return np.searchsorted(self.classes_, y)
+
+    def _weight(self, y: Array, weight: Array) -> Array:
+        if self.class_weight is None:
+            return weight
+        return weight * compute_sample_weight(self.class_weight, self.classes_[y])
+
+    def _labels(self, y: Array) -> Array:
+        return y
+
+    def _outputs(self) -> int:
+        return len(self.classes_)
+
+    def _criterion(self, y: Array, weight: Array) -> Criterion:
+        return cross_entropy(y, weight)
+
+    def predict_proba(self, X: Any) -> Array:
+        """Each class' probability, (N, K), in the order of classes_."""
+        return probabilities(self._outputs_of(X))
+
+    def predict(self, X: Any) -> Array:
+        """The most probable class of each sequence, (N,)."""
+        outputs = self._outputs_of(X)
+        return self.classes_[outputs.argmax(1)]
+
+    def stream(self) -> ClassifierStream:
+        """The prediction after each step of a sequence as it arrives; see `ClassifierStream`."""
+        check_is_fitted(self)
+        return ClassifierStream(self)
+
+    def _array_shapes(self) -> dict[str, tuple[int | str, ...]]:
+        return {"input_mean_": ("I",), "input_scale_": ("I",)}
+
+
+class GRURegressor(RegressorMixin, Supervised):  # type: ignore[misc]
+    """A number, or several, of a sequence: a GRU, and a linear head on its last state; squared error.
+
+    Targets are standardized within, each by itself. Parameters are those of GRUClassifier without class_weight.
+
+    Attributes
+    ----------
+    gru_ : cgru.GRU
+    head_weight_, head_bias_ : (K, H), (K,)
+        Of the standardized targets: y = target_mean_ + target_scale_ * (head_weight_ @ h + head_bias_).
+    n_features_in_ : int
+    loss_curve_, validation_curve_ : list of float
+        By epoch.
+    n_iter_, best_iter_ : int
+        Epochs done, and the one, from 1 on, whose weights were kept.
+    """
+
+    _facts: ClassVar[tuple[str, ...]] = ("n_features_in_", "n_iter_", "best_iter_", "_takes_sequences", "_single")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """One epoch on these sequences, from the weights that there are; arguments are those of fit."""
+        return self._fit(X, y, sample_weight, hasattr(self, "gru_"), once=True)
+
+    def _read_targets(self, y: Any, count: int, reset: bool) -> Array:
+        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+        if y.ndim > 2 or 0 in y.shape:
+            raise ValueError(f"y: expected (N,) or (N, K), got {y.shape}")
+        if reset:
+            self._single = y.ndim == 1
+        targets = y.reshape(count, -1)
+        if not reset and (targets.shape[1] != len(self.target_mean_) or self._single != (y.ndim == 1)):
+            expected = "(N,)" if self._single else f"(N, {len(self.target_mean_)})"
+            raise ValueError(f"y: expected {expected} as at the first fit, got {y.shape}")
+        return targets
+
+    def _scale_targets(self, y: Array, weight: Array) -> None:
+        mean = np.average(y, 0, weight)
+        self.target_mean_ = mean
+        self.target_scale_ = sequences.scale_of(np.sqrt(np.average((y - mean) ** 2, 0, weight)), mean)
+
+    def _outputs(self) -> int:
+        return len(self.target_mean_)
+
+    def _criterion(self, y: Array, weight: Array) -> Criterion:
+        return squared_error((y - self.target_mean_) / self.target_scale_, weight[:, None])
+
+    def _values(self, outputs: Array) -> Array:
+        """Targets (..., K), or (...) where they were single, of outputs (..., K)."""
+        values = self.target_mean_ + self.target_scale_ * outputs
+        return values[..., 0] if self._single else values
+
+    def predict(self, X: Any) -> Array:
+        """The numbers of each sequence, (N,) or (N, K)."""
+        return self._values(self._outputs_of(X))
+
+    def stream(self) -> RegressorStream:
+        """The prediction after each step of a sequence as it arrives; see `RegressorStream`."""
+        check_is_fitted(self)
+        return RegressorStream(self)
+
+    def _array_shapes(self) -> dict[str, tuple[int | str, ...]]:
+        return {"input_mean_": ("I",), "input_scale_": ("I",), "target_mean_": ("K",), "target_scale_": ("K",)}

@@ -1,0 +1,191 @@
+"""The training loop of the estimators: Adam, the learning rate's schedule, clipped gradients, when to stop."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from cgru.sklearn.network import Criterion, Network
+    from cgru.types import Array, Lengths
+
+    Batch = tuple[Array, Lengths | None, Criterion, float]
+    """x (T, B, I), lengths, the loss on them, and their share of an epoch."""
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda progress: 1.0,
+    "linear": lambda progress: 1 - progress,
+    "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
+}
+"""By what the learning rate is multiplied, when so much of the training is done, from 0 to 1."""
+
+
+class Adam:
+    """Kingma and Ba, 2015 (arXiv:1412.6980), algorithm 1, with the decoupled decay of arXiv:1711.05101."""
+
+    def __init__(self, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8) -> None:
+        self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
+        self.steps = 0
+        self.first: dict[str, Array] = {}  # moments of the gradients
+        self.second: dict[str, Array] = {}
+
+    def step(
+        self, weights: dict[str, Array], grads: dict[str, Array], rate: float, decay: float = 0.0
+    ) -> dict[str, Array]:
+        """New weights; those given stay as they are. Matrices decay, biases do not."""
+        self.steps += 1
+        updated = {}
+        for name, grad in grads.items():
+            if name not in self.first:
+                self.first[name], self.second[name] = np.zeros_like(grad), np.zeros_like(grad)
+            first, second = self.first[name], self.second[name]
+            first += (1 - self.beta1) * (grad - first)
+            second += (1 - self.beta2) * (grad * grad - second)
+            direction = first / (1 - self.beta1**self.steps)
+            direction /= np.sqrt(second / (1 - self.beta2**self.steps)) + self.epsilon
+            weight = weights[name]
+            kept = weight * (1 - rate * decay) if weight.ndim == 2 and decay else weight
+            updated[name] = (kept - rate * direction).astype(weight.dtype)
+        return updated
+
+
+def clip(grads: dict[str, Array], largest_norm: float | None) -> float:
+    """Scale gradients, in place, to a norm of all together of at most so much; what it was."""
+    norm = math.sqrt(sum(float(np.sum(np.square(grad, dtype=np.float64))) for grad in grads.values()))
+    if largest_norm is not None and norm > largest_norm and math.isfinite(norm):
+        for grad in grads.values():
+            grad *= grad.dtype.type(largest_norm / norm)
+    return norm
+
+
+@dataclass
+class Plan:
+    """How long and how to train."""
+
+    epochs: int
+    rate: float
+    schedule: str
+    clip_norm: float | None
+    decay: float
+    patience: int
+    tolerance: float
+    threads: int | None
+    verbose: int
+    name: str  # of the estimator, for the progress bar and messages
+
+
+@dataclass
+class History:
+    """What happened: losses by epoch, and the epoch, from 1 on, whose weights were kept."""
+
+    losses: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+    kept: int = 0
+
+
+class DivergedError(FloatingPointError):
+    """The loss or a gradient is no number any more."""
+
+
+class Trainer:
+    """Training of one network, epoch by epoch."""
+
+    def __init__(self, network: Network, adam: Adam, plan: Plan, rng: np.random.Generator) -> None:
+        self.network, self.adam, self.plan, self.rng = network, adam, plan, rng
+        self.history = History()
+        self.weights = self.best = network.weights  # of the last whole step, of the best epoch
+        self.largest = "none was computed"  # gradient, of the step before
+
+    def run(self, batches: Callable[[], Iterable[Batch]], validate: Callable[[], float] | None) -> History:
+        """Train until the plan or held-out data end it; the network then has the weights that were kept.
+
+        Without held-out data those are the last, with them the best. So they are when training is interrupted by
+        Ctrl-C, which becomes a warning. Where training diverges, the network has those of the best epoch before, or,
+        where there was none, those it came with, and the exception says what happened.
+
+        Parameters
+        ----------
+        batches : callable
+            Those of one epoch, anew at each call.
+        validate : callable, optional
+            The network's loss on held-out data; with it training stops early.
+        """
+        plan, history = self.plan, self.history
+        lowest, waited = math.inf, 0
+        keep_best = validate is not None
+        bar = progress_bar(plan) if plan.verbose else None
+        try:
+            for epoch in range(plan.epochs):
+                history.losses.append(self._epoch(epoch, batches))
+                judged = history.losses[-1]
+                if validate is not None:
+                    judged = validate()
+                    history.validation.append(judged)
+                waited = 0 if judged < lowest - plan.tolerance else waited + 1
+                if judged < lowest:
+                    self.best, lowest, history.kept = self.weights, judged, epoch + 1
+                if bar is not None:
+                    bar.set_postfix_str(f"loss {history.losses[-1]:.4g}" + f", held out {judged:.4g}" * keep_best)
+                    bar.update()
+                if keep_best and waited >= plan.patience:
+                    break
+        except DivergedError:
+            keep_best = True
+            raise
+        except KeyboardInterrupt:
+            keep_best = keep_best and history.kept > 0
+            which = f"best epoch, {history.kept}" if keep_best else "last step before it"
+            warnings.warn(
+                f"{plan.name}: training was interrupted in epoch {len(history.losses) + 1}; "
+                f"the estimator keeps the weights of the {which}",
+                stacklevel=5,
+            )
+        finally:
+            if bar is not None:
+                bar.close()
+            self.network.load(self.best if keep_best else self.weights)
+            if not keep_best:
+                history.kept = len(history.losses)
+        return history
+
+    def _epoch(self, epoch: int, batches: Callable[[], Iterable[Batch]]) -> float:
+        """One pass over the batches; their mean loss."""
+        plan, mean, done = self.plan, 0.0, 0.0
+        for x, lengths, criterion, share in batches():
+            loss, grads = self.network.loss(x, lengths, criterion, self.rng, plan.threads)
+            norm = clip(grads, plan.clip_norm)
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                self._refuse(epoch, loss, grads)
+            size, name = max((float(np.abs(grad).max()), name) for name, grad in grads.items())
+            self.largest = f"{size * max(1.0, norm / (plan.clip_norm or math.inf)):.3g}, of {name}"
+            rate = plan.rate * SCHEDULES[plan.schedule]((epoch + done) / plan.epochs)
+            self.weights = self.adam.step(self.weights, grads, rate, plan.decay)
+            self.network.load(self.weights)
+            mean, done = mean + share * loss, done + share
+        return mean
+
+    def _refuse(self, epoch: int, loss: float, grads: dict[str, Array]) -> NoReturn:
+        broken = [name for name, grad in grads.items() if not np.isfinite(grad).all()]
+        what = f"the gradient by {', '.join(broken)} is not finite" if broken else "gradients are finite"
+        kept = (
+            f"keeps the weights of epoch {self.history.kept}" if self.history.kept else "keeps nothing of this training"
+        )
+        raise DivergedError(
+            f"loss: {loss} in step {self.adam.steps + 1}, epoch {epoch + 1}; {what}; the largest gradient in the step "
+            f"before: {self.largest}. The estimator {kept}; try a smaller learning_rate"
+        )
+
+
+def progress_bar(plan: Plan) -> Any:
+    """tqdm's, over epochs."""
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise ImportError(f'verbose needs the package tqdm: pip install "cgru[sklearn]" ({error})') from error
+    return tqdm(total=plan.epochs, desc=plan.name, unit="epoch")
