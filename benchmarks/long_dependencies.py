@@ -179,7 +179,8 @@ class Copy:
         return loss, grad / target.size
 
 
-TASKS = {f"adding-{steps}": Adding(steps) for steps in (25, 100, 400, 1000)} | {"copy-50": Copy(50)}
+TASKS = {f"adding-{steps}": Adding(steps) for steps in (25, 100, 400, 1000, 10_000)} | {"copy-50": Copy(50)}
+USUAL = [name for name in TASKS if name != "adding-10000"]
 
 
 # --- Training ---------------------------------------------------------------------------------------------------------
@@ -313,20 +314,20 @@ def handful(curve, count=6):
 
 
 def report(result):
-    """Print a training's curve, its outcome, and how much of the gradient comes from 25, 50, 100, ... steps before."""
+    """Print a training's curve, its outcome, and its gradients by states 10, 20, 50, ... steps before the last."""
     step, seconds, loss = result["curve"][-1]
     outcome = f"{GOAL} reached at step {step}, {seconds:.1f} s" if result["reached"] else (
         f"{loss:.4f} after {step} steps, {seconds:.1f} s")  # fmt: skip
     print(f"  {result['layer']}, seed {result['seed']}: {outcome}")
     print("    loss           ", *(f"{step}: {loss:.4f}" for step, _, loss in handful(result["curve"])), sep="  ")
     for when, norms in result["gradients"].items():
-        shown = [steps for steps in (10, 25, 50, 100, 200, 400, 1000) if steps < len(norms)] or [len(norms) - 1]
+        shown = [steps for steps in (10, 20, 50, 100, 200, 400, 900, 9000) if steps < len(norms)]
         print(f"    gradient {when:6}", *(f"{k} back: {norms[k] / max(norms[0], 1e-30):.1g}" for k in shown), sep="  ")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--task", nargs="+", choices=TASKS, default=list(TASKS), help="with its T")
+    parser.add_argument("--task", nargs="+", choices=TASKS, default=USUAL, help="with its T")
     parser.add_argument("--layer", nargs="+", choices=LAYERS, default=list(LAYERS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=100_000, help="of training, at most")
