@@ -1,9 +1,10 @@
 """What gates are for: python benchmarks/long_dependencies.py [--task adding-400 ...] [--json FILE] [--plot FILE]
 
 A GRU trained through gru.record and a plain tanh RNN in NumPy learn to carry something over hundreds of steps. Both
-have as many units, orthogonal recurrent weights, Adam, clipped gradients and the same batches; the GRU has three times
-the weights. Adding (Hochreiter & Schmidhuber 1997): two of T numbers between 0 and 1 are marked, one in each half; what
-is their sum? Copy: eight symbols, then T steps of nothing, then all eight again in order.
+have as many units, orthogonal recurrent weights, Adam and clipped gradients. The GRU has three times the weights, and
+update gates that keep at first; "default" is one as cgru.GRU makes it. Adding (Hochreiter & Schmidhuber 1997): two of T
+numbers between 0 and 1 are marked, one in each half; what is their sum? Copy: eight symbols, then T steps of nothing,
+then all eight again in order.
 
 Training ends when the error of 500 sequences never trained on (adding: squared, mean; copy: cross-entropy, nats a
 symbol) is below 0.01, or when --seconds or --steps are over. Before and after, the gradient of the last step's loss by
@@ -212,7 +213,12 @@ def new_rnn(task, rng):
     return rnn
 
 
-LAYERS = {"GRU": (new_gru, 0.02), "RNN": (new_rnn, 0.001)}
+def default_gru(task, rng):
+    """As cgru.GRU makes it: update gates of about a half, which forget in a few steps until trained to keep."""
+    return cgru.GRU(task.inputs, task.hidden, rng=rng)
+
+
+LAYERS = {"GRU": (new_gru, 0.02), "GRU, default": (default_gru, 0.02), "RNN": (new_rnn, 0.001)}
 """How each is made, and its learning rate."""
 
 
@@ -318,7 +324,7 @@ def report(result):
     step, seconds, loss = result["curve"][-1]
     outcome = f"{GOAL} reached at step {step}, {seconds:.1f} s" if result["reached"] else (
         f"{loss:.4f} after {step} steps, {seconds:.1f} s")  # fmt: skip
-    print(f"  {result['layer']}, seed {result['seed']}: {outcome}")
+    print(f"  {result['layer']}; seed {result['seed']}: {outcome}")
     print("    loss           ", *(f"{step}: {loss:.4f}" for step, _, loss in handful(result["curve"])), sep="  ")
     for when, norms in result["gradients"].items():
         shown = [steps for steps in (10, 20, 50, 100, 200, 400, 900, 9000) if steps < len(norms)]
@@ -351,21 +357,23 @@ def main():
 
 
 def plot(losses, gradients, kept):
-    """The first seed's errors over training, and its gradients over distance in the task of most steps."""
-    seed, longest = kept[0]["seed"], max(kept, key=lambda row: len(row["gradients"]["before"]))["task"]
-    tasks = list(dict.fromkeys(row["task"] for row in kept))
-    for row in (row for row in kept if row["seed"] == seed):
-        name, plain = f"{row['layer']} {row['task']}", row["layer"] == "RNN"
-        steps, _, values = zip(*row["curve"][1:], strict=True)
-        losses.plot(steps, np.array(values) / TASKS[row["task"]].chance, "--" if plain else "-",
-                    color=f"C{tasks.index(row['task'])}", label=name)  # fmt: skip
-        if row["task"] == longest:
-            for when, style in (("before", ":"), ("after", "-")):
-                norms = np.array(row["gradients"][when])
-                gradients.plot(norms / norms[0], style, color=f"C{int(plain)}", label=f"{name}, {when} training")
-    losses.set(xlabel="training steps", ylabel="error over that of chance", xscale="log", yscale="log")
+    """Of the first seed: errors over training in the first kind of task, gradients over distance in its longest."""
+    kind, seed = kept[0]["task"].split("-")[0], kept[0]["seed"]
+    rows = [row for row in kept if row["task"].startswith(kind) and row["seed"] == seed]
+    longest = max(len(row["gradients"]["before"]) for row in rows)
+    for row in rows:
+        color, (steps, _, errors) = f"C{list(LAYERS).index(row['layer'])}", zip(*row["curve"][1:], strict=True)
+        last = len(row["gradients"]["before"]) == longest
+        losses.plot(steps, errors, color=color, linewidth=1, label=row["layer"] if last else None)
+        losses.annotate("T " + row["task"].split("-")[1], (steps[-1], errors[-1]), color=color, fontsize=7,
+                        xytext=(2, -2), textcoords="offset points")  # fmt: skip
+        for when, style in (("before", ":"), ("after", "-")) if last else ():
+            norms = np.array(row["gradients"][when])
+            gradients.plot(norms / norms[0], style, color=color, label=f"{row['layer']}, {when} training")
+    losses.set(xlabel="training steps", ylabel=TASKS[rows[0]["task"]].unit, title=kind.capitalize(),
+               xscale="log", yscale="log")  # fmt: skip
     gradients.set(xlabel="steps before the last", ylabel="gradient by the state, over that by the last",
-                  yscale="log", ylim=(1e-12, 1e2))  # fmt: skip
+                  title=f"{kind.capitalize()}, {longest} steps", yscale="log", ylim=(1e-12, 1e2))  # fmt: skip
 
 
 if __name__ == "__main__":

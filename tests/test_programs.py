@@ -1,6 +1,7 @@
 """What people run: `cgru bench`, and the examples on their trained networks."""
 
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -311,9 +312,9 @@ def test_long_dependencies_prints_writes_and_plots(long_dependencies, tmp_path, 
     long_dependencies.main()
     printed = capsys.readouterr().out
     kept = json.loads(written.read_text())
-    assert [(row["task"], row["layer"]) for row in kept] == [
-        ("adding-25", "GRU"), ("adding-25", "RNN"), ("copy-50", "GRU"), ("copy-50", "RNN"),
-    ]  # fmt: skip
+    assert [(row["task"], row["layer"]) for row in kept] == list(
+        itertools.product(["adding-25", "copy-50"], ["GRU", "GRU, default", "RNN"])
+    )
     for row in kept:
         assert [step for step, _, _ in row["curve"]] == [0, 25, 30]
         assert row["curve"][-1][2] < row["curve"][0][2]
@@ -327,8 +328,9 @@ def test_long_dependencies_learns_what_a_plain_rnn_does_not(long_dependencies):
     limits, task = types.SimpleNamespace(steps=250, seconds=60), long_dependencies.TASKS["adding-100"]
     with bench.blas_threads(1):
         results = {name: long_dependencies.train(name, task, 0, limits) for name in long_dependencies.LAYERS}
-    assert results["GRU"]["reached"]
-    assert not results["RNN"]["reached"]
+    assert {name: result["reached"] for name, result in results.items()} == {
+        "GRU": True, "GRU, default": True, "RNN": False,
+    }  # fmt: skip
     after = {name: result["gradients"]["after"] for name, result in results.items()}
     assert after["GRU"][-1] > 0.1 * after["GRU"][0]
     assert after["RNN"][-1] < 1e-4 * after["RNN"][0]
@@ -349,7 +351,7 @@ def test_long_dependencies_compares_right_gradients(long_dependencies, monkeypat
         long_dependencies.main()
 
 
-@pytest.mark.parametrize("layer", ["GRU", "RNN"])
+@pytest.mark.parametrize("layer", ["GRU", "GRU, default", "RNN"])
 @pytest.mark.parametrize("task", ["adding-25", "copy-50"])
 def test_long_dependencies_gradients(layer, task, long_dependencies):
     """By parameters beside differences along the gradient, in float32; by states beside one tape of all but a step."""
