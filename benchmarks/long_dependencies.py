@@ -171,13 +171,12 @@ class Copy:
     @staticmethod
     def loss(answers, target):
         """Cross-entropy of answers (8, B, 8) with target (8, B), nats a symbol, and its gradient by the answers."""
-        shares = np.exp(answers - answers.max(-1, keepdims=True))
-        shares /= shares.sum(-1, keepdims=True)
-        at_target = np.take_along_axis(shares, target[:, :, None], -1)
-        grad = shares
-        loss = -np.mean(np.log(at_target + 1e-30))
-        np.put_along_axis(grad, target[:, :, None], at_target - 1, -1)
-        return loss, grad / target.size
+        answers = answers - answers.max(-1, keepdims=True)
+        log_shares = answers - np.log(np.exp(answers).sum(-1, keepdims=True))
+        at_target = np.take_along_axis(log_shares, target[:, :, None], -1)
+        grad = np.exp(log_shares)
+        np.put_along_axis(grad, target[:, :, None], np.exp(at_target) - 1, -1)
+        return -np.mean(at_target), grad / target.size
 
 
 TASKS = {f"adding-{steps}": Adding(steps) for steps in (25, 100, 400, 1000, 10_000)} | {"copy-50": Copy(50)}
