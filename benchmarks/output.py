@@ -10,19 +10,20 @@ def add_arguments(parser):
     return parser.parse_args()
 
 
-def keep(arguments, figures, plot):
-    """Write and draw figures where the arguments say so; plot(axes, figures)."""
+def keep(arguments, figures, plot, columns=1):
+    """Write and draw figures where the arguments say so; plot(axes, figures), or plot(left, right, figures) of two."""
     if arguments.json:
         with open(arguments.json, "w") as file:
             json.dump(figures, file, indent=2)
     if arguments.plot:
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(7, 4.2), layout="constrained")
-        axes = figure.subplots()
-        plot(axes, figures)
-        axes.grid(True, which="both", alpha=0.25)
-        axes.legend(frameon=False)
+        figure = Figure(figsize=(3 + 4 * columns, 4.2), layout="constrained")
+        columns = figure.subplots(1, columns, squeeze=False)[0]
+        plot(*columns, figures)
+        for axes in columns:
+            axes.grid(True, which="both", alpha=0.25)
+            axes.legend(frameon=False)
         figure.savefig(arguments.plot, dpi=130)
 
 

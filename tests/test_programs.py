@@ -1,6 +1,7 @@
 """What people run: `cgru bench`, and the examples on their trained networks."""
 
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -393,3 +394,82 @@ def test_forecast_says_what_to_install(package, tmp_path):
     assert run.returncode == 1
     assert 'pip install "cgru[sklearn,examples]"' in run.stderr
     assert "Traceback" not in run.stderr
+
+
+# --- The benchmark that trains ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def long_dependencies(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("long_dependencies")
+
+
+def test_long_dependencies_prints_writes_and_plots(long_dependencies, tmp_path, monkeypatch, capsys):
+    written, picture = tmp_path / "out.json", tmp_path / "out.png"
+    arguments = ["--task", "adding-25", "copy-50", "--seeds", "0", "--steps", "30"]
+    monkeypatch.setattr(sys, "argv", ["", *arguments, "--json", str(written), "--plot", str(picture)])
+    long_dependencies.main()
+    printed = capsys.readouterr().out
+    kept = json.loads(written.read_text())
+    assert [(row["task"], row["layer"]) for row in kept] == list(
+        itertools.product(["adding-25", "copy-50"], ["GRU", "GRU, default", "RNN"])
+    )
+    for row in kept:
+        assert [step for step, _, _ in row["curve"]] == [0, 25, 30]
+        assert row["curve"][-1][2] < row["curve"][0][2]
+        assert f"{row['curve'][-1][2]:.4f} after 30 steps" in printed
+        steps = {"adding-25": 25, "copy-50": 66}[row["task"]]
+        assert [len(norms) for norms in row["gradients"].values()] == [steps, steps]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_long_dependencies_learns_what_a_plain_rnn_does_not(long_dependencies):
+    limits, task = types.SimpleNamespace(steps=250, seconds=60), long_dependencies.TASKS["adding-100"]
+    with bench.blas_threads(1):
+        results = {name: long_dependencies.train(name, task, 0, limits) for name in long_dependencies.LAYERS}
+    assert {name: result["reached"] for name, result in results.items()} == {
+        "GRU": True, "GRU, default": True, "RNN": False,
+    }  # fmt: skip
+    after = {name: result["gradients"]["after"] for name, result in results.items()}
+    assert after["GRU"][-1] > 0.1 * after["GRU"][0]
+    assert after["RNN"][-1] < 1e-4 * after["RNN"][0]
+
+
+def test_long_dependencies_compares_right_gradients(long_dependencies, monkeypatch):
+    assert long_dependencies.gradient_error(np.random.default_rng(0)) < 1e-8
+    right = long_dependencies.PlainTape.backward
+
+    def wrong(tape, *arguments):
+        grads = right(tape, *arguments)
+        grads["weight_hh_l0"] *= 1.001
+        return grads
+
+    monkeypatch.setattr(long_dependencies.PlainTape, "backward", wrong)
+    monkeypatch.setattr(sys, "argv", ["", "--steps", "1"])
+    with pytest.raises(RuntimeError, match=r"RNN: its gradients differ from central differences by 0.001"):
+        long_dependencies.main()
+
+
+@pytest.mark.parametrize("layer", ["GRU", "GRU, default", "RNN"])
+@pytest.mark.parametrize("task", ["adding-25", "copy-50"])
+def test_long_dependencies_gradients(layer, task, long_dependencies):
+    """By parameters beside differences along the gradient, in float32; by states beside one tape of all but a step."""
+    rng, task = np.random.default_rng(0), long_dependencies.TASKS[task]
+    network = long_dependencies.Network(long_dependencies.LAYERS[layer][0](task, rng), task, rng)
+    (x, target), parameters = task.batch(rng, 4), network.parameters()
+    grads, by_states = network.gradients(x, target), network.gradients_by_states(x, target)
+    assert list(grads) == list(parameters)
+
+    y, _, _ = network.layer.record(x)
+    _, grad = task.loss(y[-task.reads :] @ network.weight + network.bias, target)
+    _, _, tape = network.layer.record(x[1:], y[:1])
+    whole = tape.backward(grad_h_n=grad[-1:] @ network.weight.T).h0
+    np.testing.assert_allclose(by_states[-1], np.linalg.norm(whole, axis=-1).mean(), rtol=1e-4)
+
+    norm = np.sqrt(sum(np.sum(grad**2, dtype=float) for grad in grads.values()))
+    losses = []
+    for width in (1e-2, -1e-2):
+        network.load({name: value + np.float32(width / norm) * grads[name] for name, value in parameters.items()})
+        losses.append(network.loss(x, target))
+    np.testing.assert_allclose((losses[0] - losses[1]) / 2e-2, norm, rtol=0.01)
