@@ -30,7 +30,7 @@ PEERS = {"int8": "torch int8", PRODUCTS: "openvino bf16"}
 ASKED_OF_PEER = {"int8": {64: 20, 128: 10, 256: 4, 512: 2, 1024: 1.5}, PRODUCTS: {256: 1.5, 512: 1.5}}
 
 
-def torch_int8(gru, x):
+def torch_int8(gru, x, h):
     """A call of torch's GRU with the same weights, quantised by its own scheme, on one thread."""
     import torch
 
@@ -38,21 +38,21 @@ def torch_int8(gru, x):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch announces another interface
         module = torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(gru.to_torch()), {torch.nn.GRU})[0]
-    tensor = torch.from_numpy(x)
+    tensors = torch.from_numpy(x), torch.from_numpy(h)
 
     def call():
         with torch.inference_mode():
-            return module(tensor)[0].numpy()
+            return module(*tensors)[0].numpy()
 
     return call
 
 
-def check(gru, small, x, y):
+def check(gru, small, x, h, y):
     """Assert that a quantized model's outputs are what its weights should give."""
     if small.precision != "int8" and small.compute == "float32":
         same = cgru.GRU(gru.input_size, gru.hidden_size)
         same.load_state_dict(small.state_dict())
-        assert np.array_equal(y, same(x)[0])
+        assert np.array_equal(y, same(x, h)[0])
         return
     weights = {name: a if isinstance(a, Matrix) else a.astype(float) for name, a in small._parameters.items()}
     for t in (1, len(x) - 1):  # from the state reached: rounded states that lie between two numbers may go either way
@@ -66,18 +66,19 @@ def measure(hidden, batch, seconds, rounds=21):
     """Microseconds a step by contender, and errors."""
     case = bench.Case("", 100 if batch == 1 else 50, batch, hidden, hidden)
     problem = bench.Problem(case)
-    gru, x = problem.gru, problem.x
+    gru, x, h = problem.gru, problem.x, problem.h
     models = {"float32": gru, **{precision: gru.quantize(precision) for precision in PRECISIONS}}
     models[PRODUCTS] = gru.quantize("bfloat16", compute="bfloat16")
-    calls = {name: lambda model=model: model(x, num_threads=1)[0] for name, model in models.items()}
+    calls = {name: lambda model=model: model(x, h, num_threads=1)[0] for name, model in models.items()}
     for name, model in models.items():
-        check(gru, model, x, calls[name]())
+        check(gru, model, x, h, calls[name]())
     if batch == 1 and importlib.util.find_spec("torch"):
-        calls[PEERS["int8"]] = torch_int8(gru, x)
+        calls[PEERS["int8"]] = torch_int8(gru, x, h)
     if batch > 1 and importlib.util.find_spec("openvino"):
         calls[PEERS[PRODUCTS]] = bench.openvino_call(problem, 1, "bf16")
     exact = calls["float32"]()
     errors = {name: float(np.max(np.abs(call() - exact)) / np.max(np.abs(exact))) for name, call in calls.items()}
+    assert max(errors.values()) < 0.1, errors
     times = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
