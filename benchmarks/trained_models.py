@@ -1,7 +1,7 @@
 """What quantizing costs trained networks: python benchmarks/trained_models.py [--json FILE] [--plot FILE]
 
 Of g2p-en (examples/g2p.py) the share of 2,000 English words, the most frequent of the Python reference, whose phonemes
-do not change, and words whose do; int8 weights are fitted to the 600 that follow. Of nsnet2 (examples/denoise.py), at
+do not change, and words whose do; int8 weights are fitted to the 760 that follow. Of nsnet2 (examples/denoise.py), at
 both sample rates, on 6 s of speech-like sound in noise: the GRUs' error against float64, relative, at step 100 and the
 worst after it, and how near the clean sound comes to that of float32; int8 weights are fitted to another such sound.
 """
@@ -15,7 +15,7 @@ import output
 import cgru
 from cgru.precision import PRECISIONS
 
-WORDS, TYPICAL = 2000, 600
+WORDS, TYPICAL = 2000, 760
 SHOWN = 3
 
 
