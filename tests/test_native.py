@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,6 @@ if not (ROOT / "src").is_dir():
 def build_and_run(tmp_path, compiler, sets, tested, runner=(), flags=("-static",)):
     """Each set's file with its own flags, the program with them; its output."""
     kernels = ROOT / "src" / "kernels"
-    objects = []
     files = {
         "plain": [],
         "choose": [f"-DCGRU_HAS_{s.upper()}" for s in ("plain", *sets)],
@@ -42,10 +42,15 @@ def build_and_run(tmp_path, compiler, sets, tested, runner=(), flags=("-static",
         "machine": [],
         "denormals": [],
     }
-    for name, own in {**files, **sets}.items():
-        objects.append(str(tmp_path / f"{name}.o"))
+
+    def build(name, own):
+        compiled = str(tmp_path / f"{name}.o")
         source = str(kernels / f"{name}.cpp")
-        subprocess.run([compiler, *FLAGS, *flags, *own, "-c", source, "-o", objects[-1]], check=True)
+        subprocess.run([compiler, *FLAGS, *flags, *own, "-c", source, "-o", compiled], check=True)
+        return compiled
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(build, *zip(*{**files, **sets}.items(), strict=True)))
     program = str(tmp_path / "kernels")
     source = str(ROOT / "tests" / "native" / "kernels.cpp")
     command = [compiler, *FLAGS, *flags, f"-I{kernels}", source, *objects]
