@@ -54,7 +54,7 @@ def check(gru, small, x, h, y):
         same.load_state_dict(small.state_dict())
         assert np.array_equal(y, same(x, h)[0])
         return
-    weights = {name: a if isinstance(a, Matrix) else a.astype(float) for name, a in small._parameters.items()}
+    weights = {name: a if isinstance(a, Matrix) else a.astype(float) for name, a in small.value.parameters.items()}
     for t in (1, len(x) - 1):  # from the state reached: rounded states that lie between two numbers may go either way
         expected, _ = reference.forward(
             x[t : t + 1].astype(float), weights, y[t - 1 : t].astype(float), arithmetic=small._arithmetic

@@ -3,7 +3,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from cgru.layer import Layer
+from cgru.model.layer import Layer
 
 def activate(code: int, alpha: float, beta: float, clip: float, x: npt.NDArray[Any], out: npt.NDArray[Any]) -> None: ...
 

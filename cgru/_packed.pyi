@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cgru.layer import Layer
+from cgru.model.layer import Layer
 
 ISA: str
 RUNNABLE_ISAS: tuple[str, ...]

@@ -3,7 +3,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from cgru.layer import Layer
+from cgru.model.layer import Layer
 
 Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]

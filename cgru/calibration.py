@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import linalg
 
-from cgru import activations
-from cgru.gru import GRU, GRUCell
-from cgru.precision import LARGEST, Matrix, row_scale, wide
+from cgru import config, engines
+from cgru.model.layer import Stack
+from cgru.model.precision import LARGEST, Matrix, row_scale, wide
+from cgru.run import arguments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cgru.parameters import Model
+    from cgru.model.value import Value
     from cgru.types import Array
 
 DAMPING = 1e-3
@@ -37,15 +38,15 @@ def largest(x: Array, lengths: Array | None) -> float:
     return float(np.abs(x[_seen(x, lengths)]).max(initial=0))
 
 
-def fitted(model: Model, x: Array, h0: Array | None, lengths: Array | None) -> dict[str, Matrix]:
+def fitted(value: Value, x: Array, h0: Array | None, lengths: Array | None) -> dict[str, Matrix]:
     """The int8 weights of a model by name, fitted to inputs (T, B, I) and the states that these lead to.
 
     h0 (L*D, B, H) and lengths (B,) as in a call.
     """
     scales: dict[str, Array] = {}
     numbers: dict[str, Array] = {}
-    for name, rows, samples in _products(model, x, h0, lengths):
-        weights = wide(model._parameters[name])
+    for name, rows, samples in _products(value, x, h0, lengths):
+        weights = wide(value.parameters[name])
         scales[name] = row_scale(weights)
         fitted_rows = fit(weights[rows], scales[name][rows], samples)
         numbers[name] = np.concatenate([numbers[name], fitted_rows]) if name in numbers else fitted_rows
@@ -93,51 +94,39 @@ def _seen(x: Array, lengths: Array | None) -> Array:
     return np.ones(x.shape[:2], bool) if lengths is None else np.arange(len(x))[:, None] < lengths
 
 
-def _products(model: Model, x: Array, h0: Array | None, lengths: Array | None) -> Iterator[tuple[str, slice, Array]]:
+def _products(value: Value, x: Array, h0: Array | None, lengths: Array | None) -> Iterator[tuple[str, slice, Array]]:
     """Every product of a model's weights: the parameter's name, which of its rows, and what they are multiplied by."""
-    hidden = model.hidden_size
+    spec = value.spec
+    hidden = spec.hidden_size
     every, gates, candidate = slice(None), slice(2 * hidden), slice(2 * hidden, None)
-    gate = activations.parse("recurrent_activation", model.recurrent_activation)
-    bound = np.inf if model.clip is None else model.clip
     steps, batch, _ = x.shape
     last = np.full(batch, steps) if lengths is None else lengths
     seen = _seen(x, lengths)
-    first = iter(np.zeros((len(model._suffixes()) * 2, batch, hidden), x.dtype) if h0 is None else h0)
-    for suffixes, inputs in model._suffixes():
+    first = iter(np.zeros(arguments.state_shape(spec, batch), x.dtype) if h0 is None else h0)
+    for (suffixes, _), layers in zip(spec.layers, value.stack.layers, strict=True):
         outputs = []
-        for d, suffix in enumerate(suffixes):
-            one = _single(model, suffix, inputs, d == 1)
-            start = next(first)
-            y, _ = one(x, start[None], lengths=last)
+        for d, (suffix, layer) in enumerate(zip(suffixes, layers, strict=True)):
+            start, reverse = next(first), spec.reverse or d == 1
+            y = np.empty((steps, batch, hidden), x.dtype)
+            one = Stack([(layer,)], reverse, value.precision, "float32")
+            engines.run(
+                engines.choose("auto", spec.dtype), one, x, start[None].copy(), y, last, config.get_num_threads()
+            )
             outputs.append(y)
             before = np.empty_like(y)
-            if one.reverse:
+            if reverse:
                 before[:-1] = y[1:]
                 before[last - 1, np.arange(batch)] = start
             else:
                 before[1:] = y[:-1]
                 before[0] = start
             yield "weight_ih" + suffix, every, x[seen]
-            if model.reset_after:
+            if spec.reset_after:
                 yield "weight_hh" + suffix, every, before[seen]
                 continue
             yield "weight_hh" + suffix, gates, before[seen]
-            p = {name: array[:hidden] for name, array in one.state_dict().items()}
-            sums = x[seen] @ p["weight_ih_l0"].T + before[seen] @ p["weight_hh_l0"].T
-            sums += p.get("bias_ih_l0", 0) + p.get("bias_hh_l0", 0)
-            reset = gate(np.clip(sums, -bound, bound))
+            w, u = (wide(value.parameters[name + suffix])[:hidden] for name in ("weight_ih", "weight_hh"))
+            sums = x[seen] @ w.T + before[seen] @ u.T + layer.bias[0]
+            reset = spec.gate(np.clip(sums, -spec.bound, spec.bound))
             yield "weight_hh" + suffix, candidate, reset * before[seen]
         x = np.concatenate(outputs, axis=-1)
-
-
-def _single(model: Model, suffix: str, inputs: int, backwards: bool) -> GRU:
-    """One direction of one layer."""
-    options = {
-        **GRU(1, 1, rng=0).options,
-        **{name: model.options[name] for name in GRUCell(1, 1, rng=0).options},
-        "input_size": inputs,
-        "reverse": backwards or model.__dict__.get("reverse", False),
-    }
-    names = ["weight_ih", "weight_hh", *(["bias_ih", "bias_hh"] if model.bias else [])]
-    one: GRU = GRU._restore(options, {name + "_l0": model._parameters[name + suffix] for name in names})
-    return one

@@ -133,3 +133,13 @@ def lengths(value: object, batch: int, steps: int) -> Lengths:
         at = int(np.argmax(wrong))
         raise ValueError(f"lengths: expected integers from 0 to {steps}, got {result[at]} at position {at}")
     return result.astype(np.int64)
+
+
+def generator(rng: object) -> np.random.Generator:
+    """The source of random numbers that an argument `rng` means: None, an integer, or a Generator as it is."""
+    if rng is None or isinstance(rng, np.random.Generator):
+        return np.random.default_rng(rng)
+    try:
+        return np.random.default_rng(integer("rng", rng, 0, 2**63 - 1))
+    except TypeError:
+        raise TypeError(f"rng: expected None, an integer or a numpy.random.Generator, got {rng!r}") from None

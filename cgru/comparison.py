@@ -245,7 +245,7 @@ def compare(
 
 def weight_bytes(model: GRU | GRUCell) -> int:
     """What a model's weights take in memory, scales included."""
-    return sum(weights.nbytes for name, weights in model._parameters.items() if name.startswith("weight"))
+    return model.value.weight_bytes
 
 
 def _time_first(gru: GRU, array: Array) -> Array:

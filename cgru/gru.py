@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgru import checks, config, engines
+from cgru.model.value import FACES
 from cgru.parameters import Model
+from cgru.run import arguments
 
 if TYPE_CHECKING:
     import os
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from cgru.stream import DoubleStream, Stream, StreamPool
     from cgru.training import Tape
-    from cgru.types import ActivationOption, Array, Lengths
+    from cgru.types import ActivationOption, Array
 
 
 class GRU(Model):
@@ -75,6 +77,7 @@ class GRU(Model):
     ((5, 8), (2, 8))
     """
 
+    kind = "GRU"
     num_layers: int
     batch_first: bool
     dropout: float
@@ -102,47 +105,11 @@ class GRU(Model):
         dtype: npt.DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
-        options = dict(locals())
-        super().__init__({name: options[name] for name in options if name not in ("self", "rng", "__class__")}, rng)
-
-    def _set_options(self, options: Any) -> None:
-        super()._set_options(options)
-        dropout = options["dropout"]
-        if isinstance(dropout, bool) or not isinstance(dropout, (int, float, np.integer, np.floating)):
-            raise TypeError(f"dropout: expected a number from 0 to below 1, got {dropout!r}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout: expected a number from 0 to below 1, got {dropout!r}")
-        self.__dict__.update(
-            num_layers=checks.integer("num_layers", options["num_layers"], 1, 10_000),
-            batch_first=checks.flag("batch_first", options["batch_first"]),
-            bidirectional=checks.flag("bidirectional", options["bidirectional"]),
-            dropout=float(dropout),
-            reverse=checks.flag("reverse", options["reverse"]),
-            merge=checks.choice("merge", options["merge"], ("concat", "sum")),
-        )
-        if self.reverse and self.bidirectional:
-            raise ValueError("reverse: expected False with bidirectional=True, which reads both ways, got True")
-        if self.merge == "sum" and not (self.bidirectional and self.num_layers == 1):
-            raise ValueError(
-                "merge: expected 'concat' unless there is one layer of two directions, got 'sum' with "
-                f"num_layers={self.num_layers}, bidirectional={self.bidirectional}"
-            )
-
-    def _suffixes(self) -> list[tuple[tuple[str, ...], int]]:
-        directions = ("", "_reverse") if self.bidirectional else ("",)
-        return [
-            (tuple(f"_l{k}{d}" for d in directions), self.input_size if k == 0 else len(directions) * self.hidden_size)
-            for k in range(self.num_layers)
-        ]
+        super().__init__(locals(), rng)
 
     def _calibration(self, x: Array, h0: Array | None = None, lengths: Any = None) -> tuple[Array, Any, Any]:
-        x, h, last = self._arguments(x, h0, lengths)
-        return x[:, None] if x.ndim == 2 else x.swapaxes(0, 1) if self.batch_first else x, h, last
-
-    @property
-    def _width(self) -> int:
-        """The last axis of y."""
-        return self.hidden_size * (2 if self.bidirectional and self.merge == "concat" else 1)
+        x, h, last = arguments.of_call(self.spec, x, h0, lengths)
+        return arguments.time_first(self.spec, x), h, last
 
     def __call__(
         self,
@@ -198,49 +165,31 @@ class GRU(Model):
             return masks.run(
                 self, x, h0, mask, mask_output, lengths=lengths, out=out, engine=engine, num_threads=num_threads
             )
-        chosen = engines.choose(engine, self.dtype)
+        value = self._value
+        spec = value.spec
+        chosen = engines.choose(engine, spec.dtype)
         threads = config.threads_for(num_threads)
-        if lengths is None and out is None and self.merge == "concat":
-            result = chosen.call(self._stack, x, h0, self.batch_first, threads)
+        concat = spec.merge == "concat"
+        if lengths is None and out is None and concat:
+            result = chosen.call(value.stack, x, h0, spec.batch_first, threads)
             if result is not None:  # the usual arguments: no more to check
                 return result
-        x, h_n, last = self._arguments(x, h0, lengths)
-        single = x.ndim == 2
-        x_steps = x[:, None] if single else x.swapaxes(0, 1) if self.batch_first else x  # (T, B, I)
-        directions = 2 if self.bidirectional else 1
-        y_shape = (*x.shape[:-1], self._width)
+        x, h_n, last = arguments.of_call(spec, x, h0, lengths)
+        y_shape = (*x.shape[:-1], spec.width)
         if out is None:
-            y = np.empty(y_shape, self.dtype)
+            y = np.empty(y_shape, spec.dtype)
         else:
-            y = checks.output(out, self.dtype, y_shape, {"x": x, "h0": h0})
+            y = checks.output(out, spec.dtype, y_shape, {"x": x, "h0": h0})
 
-        direct = self.merge == "concat" and (y.strides[-1] == y.itemsize or y.size == 0)
-        written = y if direct else np.empty((*x.shape[:-1], directions * self.hidden_size), self.dtype)
-        y_steps = written[:, None] if single else written.swapaxes(0, 1) if self.batch_first else written
-        engines.run(chosen, self._stack, x_steps, h_n, y_steps, last, threads)
-        if self.merge == "sum":
-            np.add(written[..., : self.hidden_size], written[..., self.hidden_size :], out=y)
+        direct = concat and (y.strides[-1] == y.itemsize or y.size == 0)
+        written = y if direct else np.empty((*x.shape[:-1], spec.directions * spec.hidden_size), spec.dtype)
+        steps = arguments.time_first(spec, x), arguments.time_first(spec, written)
+        engines.run(chosen, value.stack, steps[0], h_n, steps[1], last, threads)
+        if not concat:
+            np.add(written[..., : spec.hidden_size], written[..., spec.hidden_size :], out=y)
         elif not direct:
             y[...] = written
-        return y, h_n[:, 0] if single else h_n
-
-    def _arguments(self, x: Any, h0: Any, lengths: Any) -> tuple[Array, Array, Lengths | None]:
-        """x as it came, checked; the initial states (L*D, B, H) as a new array; and the lengths (B,)."""
-        batched = ("B", "T", self.input_size) if self.batch_first else ("T", "B", self.input_size)
-        x = checks.array("x", x, self.dtype, batched, ("T", self.input_size))
-        single = x.ndim == 2
-        steps, batch = (len(x), 1) if single else x.shape[1::-1] if self.batch_first else x.shape[:2]
-        if batch > checks.MAX_DIMENSION:
-            raise ValueError(f"x: expected B up to {checks.MAX_DIMENSION}, got {batch}")
-        state_shape = (self.num_layers * (2 if self.bidirectional else 1), batch, self.hidden_size)
-        h = np.zeros(state_shape, self.dtype)
-        if h0 is not None:
-            h[...] = checks.array("h0", h0, self.dtype, state_shape[::2] if single else state_shape).reshape(
-                state_shape
-            )
-        if lengths is not None:
-            lengths = checks.lengths([lengths] if single and np.ndim(lengths) == 0 else lengths, batch, steps)
-        return x, h, lengths
+        return y, h_n[:, 0] if x.ndim == 2 else h_n
 
     def record(
         self,
@@ -365,7 +314,7 @@ class GRU(Model):
         """
         from cgru.formats import safetensors
 
-        safetensors.save(self, path)
+        safetensors.save(self.value, path)
 
     def to_torch(self) -> Any:
         """A torch.nn.GRU of the same parameters.
@@ -377,7 +326,7 @@ class GRU(Model):
         """
         from cgru.formats import torch
 
-        return torch.to_torch(self)
+        return torch.to_torch(self.value)
 
     def to_onnx(self, path: str | os.PathLike[str]) -> None:
         """Write an ONNX model of this GRU, with any number of steps and sequences; `cgru.from_onnx` reads it back.
@@ -394,7 +343,7 @@ class GRU(Model):
         """
         from cgru.formats import onnx
 
-        onnx.to_onnx(self, path)
+        onnx.to_onnx(self.value, path)
 
     def to_keras(self) -> Any:
         """A Keras 3 layer of the same parameters, built, that returns whole sequences (B, T, D*H).
@@ -408,7 +357,7 @@ class GRU(Model):
         """
         from cgru.formats import keras
 
-        return keras.to_keras(self)
+        return keras.to_keras(self.value)
 
     def to_rtneural(self, path: str | os.PathLike[str]) -> None:
         """Write a .json file that RTNeural reads, the library for neural networks in audio plugins.
@@ -422,7 +371,7 @@ class GRU(Model):
         """
         from cgru.formats import rtneural
 
-        rtneural.save(self, path)
+        rtneural.save(self.value, path)
 
 
 class GRUCell(Model):
@@ -435,6 +384,8 @@ class GRUCell(Model):
     >>> h.shape
     (4, 8)
     """
+
+    kind = "GRUCell"
 
     def __init__(
         self,
@@ -450,11 +401,7 @@ class GRUCell(Model):
         dtype: npt.DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
-        options = dict(locals())
-        super().__init__({name: options[name] for name in options if name not in ("self", "rng", "__class__")}, rng)
-
-    def _suffixes(self) -> list[tuple[tuple[str, ...], int]]:
-        return [(("",), self.input_size)]
+        super().__init__(locals(), rng)
 
     def _calibration(self, x: Array, h0: Array | None = None, lengths: Any = None) -> tuple[Array, Any, Any]:
         x = checks.array("x", x, self.dtype, (self.input_size,), ("B", self.input_size))
@@ -485,25 +432,31 @@ class GRUCell(Model):
         TypeError, ValueError
             An argument does not fit.
         """
-        chosen = engines.choose(engine, self.dtype)
+        value = self._value
+        dtype, inputs, hidden = value.spec.dtype, value.spec.input_size, value.spec.hidden_size
+        chosen = engines.choose(engine, dtype)
         threads = config.threads_for(num_threads)
-        x = checks.array("x", x, self.dtype, (self.input_size,), ("B", self.input_size))
+        x = checks.array("x", x, dtype, (inputs,), ("B", inputs))
         if h is None:
-            state = np.zeros((*x.shape[:-1], self.hidden_size), self.dtype)
+            state = np.zeros((*x.shape[:-1], hidden), dtype)
         else:
-            state = checks.array("h", h, self.dtype, (*x.shape[:-1], self.hidden_size)).copy()
-        rows = state.reshape(1, -1, self.hidden_size)
-        engines.run(chosen, self._stack, x.reshape(1, -1, self.input_size), rows, np.empty_like(rows), None, threads)
+            state = checks.array("h", h, dtype, (*x.shape[:-1], hidden)).copy()
+        rows = state.reshape(1, -1, hidden)
+        engines.run(chosen, value.stack, x.reshape(1, -1, inputs), rows, np.empty_like(rows), None, threads)
         return state
 
     def to_torch(self) -> Any:
         """A torch.nn.GRUCell of the same parameters; FormatError where that has no such option."""
         from cgru.formats import torch
 
-        return torch.to_torch(self)
+        return torch.to_torch(self.value)
 
     def to_keras(self) -> Any:
         """A built keras.layers.GRUCell of the same parameters; FormatError where that has no such option."""
         from cgru.formats import keras
 
-        return keras.to_keras(self)
+        return keras.to_keras(self.value)
+
+
+FACES["GRU"] = GRU.of
+FACES["GRUCell"] = GRUCell.of

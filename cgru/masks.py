@@ -47,7 +47,7 @@ def run(
     mask = checks.array("mask", mask, np.dtype(bool), x.shape[:-1])
     if gru.merge == "sum" and mask_output == "repeat":
         raise ValueError("mask_output: expected 'zero' for a GRU with merge='sum', as in Keras, got 'repeat'")
-    y_shape = (*x.shape[:-1], gru._width)
+    y_shape = (*x.shape[:-1], gru.spec.width)
     y = np.empty(y_shape, gru.dtype)
     if out is not None:
         y = checks.output(out, gru.dtype, y_shape, {"x": x, "h0": h0, "mask": mask})

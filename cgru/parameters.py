@@ -1,16 +1,17 @@
-"""What GRU and GRUCell share: options fixed at construction, named parameters, the canonical layers made of them."""
+"""What GRU and GRUCell share: a model's value, its options as attributes, and its parameters."""
 
 from __future__ import annotations
 
-import inspect
+import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from cgru import activations, checks
-from cgru.layer import Layer, Stack, canonical
-from cgru.precision import COMPUTE, PRECISIONS, Arithmetic, Matrix, narrow
+from cgru import checks
+from cgru.model.precision import COMPUTE, PRECISIONS, Arithmetic, Matrix, narrow
+from cgru.model.spec import KINDS, Spec, defaults, from_options
+from cgru.model.value import FLOATS, Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
     from cgru.types import ActivationOption, Array
 
 
-FLOATS = Arithmetic()
-
-
 class Model:
-    """A set of parameters under PyTorch's names, in the order r, z, n, and the options that say how to read them."""
+    """A value (`cgru.model.value`) with a face: its options are attributes, its parameters have PyTorch's names."""
+
+    kind: ClassVar[str]
+    """Of the specification."""
+
+    _value: Value
 
     input_size: int
     hidden_size: int
@@ -35,88 +38,56 @@ class Model:
     recurrent_activation: ActivationOption
     clip: float | None
     dtype: np.dtype[Any]
-    _parameters: dict[str, Array | Matrix]
-    _stack: Stack
-    _arithmetic: Arithmetic
-    _array_module: Any = np
-    """Of the parameters: NumPy, or CuPy for a model on a GPU."""
 
     def __init__(self, options: Mapping[str, Any], rng: object) -> None:
-        self._set_options(options)
-        bound = 1 / np.sqrt(self.hidden_size)
-        generator = _generator(rng)
-        self._set_parameters(
-            {name: generator.uniform(-bound, bound, shape).astype(self.dtype) for name, shape in self._shapes().items()}
-        )
+        spec = from_options(self.kind, {name: options[name] for name in KINDS[self.kind].options})
+        self._hold(Value(spec, spec.initial(rng)))
 
-    def _set_options(self, options: Mapping[str, Any]) -> None:
-        """Check the options that all models share, and keep all of them."""
-        checked = dict(options)
-        checked["input_size"] = checks.integer("input_size", options["input_size"], 1)
-        checked["hidden_size"] = checks.integer(
-            "hidden_size", options["hidden_size"], 1, checks.MAX_DIMENSION // 3
-        )  # 3H, too
-        for name in ("bias", "reset_after"):
-            checked[name] = checks.flag(name, options[name])
-        checked["update_gate"] = checks.choice("update_gate", options["update_gate"], ("state", "candidate"))
-        for name in ("activation", "recurrent_activation"):
-            checked[name] = activations.parse(name, options[name]).option
-        checked["clip"] = _clip(options["clip"])
-        checked["dtype"] = checks.floating("dtype", options["dtype"])
-        self.__dict__.update(checked)
+    def _hold(self, value: Value) -> None:
+        """Take over a value, in one act: who calls the model meanwhile runs the one before or this one."""
+        self.__dict__["_value"] = value
+
+    @classmethod
+    def of(cls, value: Value) -> Self:
+        """The model that holds a value.
+
+        >>> import cgru
+        >>> gru = cgru.GRU(3, 8)
+        >>> cgru.GRU.of(gru.value)
+        GRU(3, 8)
+        """
+        if value.spec.kind != cls.kind:
+            raise TypeError(f"value: expected one of a {cls.kind}, got one of a {value.spec.kind}")
+        model = cls.__new__(cls)
+        model._hold(value)
+        return model
+
+    @property
+    def value(self) -> Value:
+        """What the model is at present: its specification and parameters, which are not to be written to."""
+        return self._value
+
+    @property
+    def spec(self) -> Spec:
+        """The model's options, and what follows from them."""
+        return self._value.spec
+
+    def __getattr__(self, name: str) -> Any:
+        value = self.__dict__.get("_value")
+        if value is not None and name in KINDS[self.kind].options:
+            return getattr(value.spec, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{name}: a {type(self).__name__} keeps the options it was made with; make another one")
 
-    def _suffixes(self) -> list[tuple[tuple[str, ...], int]]:
-        """Of each layer: the suffixes of its directions' parameters, and the size of its input."""
-        raise TypeError(f"{type(self).__name__} has no parameters of its own")
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *KINDS[self.kind].options})
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        """The parameters' names and shapes."""
-        width = 3 * self.hidden_size
-        shapes: dict[str, tuple[int, ...]] = {}
-        for suffixes, inputs in self._suffixes():
-            for suffix in suffixes:
-                shapes["weight_ih" + suffix] = (width, inputs)
-                shapes["weight_hh" + suffix] = (width, self.hidden_size)
-                if self.bias:
-                    shapes["bias_ih" + suffix] = (width,)
-                    shapes["bias_hh" + suffix] = (width,)
-        return shapes
-
-    def _set_parameters(self, parameters: Mapping[str, Array | Matrix], arithmetic: Arithmetic = FLOATS) -> None:
-        """Take over the arrays and make the canonical layers of them."""
-        gate = activations.parse("recurrent_activation", self.recurrent_activation)
-        candidate = activations.parse("activation", self.activation)
-        layers: list[tuple[Layer, ...]] = []
-        limit = arithmetic.input_limit
-        for suffixes, _ in self._suffixes():
-            layer = []
-            for suffix in suffixes:
-                names = [part + suffix for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-                layer.append(
-                    canonical(
-                        *map(parameters.get, names),  # type: ignore[arg-type]
-                        reset_after=self.reset_after,
-                        update_gate=self.update_gate,
-                        gate=gate,
-                        candidate=candidate,
-                        clip=self.clip,
-                        input_limit=limit,
-                        xp=self._array_module,
-                    )
-                )
-            layers.append(tuple(layer))
-            limit = None  # a layer's inputs are the states of the one below
-        first = parameters[next(name for name in parameters if name.startswith("weight"))]
-        precision = first.precision if isinstance(first, Matrix) else "float32"
-        self.__dict__.update(
-            _parameters=dict(parameters),
-            _precision=precision,
-            _arithmetic=arithmetic,
-            _stack=Stack(layers, self.__dict__.get("reverse", False), precision, arithmetic.compute),
-        )
+    @property
+    def options(self) -> dict[str, Any]:
+        """The constructor's arguments that make a model of this kind, `rng` aside."""
+        return self.spec.options
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of the parameters under PyTorch's names.
@@ -128,9 +99,10 @@ class Model:
         >>> {name: array.shape for name, array in cgru.GRU(4, 8).state_dict().items()}
         {'weight_ih_l0': (24, 4), 'weight_hh_l0': (24, 8), 'bias_ih_l0': (24,), 'bias_hh_l0': (24,)}
         """
+        value = self.value
         return {
-            name: array.wide() if isinstance(array, Matrix) else array.copy()
-            for name, array in self._parameters.items()
+            name: array if isinstance(value.parameters[name], Matrix) else array.copy()
+            for name, array in value.wide().items()
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Array]) -> None:
@@ -150,47 +122,11 @@ class Model:
             )
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict: expected a mapping of names to arrays, got {type(state_dict).__name__}")
-        self._set_parameters(self._copied(state_dict))
+        self._hold(self._taken(state_dict))
 
-    def _copied(self, parameters: Mapping[str, Array | Matrix]) -> dict[str, Array | Matrix]:
-        """Copies of parameters, if they are all of this model's and no others."""
-        shapes = self._shapes()
-        missing = [name for name in shapes if name not in parameters]
-        surplus = [str(name) for name in parameters if name not in shapes]
-        if missing or surplus:
-            complaints = [f"missing {', '.join(missing)}"] * bool(missing) + [f"unknown {', '.join(surplus)}"] * bool(
-                surplus
-            )
-            raise ValueError(f"state_dict: expected {', '.join(shapes)}; {'; '.join(complaints)}")
-        copies: dict[str, Array | Matrix] = {}
-        for name, shape in shapes.items():
-            given = parameters[name]
-            if not isinstance(given, Matrix):
-                copies[name] = self._parameter(name, given, shape)
-            elif given.shape == shape:
-                copies[name] = given
-            else:
-                raise ValueError(f"{name}: expected {shape} {given.precision}, got {given.shape}")
-        return copies
-
-    def _parameter(self, name: str, value: object, shape: tuple[int, ...]) -> Array:
-        """A contiguous copy of an array given as a parameter."""
-        return np.array(checks.array(name, value, self.dtype, shape), order="C")
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The constructor's arguments that make a model of this kind, `rng` aside."""
-        return {name: self.__dict__[name] for name in _defaults(type(self))}
-
-    @classmethod
-    def _restore(
-        cls, options: Mapping[str, Any], parameters: Mapping[str, Array | Matrix], arithmetic: Arithmetic = FLOATS
-    ) -> Any:
-        """A model of these options and parameters; no memory is asked for before both are checked."""
-        model = cls.__new__(cls)
-        model._set_options(options)
-        model._set_parameters(model._copied(parameters), arithmetic)
-        return model
+    def _taken(self, parameters: Mapping[str, Array]) -> Value:
+        """The value of this model's options and copies of parameters given."""
+        return Value.of(self.spec, parameters)
 
     def quantize(
         self, precision: str, *, calibrate: Array | tuple[Any, ...] | None = None, compute: str = "float32"
@@ -244,8 +180,8 @@ class Model:
             raise ValueError(f"compute: expected 'float32' with {precision}, got {compute!r}")
         if calibrate is not None and precision != "int8":
             raise ValueError(f"calibrate: expected None with {precision}, whose inputs stay float32")
-        parameters = dict(self._parameters)
-        for name, array in self._parameters.items():
+        parameters = dict(self.value.parameters)
+        for name, array in self.value.parameters.items():
             if name.startswith("weight"):
                 parameters[name] = narrow(name, array, precision)  # type: ignore[arg-type]
         limit = None
@@ -259,8 +195,8 @@ class Model:
             limit = calibration.largest(x, lengths)
             if not 0 < limit < float("inf"):
                 raise ValueError(f"calibrate: expected finite numbers that are not all zero, got {limit} as largest")
-            parameters |= calibration.fitted(self, x, h0, lengths)
-        return self._restore(self.options, parameters, Arithmetic(compute, limit))
+            parameters |= calibration.fitted(self.value, x, h0, lengths)
+        return type(self).of(Value.of(self.spec, parameters, Arithmetic(compute, limit)))
 
     def _calibration(self, x: Array, h0: Array | None = None, lengths: Any = None) -> tuple[Array, Any, Any]:
         """Arguments of a call as x (T, B, I), h0 (L*D, B, H) and lengths (B,) or None."""
@@ -269,63 +205,40 @@ class Model:
     @property
     def precision(self) -> str:
         """What the engine stores weights as: "float32", or of a quantized model "bfloat16", "float16" or "int8"."""
-        precision: str = self.__dict__["_precision"]
-        return precision
+        return self.value.precision
 
     @property
     def input_limit(self) -> float | None:
         """The largest magnitude of inputs to a calibrated int8 model, beyond which they are clipped; None: no limit."""
-        return self._arithmetic.input_limit
+        return self.value.arithmetic.input_limit
 
     @property
     def compute(self) -> str:
         """What inputs and states of a bfloat16 model are rounded to for the products: "float32" or "bfloat16"."""
-        return self._arithmetic.compute
+        return self.value.arithmetic.compute
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return _restore, (type(self), self.options, self._parameters, self._arithmetic)
+        value = self.value
+        return _restore, (type(self), self.options, value.parameters, value.arithmetic)
 
     def __repr__(self) -> str:
         parts = []
-        for name, default in _defaults(type(self)).items():
-            value = self.__dict__[name]
-            if default is inspect.Parameter.empty:
+        for name, default in defaults(self.kind).items():
+            value = getattr(self.spec, name)
+            if default is dataclasses.MISSING:
                 parts.append(repr(value))
-            elif name == "dtype":
-                parts += [] if value == default else [f"dtype={value.name}"]
             elif value != default:
-                parts.append(f"{name}={value!r}")
+                parts.append(f"{name}={value.name if name == 'dtype' else repr(value)}")
         compute = "" if self.compute == "float32" else f", compute={self.compute!r}"
         quantized = "" if self.precision == "float32" else f".quantize({self.precision!r}{compute})"
         return f"{type(self).__name__}({', '.join(parts)}){quantized}"
 
 
 def _restore(
-    cls: type[Model], options: Mapping[str, Any], parameters: Mapping[str, Array | Matrix], arithmetic: Arithmetic
+    cls: type[Model],
+    options: Mapping[str, Any],
+    parameters: Mapping[str, Array | Matrix],
+    arithmetic: Arithmetic = FLOATS,
 ) -> Any:
-    return cls._restore(options, parameters, arithmetic)
-
-
-def _defaults(cls: type[Model]) -> dict[str, Any]:
-    """The constructor's arguments and their defaults."""
-    parameters = inspect.signature(cls).parameters
-    return {name: p.default for name, p in parameters.items() if name != "rng"}
-
-
-def _generator(rng: object) -> np.random.Generator:
-    if rng is None or isinstance(rng, np.random.Generator):
-        return np.random.default_rng(rng)
-    try:
-        return np.random.default_rng(checks.integer("rng", rng, 0, 2**63 - 1))
-    except TypeError:
-        raise TypeError(f"rng: expected None, an integer or a numpy.random.Generator, got {rng!r}") from None
-
-
-def _clip(value: object) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"clip: expected a positive number or None, got {value!r}")
-    if not 0 < value < float("inf"):
-        raise ValueError(f"clip: expected a positive number or None, got {value!r}")
-    return float(value)
+    """A model from what a pickle of it holds, those of earlier versions too."""
+    return cls.of(Value.of(from_options(cls.kind, options), parameters, arithmetic))

@@ -78,9 +78,9 @@ class _Streaming:
         try:
             h = self.read()
             if self._batch_size is None:
-                engines.run(engine, gru._stack, x[:, None], h, written[:, None], None, threads)
+                engines.run(engine, gru.value.stack, x[:, None], h, written[:, None], None, threads)
             else:
-                engines.run(engine, gru._stack, x, h, written, None, threads)
+                engines.run(engine, gru.value.stack, x, h, written, None, threads)
             self.write(h)
         finally:
             self.release()
@@ -154,7 +154,7 @@ class Stream(_Streaming, _packed.Stream):
     def __new__(cls, gru: GRU, batch_size: int | None) -> Stream:  # noqa: D102
         from cgru.engines import packed
 
-        return _packed.Stream.__new__(cls, packed.prepare(gru._stack).weights, batch_size)
+        return _packed.Stream.__new__(cls, packed.prepare(gru.value.stack).weights, batch_size)
 
     def __init__(self, gru: GRU, batch_size: int | None) -> None:
         self._gru, self._batch_size = gru, batch_size
@@ -314,7 +314,7 @@ class StreamPool:
         self._busy = True
         try:
             h = np.take(self._states, chosen, axis=1)
-            engines.run(self._engine, gru._stack, x[None], h, written[None], None, threads)
+            engines.run(self._engine, gru.value.stack, x[None], h, written[None], None, threads)
             self._states[:, chosen] = h
         finally:
             self._busy = False

@@ -18,11 +18,12 @@ except ImportError as error:
 
 import cgru
 from cgru import training
+from cgru.model.spec import from_options
+from cgru.model.value import Value
 
 if TYPE_CHECKING:
     from cgru.types import Array
 
-OPTIONS = cgru.GRU(1, 1).options
 FIELDS = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "bidirectional")
 """Options that torch.nn.GRU has, too; the others have their defaults, which are PyTorch's conventions."""
 
@@ -107,12 +108,11 @@ class GRU(torch.nn.GRU):  # type: ignore[misc] # PyTorch is not checked
             names = [name for name in self._flat_weights_names if getattr(self, name, None) is not None]
             arrays = {name: _array(weight) for name, weight in zip(names, weights, strict=True)}
             options = {
-                **OPTIONS,
                 **{name: getattr(self, name) for name in FIELDS},
                 "dropout": float(self.dropout),
                 "dtype": arrays["weight_ih_l0"].dtype,
             }
-            kept = self.__dict__["_kept"] = (state, cgru.GRU._restore(options, arrays))
+            kept = self.__dict__["_kept"] = (state, cgru.GRU.of(Value.of(from_options("GRU", options), arrays)))
         return cast(cgru.GRU, kept[1])
 
     def __getstate__(self) -> dict[str, Any]:

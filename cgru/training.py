@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cgru import checks, config
-from cgru.engines.training import Gradient, Pass
-from cgru.parameters import _generator
+from cgru.engines.training import Pass, zero_gradient
+from cgru.run import arguments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cgru.gru import GRU
+    from cgru.model.layer import Gradient
     from cgru.types import Array, Lengths
 
 
 def record(
     gru: GRU,
-    x: object,
-    h0: object,
+    x: Any,
+    h0: Any,
     *,
     lengths: object,
     rng: object,
@@ -43,8 +44,8 @@ def record(
     threads = config.threads_for(num_threads)
     if memory is not None:
         memory = checks.integer("memory", memory, 0, 2**63 - 1)
-    generator = _generator(rng)
-    x, h, last = gru._arguments(x, h0, lengths)
+    generator = checks.generator(rng)
+    x, h, last = arguments.of_call(gru.spec, x, h0, lengths)
     tape = Tape(gru, x.ndim == 2, gru.dropout if drop else 0.0)
     y = np.empty((*x.shape[:-1], gru.hidden_size * (2 if gru.bidirectional else 1)), gru.dtype)
     x_steps = tape.time_first(x)
@@ -82,7 +83,7 @@ class Tape:
     """What a recorded call leaves for its way back, which can be gone once; `gru.record` makes it."""
 
     def __init__(self, gru: GRU, single: bool, dropout: float) -> None:
-        self._gru, self._stack, self._single, self._dropout = gru, gru._stack, single, dropout
+        self._gru, self._stack, self._single, self._dropout = gru, gru.value.stack, single, dropout
         self._shapes: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())  # of y and x, as given
         self._passes: list[list[Pass]] | None = []  # of each layer, of each direction; none if there was nothing to do
         self._masks: list[Array] = []  # of each layer but the last: which of its outputs went on to the next
@@ -175,7 +176,7 @@ class Tape:
         gru, stack = self._gru, self._stack
         if self._passes is None:
             raise RuntimeError("tape: backward has been called before and has used it up; record again")
-        if gru._stack is not stack:
+        if gru.value.stack is not stack:
             raise RuntimeError("tape: the model's weights have been replaced since the call was recorded; record again")
         if grad_y is None and grad_h_n is None:
             raise ValueError("grad_y: expected an array for it or for grad_h_n, got None for both")
@@ -196,7 +197,7 @@ class Tape:
         passes = self._passes
         if not again:
             self._passes = None
-        found = [[Gradient.zero(direction) for direction in layer] for layer in stack.layers]
+        found = [[zero_gradient(direction) for direction in layer] for layer in stack.layers]
         grad_x = np.empty(x_shape, gru.dtype)
         for k in reversed(range(len(passes))):
             by_input = self.time_first(grad_x)
@@ -212,18 +213,11 @@ class Tape:
         return Gradients(grad_x, grad_h[:, 0] if self._single else grad_h, self._by_parameters(found))
 
     def _by_parameters(self, found: list[list[Gradient]]) -> dict[str, Array]:
-        """The gradients by the parameters, which the canonical layers were made of (cgru/layer.py)."""
-        gru = self._gru
-        hidden = gru.hidden_size
+        """The gradients by the parameters, which the canonical layers were made of."""
+        spec = self._gru.spec
         by_name = {}
-        for (suffixes, _), layer, gradients in zip(gru._suffixes(), self._stack.layers, found, strict=True):
-            for suffix, direction, (w_ih, w_hh, bias) in zip(suffixes, layer, gradients, strict=True):
-                product, r, z, n = bias
-                if gru.update_gate == "candidate" and not direction.flip:  # the update gate's rows were negated
-                    for by_update in (w_ih[hidden : 2 * hidden], w_hh[hidden : 2 * hidden], z):
-                        np.negative(by_update, out=by_update)
-                by_name["weight_ih" + suffix], by_name["weight_hh" + suffix] = w_ih, w_hh
-                if gru.bias:
-                    by_name["bias_ih" + suffix] = np.concatenate([r, z, n])
-                    by_name["bias_hh" + suffix] = np.concatenate([r, z, product if gru.reset_after else n])
+        for (suffixes, _), layer, gradients in zip(spec.layers, self._stack.layers, found, strict=True):
+            for suffix, direction, gradient in zip(suffixes, layer, gradients, strict=True):
+                own = spec.cell.by_parameters(spec, direction, gradient, np)
+                by_name.update({name + suffix: array for name, array in own.items()})
         return by_name

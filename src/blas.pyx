@@ -17,7 +17,7 @@ from blas cimport product, real, row_product, transposed_product
 from kernels cimport Activation, FlushDenormals, GateKernels, GateStep, Kernels
 
 from cgru._packed import KERNELS
-from cgru.precision import wide
+from cgru.model.precision import wide
 
 cdef const Kernels* table = <const Kernels*> PyCapsule_GetPointer(KERNELS, "cgru.kernels")
 

@@ -21,7 +21,7 @@ from kernels cimport (
 )
 
 from cgru import checks
-from cgru.precision import Matrix
+from cgru.model.precision import Matrix
 
 cnp.import_array()
 

@@ -6,6 +6,7 @@ import numpy as np
 
 import cgru
 from cgru import reference
+from cgru.model.value import Value
 
 BOUNDED = ["tanh", "sigmoid", "hard_sigmoid", "softsign", ("scaled_tanh", 0.9, 0.7), ("hard_sigmoid", 1 / 6, 0.5)]
 UNBOUNDED = [
@@ -63,3 +64,8 @@ def relative_error(result, expected):
     if not expected.size:
         return 0.0
     return float(np.max(np.abs(result - expected)) / max(1.0, np.max(np.abs(expected))))
+
+
+def with_parameters(gru, parameters, *arithmetic):
+    """A GRU of the same options with copies of other parameters, quantized ones too."""
+    return cgru.GRU.of(Value.of(gru.spec, parameters, *arithmetic))

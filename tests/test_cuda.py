@@ -132,9 +132,11 @@ def test_weights_of_16_bits(way, precision, reset_after):
         problem.gru = problem.gru.quantize(precision)
         check(problem, way)
         model = cuda.place(problem.gru, Simulator())
-        weights = model._stack.layers[0][0].prepared["cuda"]
+        weights = model.value.stack.layers[0][0].prepared["cuda"]
         assert weights.u.itemsize == weights.transposed.itemsize == 2
-        on_the_device = [v for v in [*vars(weights).values(), *model._parameters.values()] if type(v) is DeviceArray]
+        on_the_device = [
+            v for v in [*vars(weights).values(), *model.value.parameters.values()] if type(v) is DeviceArray
+        ]
         large = [v for v in on_the_device if v.size > 4 * 37]
         assert len(large) == 3  # W, U, and U for the fused kernels
         assert all(v.itemsize == 2 for v in large)

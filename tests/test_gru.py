@@ -195,7 +195,7 @@ def test_import_is_light():
 
 MODULES = [
     "cgru",
-    "cgru.reference",
+    "cgru.model.reference",
     "cgru.gru",
     "cgru.parameters",
     "cgru.config",
@@ -206,7 +206,7 @@ MODULES = [
     "cgru.torch",
     "cgru.sklearn",
     "cgru.sklearn.forecaster",
-    "cgru.precision",
+    "cgru.model.precision",
     "cgru.comparison",
 ]
 

@@ -4,6 +4,7 @@ Halves are rounded as PyTorch rounds, and then exactly the float32 model of the 
 specification in integers, on every instruction set, and in float32 where it is a float.
 """
 
+import dataclasses
 import itertools
 import json
 import pickle
@@ -17,9 +18,10 @@ from hypothesis import strategies as st
 
 import cgru
 from cgru import _packed, _threads, reference
-from cgru.precision import PRECISIONS, Matrix, integers, narrow
+from cgru.model.precision import PRECISIONS, Matrix, integers, narrow
+from cgru.model.value import Value
 
-from .options import BOUNDED, UNBOUNDED, relative_error
+from .options import BOUNDED, UNBOUNDED, relative_error, with_parameters
 
 F = np.float32
 HALVES = [precision for precision in PRECISIONS if precision != "int8"]
@@ -272,7 +274,7 @@ def test_sums_are_those_of_integers(inputs, hidden, batch):
         q = rng.integers(low, high + 1, (3 * hidden, inputs)).astype(np.int8)
         q[: 2 * hidden] = 0  # z = 0: h' = n
         gru, weights = with_integers(q, **linear)
-        small = cgru.GRU._restore(gru.options, weights)
+        small = with_parameters(gru, weights)
         y, _ = small(p[None].astype(F))
         np.testing.assert_array_equal(y[0], p @ q[2 * hidden :].T.astype(np.int64))
 
@@ -282,7 +284,7 @@ def test_the_largest_sums_are_within_their_bits():
     q = np.full((3, count), -128, np.int8)
     q[:2] = 0
     gru, weights = with_integers(q, activation="linear", recurrent_activation="linear")
-    small = cgru.GRU._restore(gru.options, weights)
+    small = with_parameters(gru, weights)
     for x in (127, -127):
         y, _ = small(np.full((1, 1, count), x, F))
         np.testing.assert_array_equal(y.ravel(), F(x * -128 * count))
@@ -304,7 +306,7 @@ def test_sums_over_states_are_those_of_integers(reset_after, hidden, batch):
         "bias_ih_l0": np.repeat(np.array([1, 0, 0], F), hidden),  # r = 1, z = 0: h' = n = U h
         "bias_hh_l0": np.zeros(3 * hidden, F),
     }
-    small = cgru.GRU._restore(gru.options, parameters)
+    small = with_parameters(gru, parameters)
     y, _ = small(np.zeros((1, batch, 1), F), state.astype(F))
     np.testing.assert_array_equal(y, state @ q[2 * hidden :].T.astype(np.int64))
 
@@ -313,9 +315,16 @@ def specification(small, x, h0, **arguments):
     """y and h_n of the reference in float64, with the model's own weights of int8."""
     kept = ("reset_after", "update_gate", "activation", "recurrent_activation", "clip", "reverse")
     options = {name: small.options[name] for name in kept}
-    parameters = {name: a if isinstance(a, Matrix) else a.astype(np.float64) for name, a in small._parameters.items()}
+    parameters = {
+        name: a if isinstance(a, Matrix) else a.astype(np.float64) for name, a in small.value.parameters.items()
+    }
     return reference.forward(
-        x.astype(np.float64), parameters, h0.astype(np.float64), arithmetic=small._arithmetic, **options, **arguments
+        x.astype(np.float64),
+        parameters,
+        h0.astype(np.float64),
+        arithmetic=small.value.arithmetic,
+        **options,
+        **arguments,
     )
 
 
@@ -369,20 +378,9 @@ def test_layers_and_directions_are_models_of_their_own(activation):
     for layer in range(2):
         outputs = []
         for d, suffix in enumerate((f"_l{layer}", f"_l{layer}_reverse")):
-            one = cgru.GRU._restore(
-                {
-                    **gru.options,
-                    "num_layers": 1,
-                    "bidirectional": False,
-                    "reverse": d == 1,
-                    "input_size": below.shape[2],
-                },
-                {
-                    name.removesuffix(suffix) + "_l0": array
-                    for name, array in small._parameters.items()
-                    if name.endswith(suffix)
-                },
-            )
+            options = {"num_layers": 1, "bidirectional": False, "reverse": d == 1, "input_size": below.shape[2]}
+            own = {n.removesuffix(suffix) + "_l0": a for n, a in small.value.parameters.items() if n.endswith(suffix)}
+            one = cgru.GRU.of(Value.of(dataclasses.replace(gru.spec, **options), own))
             alone, last = one(below, lengths=lengths)
             outputs.append(alone)
             np.testing.assert_array_equal(last[0], h_n[2 * layer + d])
@@ -504,7 +502,7 @@ def test_weights_fitted_to_inputs_make_smaller_errors(reset_after):
     seen, other = x[:30], x[30:]
     expected = gru(other)[0]
     small = gru.quantize("int8", calibrate=seen)
-    plain = cgru.GRU._restore(gru.options, gru.quantize("int8")._parameters, small._arithmetic)
+    plain = with_parameters(gru, gru.quantize("int8").value.parameters, small.value.arithmetic)
     errors = [np.linalg.norm(model(other)[0] - expected) for model in (plain, small)]
     assert errors[1] < 0.95 * errors[0]  # rounding the inputs makes most of it
     exact, rounded, fitted = (model.state_dict()["weight_ih_l0"] for model in (gru, plain, small))

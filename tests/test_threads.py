@@ -12,7 +12,7 @@ import pytest
 import cgru
 from cgru.engines import blas
 
-from .options import Problem
+from .options import Problem, with_parameters
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_many_threads_call_one_gru():
     gru = cgru.GRU(8, 32, 2, bidirectional=True, rng=0)
     inputs = [np.random.default_rng(i).standard_normal((20, 1 + i % 3, 8)).astype(np.float32) for i in range(40)]
     expected = [gru(x)[0] for x in inputs]
-    gru = cgru.GRU._restore(gru.options, gru.state_dict())  # nothing prepared yet: the first calls race to do it
+    gru = with_parameters(gru, gru.state_dict())  # nothing prepared yet: the first calls race to do it
     with ThreadPoolExecutor(8) as pool:
         for y, y_alone in zip(pool.map(lambda x: gru(x)[0], inputs), expected, strict=True):
             np.testing.assert_array_equal(y, y_alone)

@@ -166,7 +166,7 @@ def test_quantised_modules_stay_in_int8(options, config):
     gru = cgru.from_torch(small)
     assert repr(gru) == repr(cgru.from_torch(module)) + ".quantize('int8')"
     for name, weight in small.get_weight().items():
-        matrix = gru._parameters[name]
+        matrix = gru.value.parameters[name]
         np.testing.assert_array_equal(matrix.numbers, weight.int_repr().numpy())
         per_row = weight.qscheme() == torch.per_channel_affine
         scale = weight.q_per_channel_scales().numpy() if per_row else np.full(21, weight.q_scale())

@@ -49,7 +49,7 @@ class Gradients:
         self.parameters = {name: array.astype(np.float64) for name, array in problem.gru.state_dict().items()}
         self.x = self.time_first(problem.x).astype(np.float64)
         self.h0 = problem.h0.astype(np.float64)
-        shape = (*self.x.shape[:2], problem.gru._width)
+        shape = (*self.x.shape[:2], problem.gru.spec.width)
         # numbers that float32 holds, so that both precisions have the same problem
         self.by_y = rng.standard_normal(shape).astype(problem.dtype).astype(np.float64)
         self.by_h_n = rng.standard_normal(self.h0.shape).astype(problem.dtype).astype(np.float64)
@@ -254,7 +254,7 @@ def test_lengths_at_their_ends(dtype, bidirectional, lengths):
     problem.lengths = np.array(lengths)
     check(problem)
     _, h_n, tape = problem.gru.record(problem.x, problem.h0, lengths=lengths)
-    grads = tape.backward(np.ones((6, 3, problem.gru._width), dtype), np.ones_like(h_n))
+    grads = tape.backward(np.ones((6, 3, problem.gru.spec.width), dtype), np.ones_like(h_n))
     for b, length in enumerate(lengths):
         assert not grads.x[length:, b].any()
         if length == 0:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from cgru.precision import PRECISIONS
+from cgru.model.precision import PRECISIONS
 
 
 @click.command()

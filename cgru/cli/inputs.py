@@ -13,7 +13,7 @@ import numpy as np
 
 import cgru
 from cgru.cli import models
-from cgru.precision import PRECISIONS
+from cgru.model.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,8 +14,8 @@ import cgru
 from cgru import checks
 from cgru.engines.cuda import device as devices
 from cgru.engines.cuda import forward, intake, plan
-from cgru.parameters import FLOATS
-from cgru.precision import wide
+from cgru.model.precision import wide
+from cgru.model.value import Value
 
 if TYPE_CHECKING:
     import os
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from cgru.cuda.stream import Stream, StreamPool
     from cgru.cuda.training import Tape
     from cgru.engines.cuda.device import Device
-    from cgru.precision import Arithmetic
     from cgru.types import Array
 
 
@@ -47,14 +46,15 @@ def place(gru: cgru.GRU, device: Device) -> GRU:
     if gru.precision not in forward.STORED:
         raise ValueError(f"device: expected a model of {' or '.join(forward.STORED)}, got one of {gru.precision}")
     model = GRU.__new__(GRU)
-    model._set_options(gru.options)
     model.__dict__["_device"] = device
+    value = gru.value
     with device.use():
         if gru.precision == "float32":
-            model.__dict__["_array_module"] = device.xp
-            model._set_parameters({name: device.xp.asarray(array) for name, array in gru._parameters.items()})
+            arrays = {name: device.xp.asarray(array) for name, array in value.parameters.items()}
+            value = Value(value.spec, arrays, value.arithmetic, device.xp)
         else:  # float32 arrays would take more than the weights of 16 bits: they stay on the host
-            model._set_parameters(gru._parameters)
+            value = Value(value.spec, value.parameters, value.arithmetic)
+        model._hold(value)
     return model
 
 
@@ -68,11 +68,11 @@ class GRU(cgru.GRU):
 
     _device: Device
 
-    def _set_parameters(self, parameters: Mapping[str, Any], arithmetic: Arithmetic = FLOATS) -> None:
+    def _hold(self, value: Value) -> None:
         if "_device" not in self.__dict__:
             raise TypeError("cgru.cuda.GRU: made by gru.to('cuda') of a cgru.GRU")
-        super()._set_parameters(parameters, arithmetic)
-        forward.prepare(self._device, self._stack)
+        forward.prepare(self._device, value.stack)
+        super()._hold(value)
 
     @property
     def device(self) -> str:
@@ -82,13 +82,10 @@ class GRU(cgru.GRU):
     def _on_cpu(self) -> cgru.GRU:
         """A copy of the model in host memory; waits for the device."""
         with self._device.use():
-            parameters = self._parameters
+            parameters = self.value.parameters
             if self.precision == "float32":
                 parameters = {name: self._device.to_host(array) for name, array in parameters.items()}  # type: ignore[arg-type]
-        model = cgru.GRU.__new__(cgru.GRU)
-        model._set_options(self.options)
-        model._set_parameters(parameters)
-        return model
+        return cgru.GRU.of(Value(self.spec, parameters, self.value.arithmetic))
 
     def __call__(
         self,
@@ -129,14 +126,14 @@ class GRU(cgru.GRU):
         device, xp = self._device, self._device.xp
         with device.use():
             x, h0, single, x_steps, last = self._inputs(x, h0, lengths)
-            y_shape = (*x.shape[:-1], self._width)
+            y_shape = (*x.shape[:-1], self.spec.width)
             if out is None:
                 y = xp.empty(y_shape, self.dtype)
             else:
                 y = intake.output(device, out, self.dtype, y_shape, {"x": x, "h0": h0})
             h_n = self._initial(h0, x_steps.shape[1])
             if x_steps.size:
-                forward.run(device, self._stack, x_steps, h_n, self._time_first(y), last, engine)
+                forward.run(device, self.value.stack, x_steps, h_n, self._time_first(y), last, engine)
             return y, h_n[:, 0] if single else h_n
 
     def record(  # type: ignore[override]
@@ -227,15 +224,21 @@ class GRU(cgru.GRU):
     def state_dict(self) -> dict[str, Array]:
         """Copies of the parameters, on the device, under PyTorch's names; see `cgru.GRU.state_dict`."""
         with self._device.use():
-            return {name: self._device.xp.array(wide(array)) for name, array in self._parameters.items()}
+            return {name: self._device.xp.array(wide(array)) for name, array in self.value.parameters.items()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Replace all parameters by copies of arrays on the device; see `cgru.GRU.load_state_dict`."""
         with self._device.use():
             super().load_state_dict(state_dict)
 
-    def _parameter(self, name: str, value: Any, shape: tuple[int, ...]) -> Array:
-        return self._device.xp.array(intake.array(self._device, name, value, self.dtype, shape), order="C")
+    def _taken(self, parameters: Mapping[str, Array]) -> Value:
+        xp = self._device.xp
+
+        def take(name: str, array: Any, shape: tuple[int, ...]) -> Array:
+            copy: Array = xp.array(intake.array(self._device, name, array, self.dtype, shape), order="C")
+            return copy
+
+        return Value.of(self.spec, parameters, take=take, xp=xp)
 
     def quantize(self, precision: str, *, calibrate: Any = None, compute: str = "float32") -> GRU:
         """This model with weights of 16 bits; see `cgru.GRU.quantize`. Products of fewer bits are not on a GPU."""

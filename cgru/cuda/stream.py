@@ -66,7 +66,7 @@ class Stream:
             if self._batch_size is None:
                 x_steps, y_steps = x_steps[:, None], y_steps[:, None]
             if x_steps.size:
-                forward.run(device, gru._stack, x_steps, self._states, y_steps, None, "auto")
+                forward.run(device, gru.value.stack, x_steps, self._states, y_steps, None, "auto")
             return y
 
     @property
@@ -155,6 +155,6 @@ class StreamPool(stream.StreamPool):
             if len(chosen):
                 rows = xp.asarray(chosen)
                 h = xp.take(self._states, rows, axis=1)
-                forward.run(device, gru._stack, x[None], h, y[None], None, "auto")
+                forward.run(device, gru.value.stack, x[None], h, y[None], None, "auto")
                 self._states[:, rows] = h
             return y

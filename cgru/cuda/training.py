@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgru import checks
 from cgru.engines.cuda import backward, forward, intake
-from cgru.parameters import _generator
+from cgru.model import layer as layers
 from cgru.training import Gradients
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from cgru.cuda import GRU
     from cgru.engines.cuda.backward import Gradient
     from cgru.engines.cuda.forward import Record
-    from cgru.layer import Layer
+    from cgru.model.layer import Layer
     from cgru.types import Array
 
 
@@ -28,14 +29,14 @@ def record(gru: GRU, x: Any, h0: Any, *, lengths: Any, rng: object, engine: str)
             "and quantize that"
         )
     device, xp = gru._device, gru._device.xp
-    generator = _generator(rng)
+    generator = checks.generator(rng)
     with device.use():
         x, h0, single, x_steps, last = gru._inputs(x, h0, lengths)
-        y = xp.empty((*x.shape[:-1], gru._width), gru.dtype)
+        y = xp.empty((*x.shape[:-1], gru.spec.width), gru.dtype)
         h_n = gru._initial(h0, x_steps.shape[1])
         tape = Tape(gru, x.shape, y.shape, h_n.shape, last)
         if x_steps.size:
-            forward.ready(device, gru._stack)
+            forward.ready(device, gru.value.stack)
             tape._run(x_steps, h_n, gru._time_first(y), generator, engine)
         return y, h_n[:, 0] if single else h_n, tape
 
@@ -51,7 +52,7 @@ class Tape:
         h_shape: tuple[int, ...],
         lengths: Array | None,
     ) -> None:
-        self._gru, self._stack = gru, gru._stack
+        self._gru, self._stack = gru, gru.value.stack
         self._x_shape, self._y_shape, self._h_shape, self._lengths = x_shape, y_shape, h_shape, lengths
         self._records: list[list[Record]] | None = []  # of each layer, of each direction; none if there was no step
         self._factors: list[Array] = []  # of each layer but the last: what its outputs were multiplied by
@@ -74,9 +75,9 @@ class Tape:
             runs = xp.arange(steps)[:, None] < self._lengths
             x = xp.where(runs[:, :, None], x, x.dtype.type(0))
         records: list[list[Record]] = []
-        layers = len(self._stack.layers)
-        for k in range(layers):
-            output = y if k == layers - 1 else xp.empty((steps, batch, h.shape[0] // layers * gru.hidden_size), x.dtype)
+        count = len(self._stack.layers)
+        for k in range(count):
+            output = y if k == count - 1 else xp.empty((steps, batch, h.shape[0] // count * gru.hidden_size), x.dtype)
             records.append([])
             for d, layer, row, reverse, part in self._directions(k):
                 passed = forward.direction(
@@ -86,7 +87,7 @@ class Tape:
                 assert passed is not None
                 records[-1].append(passed)
             x = output
-            if gru.dropout and k < layers - 1:
+            if gru.dropout and k < count - 1:
                 device_generator = xp.random.default_rng(int(generator.integers(2**63)))
                 kept = device_generator.random(x.shape, np.float32) >= np.float32(gru.dropout)
                 self._factors.append(kept * x.dtype.type(1 / (1 - gru.dropout)))
@@ -113,7 +114,7 @@ class Tape:
         gru, device = self._gru, self._gru._device
         if self._records is None:
             raise RuntimeError("tape: backward has been called before and has used it up; record again")
-        if gru._stack is not self._stack:
+        if gru.value.stack is not self._stack:
             raise RuntimeError("tape: the model's weights have been replaced since the call was recorded; record again")
         if grad_y is None and grad_h_n is None:
             raise ValueError("grad_y: expected an array for it or for grad_h_n, got None for both")
@@ -134,10 +135,10 @@ class Tape:
         """The gradients by x and the parameters; `grad_h` becomes that by h0."""
         gru, device = self._gru, self._gru._device
         xp = device.xp
-        parameters = {name: xp.zeros(shape, gru.dtype) for name, shape in gru._shapes().items()}
+        parameters = {name: xp.zeros(shape, gru.dtype) for name, shape in gru.spec.shapes.items()}
         by_x = xp.zeros(self._x_shape, gru.dtype)
         for k in reversed(range(len(records))):
-            suffixes = gru._suffixes()[k][0]
+            suffixes = gru.spec.layers[k][0]
             below: Array | None = None
             for d, layer, row, reverse, part in self._directions(k):
                 by_output = None if grad is None else grad[:, :, part]
@@ -153,12 +154,9 @@ class Tape:
         return by_x, parameters
 
     def _keep(self, parameters: dict[str, Array], suffix: str, layer: Layer, found: Gradient) -> None:
-        """A canonical layer's gradients as those by the parameters that it was made of (cgru/layer.py)."""
-        hidden = self._gru.hidden_size
-        negated = self._gru.update_gate == "candidate" and not layer.flip  # the update gate's rows were
-        names = {"weight_ih": found.w_ih, "weight_hh": found.w_hh, "bias_ih": found.b_ih, "bias_hh": found.b_hh}
-        for name, gradient in names.items():
-            if negated:
-                gradient[hidden : 2 * hidden] *= -1
-            if name + suffix in parameters:
-                parameters[name + suffix] = gradient
+        """A canonical layer's gradients as those by the parameters that it was made of."""
+        spec, xp = self._gru.spec, self._gru._device.xp
+        r, z, n = xp.split(found.b_ih, 3)
+        canonical = layers.Gradient(found.w_ih, found.w_hh, xp.stack([found.b_hh[2 * spec.hidden_size :], r, z, n]))
+        for name, gradient in spec.cell.by_parameters(spec, layer, canonical, xp).items():
+            parameters[name + suffix] = gradient

@@ -17,7 +17,7 @@ from cgru import checks
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cgru.layer import Stack
+    from cgru.model.layer import Stack
     from cgru.types import Array
 
 ENGINES = ("packed", "blas")

@@ -9,7 +9,7 @@ import numpy as np
 from cgru import _blas, engines
 
 if TYPE_CHECKING:
-    from cgru.layer import Layer, Stack
+    from cgru.model.layer import Layer, Stack
     from cgru.types import Array
 
 PARALLEL_UNITS = 1 << 21

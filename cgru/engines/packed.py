@@ -9,7 +9,7 @@ import numpy as np
 from cgru import _packed
 
 if TYPE_CHECKING:
-    from cgru.layer import Stack
+    from cgru.model.layer import Stack
     from cgru.types import Array
 
 

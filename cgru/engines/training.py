@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cgru import _training
+from cgru.model.layer import Gradient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cgru.layer import Layer
+    from cgru.model.layer import Layer
     from cgru.types import Array, Lengths
 
 RECORD = {np.dtype(np.float32): _training.record["float"], np.dtype(np.float64): _training.record["double"]}
 BACKWARD = {np.dtype(np.float32): _training.backward["float"], np.dtype(np.float64): _training.backward["double"]}
 
 
-class Gradient(NamedTuple):
-    """A loss' gradients by a layer's arrays; passes add to them."""
-
-    w_ih: Array  # (3H, I)
-    w_hh: Array  # (3H, H)
-    bias: Array  # (4, H), by what is added to: the candidate's recurrent product, r, z, the candidate's input product
-
-    @classmethod
-    def zero(cls, layer: Layer) -> Gradient:
-        """Gradients that nothing has been added to."""
-        return cls(np.zeros_like(layer.w_ih), np.zeros_like(layer.w_hh), np.zeros_like(layer.bias))
+def zero_gradient(layer: Layer) -> Gradient:
+    """Gradients that nothing has been added to."""
+    return Gradient(np.zeros_like(layer.w_ih), np.zeros_like(layer.w_hh), np.zeros_like(layer.bias))
 
 
 class Pass:

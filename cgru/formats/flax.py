@@ -13,11 +13,13 @@ import numpy as np
 
 from cgru import checks
 from cgru.errors import FormatError
-from cgru.gru import GRU
+from cgru.model.spec import from_options
+from cgru.model.value import Value, face
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cgru.gru import GRU
     from cgru.types import ActivationOption, Array
 
     Cell = dict[tuple[str, str], Array]  # (dense layer, "kernel" or "bias") -> array
@@ -84,7 +86,6 @@ def from_flax(
         parameters.update({key + end: array for key, array in _rows(cells[path]).items()})
     dtype = np.result_type(*parameters.values())
     options = {
-        **GRU(1, 1, rng=0).options,
         "input_size": parameters["weight_ih_l0"].shape[1],
         "hidden_size": parameters["weight_hh_l0"].shape[1],
         "num_layers": len(chosen) // per_layer,
@@ -95,10 +96,11 @@ def from_flax(
         "dtype": dtype,
     }
     try:
-        model: GRU = GRU._restore(options, {key: array.astype(dtype) for key, array in parameters.items()})
+        value = Value.of(from_options("GRU", options), {key: array.astype(dtype) for key, array in parameters.items()})
     except (TypeError, ValueError) as error:
         raise FormatError(f"{', '.join(chosen)}: {error}") from error
-    return model
+    gru: GRU = face(value)
+    return gru
 
 
 def _tree(params: Any) -> Mapping[Any, Any]:

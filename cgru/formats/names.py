@@ -6,12 +6,13 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from cgru.errors import FormatError
-from cgru.gru import GRU, GRUCell
+from cgru.model.spec import from_options
+from cgru.model.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cgru.precision import Matrix
+    from cgru.model.precision import Matrix
     from cgru.types import Array
 
 NAME = re.compile(r"(?:(.*)\.)?((?:weight|bias)_(?:ih|hh)(?:_l(\d{1,4})(_reverse)?)?)", re.DOTALL)
@@ -63,7 +64,7 @@ def _kind(parameters: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) 
     return {3: "GRU", **GATES}.get(shape[0] // shape[1], "no known layer")
 
 
-def assemble(source: str, arrays: Mapping[str, Array | Matrix], options: Mapping[str, Any]) -> GRU | GRUCell:
+def assemble(source: str, arrays: Mapping[str, Array | Matrix], options: Mapping[str, Any]) -> Value:
     """The model whose parameters these are; names and shapes tell all but `options`."""
     cell = "weight_ih" in arrays
     first = "weight_ih" if cell else "weight_ih_l0"
@@ -83,17 +84,15 @@ def assemble(source: str, arrays: Mapping[str, Array | Matrix], options: Mapping
         matches = [match for match in map(NAME.fullmatch, arrays) if match]
         sizes["num_layers"] = 1 + max(int(match[3] or 0) for match in matches)
         sizes["bidirectional"] = any(match[4] is not None for match in matches)
-    kind = GRUCell if cell else GRU
     try:
-        model: GRU | GRUCell = kind._restore({**kind(1, 1, rng=0).options, **sizes, **options}, arrays)
+        return Value.of(from_options("GRUCell" if cell else "GRU", {**sizes, **options}), arrays)
     except (TypeError, ValueError) as error:
         raise FormatError(f"{source}: {error}") from error
-    return model
 
 
-def refuse_integers(model: GRU | GRUCell, system: str) -> None:
+def refuse_integers(value: Value, system: str) -> None:
     """Refuse a model whose products no other system has: of integers, or of factors rounded to bfloat16."""
-    kind = model.precision if model.precision == "int8" else f"compute={model.compute!r}"
+    kind = value.precision if value.precision == "int8" else f"compute={value.arithmetic.compute!r}"
     if kind != "compute='float32'":
         raise FormatError(
             f"precision: {system} would multiply float32, got a model of {kind}; take the float32 one that it came from"

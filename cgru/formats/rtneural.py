@@ -16,12 +16,13 @@ from cgru.errors import FormatError
 from cgru.formats import files, untrusted
 from cgru.formats.keras.model import Found, choose, columns, find, make
 from cgru.formats.names import refuse_integers
-from cgru.gru import GRU
+from cgru.model.value import Value, face
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
+    from cgru.gru import GRU
     from cgru.types import Array
 
 MAX_BYTES = 1 << 28
@@ -32,6 +33,12 @@ OPTIONS = {"reset_after": True, "activation": "tanh", "recurrent_activation": "s
 
 
 def load(path: str | os.PathLike[str], name: str | None = None) -> GRU:
+    """The model in a file; see `read`."""
+    gru: GRU = face(read(path, name))
+    return gru
+
+
+def read(path: str | os.PathLike[str], name: str | None = None) -> Value:
     """The GRU in a file of RTNeural, in float32: the file does not tell in which precision it was trained.
 
     Parameters
@@ -58,11 +65,10 @@ def load(path: str | os.PathLike[str], name: str | None = None) -> GRU:
             raise FormatError("layers: expected RTNeural's list of layers, got none")
         weights = _Weights(layers)
         chosen = choose(find(_as_keras(layers)), name)
-        model = make(chosen, weights)
-        assert isinstance(model, GRU)
-        if chosen[0].name == "0" and _width(content, "in_shape") != model.input_size:
-            raise FormatError(f"in_shape: expected {model.input_size} inputs, got {content['in_shape']}")
-        return model
+        value = make(chosen, weights)
+        if chosen[0].name == "0" and _width(content, "in_shape") != value.spec.input_size:
+            raise FormatError(f"in_shape: expected {value.spec.input_size} inputs, got {content['in_shape']}")
+        return value
 
 
 def _as_keras(layers: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -112,15 +118,16 @@ def _numbers(name: str, lists: Any) -> Array:
     return array.astype(np.float32)
 
 
-def save(model: GRU, path: str | os.PathLike[str]) -> None:
+def save(value: Value, path: str | os.PathLike[str]) -> None:
     """Write a model as RTNeural reads it, a layer each; the file appears whole or not at all."""
-    refuse_integers(model, "RTNeural")
-    for option, value in {**OPTIONS, "clip": None, "bidirectional": False, "reverse": False}.items():
-        if getattr(model, option) != value:
-            raise FormatError(f"{option}: RTNeural knows {value!r} only, got {getattr(model, option)!r}")
+    refuse_integers(value, "RTNeural")
+    model = value.spec
+    for option, known in {**OPTIONS, "clip": None, "bidirectional": False, "reverse": False}.items():
+        if getattr(model, option) != known:
+            raise FormatError(f"{option}: RTNeural knows {known!r} only, got {getattr(model, option)!r}")
     layers = []
     for k in range(model.num_layers):
-        kernel, recurrent, *bias = columns(model, f"_l{k}")
+        kernel, recurrent, *bias = columns(value, f"_l{k}")
         weights = [kernel, recurrent, *(bias or [np.zeros((2, 3 * model.hidden_size))])]
         shape = [None, None, model.hidden_size]
         entry = {"type": "gru", "activation": "", "shape": shape, "weights": [array.tolist() for array in weights]}

@@ -9,25 +9,26 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cgru import checks
 from cgru.errors import FormatError
 from cgru.formats import files, names
-from cgru.gru import GRU
-from cgru.precision import COMPUTE, PRECISIONS, Arithmetic, Matrix
+from cgru.model.precision import COMPUTE, PRECISIONS, Arithmetic, Matrix
+from cgru.model.spec import KINDS, from_options
+from cgru.model.value import Value, face
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy.typing as npt
 
-    from cgru.gru import GRUCell
+    from cgru.gru import GRU, GRUCell
     from cgru.types import Array
 
-KINDS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
+STORED = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 """The format's names of numbers."""
 
 NARROW = {"float16": ("F16", "<f2"), "bfloat16": ("BF16", "<u2"), "int8": ("I8", "<i1")}
@@ -54,20 +55,20 @@ def _library() -> Any:
     return safetensors
 
 
-def save(gru: GRU, path: str | os.PathLike[str]) -> None:
+def save(value: Value, path: str | os.PathLike[str]) -> None:
     """Write a model; the file appears whole, or the one before it stays."""
     safetensors = _library()
-    options = {**gru.options, "dtype": gru.dtype.name, "precision": gru.precision}
+    options = {**value.spec.options, "dtype": value.spec.dtype.name, "precision": value.precision}
     for option, (_, usual) in ARITHMETIC.items():
-        if getattr(gru, option) != usual:
-            options[option] = getattr(gru, option)
+        if getattr(value.arithmetic, option) != usual:
+            options[option] = getattr(value.arithmetic, option)
     tensors = {}
-    for name, weights in gru._parameters.items():
+    for name, weights in value.parameters.items():
         tensors[name] = weights.numbers if isinstance(weights, Matrix) else weights
         if isinstance(weights, Matrix) and weights.scale is not None:
             tensors[name + SCALE] = weights.scale
     data = safetensors.numpy.save(tensors, metadata={KEY: json.dumps(options)})
-    files.write(path, _as_bfloat16(data) if gru.precision == "bfloat16" else data)
+    files.write(path, _as_bfloat16(data) if value.precision == "bfloat16" else data)
 
 
 def _as_bfloat16(data: bytes) -> bytes:
@@ -83,6 +84,12 @@ def _as_bfloat16(data: bytes) -> bytes:
 
 
 def load(path: Path, name: str | None = None) -> GRU | GRUCell:
+    """The model in a file; see `read`."""
+    model: GRU | GRUCell = face(read(path, name))
+    return model
+
+
+def read(path: Path, name: str | None = None) -> Value:
     """The GRU in a file: one that `save` wrote, or, in any other, the one whose weights have PyTorch's names."""
     safetensors = _library()
     if not path.is_file():
@@ -105,7 +112,7 @@ def load(path: Path, name: str | None = None) -> GRU | GRUCell:
 
         def tensor(key: str) -> Array:
             where, kind, shape, data = content(key)
-            return files.decode(where, KINDS.get(kind, kind), shape, data)
+            return files.decode(where, STORED.get(kind, kind), shape, data)
 
         def narrow(key: str, precision: str) -> npt.NDArray[Any]:
             where, kind, shape, data = content(key)
@@ -131,13 +138,13 @@ def _own(
     keys: list[str],
     tensor: Callable[[str], Array],
     narrow: Callable[[str, str], npt.NDArray[Any]],
-) -> GRU:
+) -> Value:
     """A GRU of the options that `save` wrote."""
     try:
         options = json.loads(text)
     except ValueError as error:
         raise FormatError(f"{path}: metadata {KEY}: expected JSON: {error}") from error
-    expected = {*GRU(1, 1, rng=0).options, "precision"}
+    expected = {*KINDS["GRU"].options, "precision"}
     if isinstance(options, dict):
         expected |= {key for key, (precision, _) in ARITHMETIC.items() if options.get("precision") == precision} & set(
             options
@@ -162,7 +169,7 @@ def _own(
                 scale = tensor(key + SCALE) if precision == "int8" and key + SCALE in keys else None
                 parameters[key] = _matrix(key, precision, narrow(key, precision), scale)
         options["dtype"] = np.dtype(options["dtype"])
-        return cast(GRU, GRU._restore(options, parameters, Arithmetic(compute, limit and float(limit))))
+        return Value.of(from_options("GRU", options), parameters, Arithmetic(compute, limit and float(limit)))
     except FormatError:
         raise
     except (TypeError, ValueError) as error:

@@ -14,11 +14,12 @@ import numpy as np
 
 from cgru.errors import FormatError
 from cgru.formats import names
-from cgru.gru import GRUCell
-from cgru.precision import Matrix
+from cgru.model.precision import Matrix
+from cgru.model.value import face
 
 if TYPE_CHECKING:
-    from cgru.gru import GRU
+    from cgru.gru import GRU, GRUCell
+    from cgru.model.value import Value
     from cgru.types import Array
 
 FILE_GLOBALS = re.compile(
@@ -27,6 +28,16 @@ FILE_GLOBALS = re.compile(
 )
 """What a file's pickle may call for: dicts and tensors. torch.load allows a little more, some of which a file could use
 to ask for any amount of memory."""
+
+SUPPORTED = {
+    "reset_after": True,
+    "activation": "tanh",
+    "recurrent_activation": "sigmoid",
+    "clip": None,
+    "reverse": False,
+    "merge": "concat",
+}
+"""Options that PyTorch does not have, and what its modules are."""
 
 QUANTISED = ("torch.ao.nn.quantized.dynamic.modules.rnn.GRU", "torch.ao.nn.quantized.dynamic.modules.rnn.GRUCell")
 """Modules of dynamically quantised weights, by name, as torch may not have them for ever."""
@@ -61,6 +72,12 @@ def from_torch(module_or_state_dict: Any, name: str | None = None) -> GRU | GRUC
     """
     if isinstance(module_or_state_dict, (str, os.PathLike)):
         return load(Path(module_or_state_dict), name)
+    model: GRU | GRUCell = face(_of_object(module_or_state_dict, name))
+    return model
+
+
+def _of_object(module_or_state_dict: Any, name: str | None) -> Value:
+    """The value of a module or a state_dict."""
     if isinstance(module_or_state_dict, Mapping):
         return _from_state_dict("state_dict", module_or_state_dict, name, {})
     module = module_or_state_dict
@@ -87,7 +104,7 @@ def _is_module(value: Any) -> bool:
     return isinstance(value, (torch.nn.GRU, torch.nn.GRUCell))
 
 
-def _from_state_dict(source: str, state_dict: Mapping[Any, Any], name: str | None, options: dict[str, Any]) -> Any:
+def _from_state_dict(source: str, state_dict: Mapping[Any, Any], name: str | None, options: dict[str, Any]) -> Value:
     values = {str(key): value for key, value in state_dict.items()}
     shapes = {key: tuple(getattr(value, "shape", ())) for key, value in values.items()}
     chosen = names.choose(source, shapes, name)
@@ -134,6 +151,12 @@ def _array(name: str, value: Any) -> Array:
 
 
 def load(path: Path, name: str | None = None) -> GRU | GRUCell:
+    """The model in a file; see `read`."""
+    model: GRU | GRUCell = face(read(path, name))
+    return model
+
+
+def read(path: Path, name: str | None = None) -> Value:
     """The GRU in a file that torch.save wrote of a state_dict, or of a dict with one in it ({"model": ...}).
 
     Such a file is a pickle; torch.load reads it with weights_only=True, which makes tensors and containers, and calls
@@ -202,35 +225,23 @@ def _only_tensors(values: Mapping[Any, Any]) -> dict[str, Any]:
     return {str(key): value for key, value in values.items() if hasattr(value, "detach")}
 
 
-def to_torch(model: GRU | GRUCell) -> Any:
+def to_torch(value: Value) -> Any:
     """The same model as a torch.nn.GRU or GRUCell on the CPU."""
-    names.refuse_integers(model, "PyTorch")
+    names.refuse_integers(value, "PyTorch")
     import torch
 
-    name = f"torch.nn.{type(model).__name__}"
-    supported: dict[str, Any] = {
-        "reset_after": True,
-        "activation": "tanh",
-        "recurrent_activation": "sigmoid",
-        "clip": None,
-    }
-    if not isinstance(model, GRUCell):
-        supported.update({"reverse": False, "merge": "concat"})
-    for option, value in supported.items():
-        if getattr(model, option) != value:
-            raise FormatError(f"{option}: {name} knows {value!r} only, got {getattr(model, option)!r}")
-    dtype = {"float32": torch.float32, "float64": torch.float64}[model.dtype.name]
-    if isinstance(model, GRUCell):
-        module = torch.nn.GRUCell(model.input_size, model.hidden_size, model.bias, dtype=dtype)
-    else:
+    spec = value.spec
+    name = f"torch.nn.{spec.kind}"
+    for option, known in SUPPORTED.items():
+        if getattr(spec, option) != known:
+            raise FormatError(f"{option}: {name} knows {known!r} only, got {getattr(spec, option)!r}")
+    dtype = {"float32": torch.float32, "float64": torch.float64}[spec.dtype.name]
+    if spec.stacked:
         module = torch.nn.GRU(
-            model.input_size, model.hidden_size, model.num_layers, model.bias, model.batch_first, model.dropout,
-            model.bidirectional, dtype=dtype,
+            spec.input_size, spec.hidden_size, spec.num_layers, spec.bias, spec.batch_first, spec.dropout,
+            spec.bidirectional, dtype=dtype,
         )  # fmt: skip
-    parameters = model.state_dict()
-    if model.update_gate == "candidate":  # 1 - sigmoid(a) = sigmoid(-a)
-        update = slice(model.hidden_size, 2 * model.hidden_size)
-        for array in parameters.values():
-            array[update] *= -1
-    module.load_state_dict({key: torch.from_numpy(array) for key, array in parameters.items()})
+    else:
+        module = torch.nn.GRUCell(spec.input_size, spec.hidden_size, spec.bias, dtype=dtype)
+    module.load_state_dict({key: torch.tensor(array) for key, array in value.weighing_state().items()})
     return module

@@ -13,6 +13,8 @@ from cgru.errors import FormatError
 from cgru.formats import files, untrusted
 from cgru.formats.safetensors import _library
 from cgru.gru import GRU
+from cgru.model.spec import from_options
+from cgru.model.value import Value
 from cgru.sklearn.network import HEAD, Network
 from cgru.sklearn.training import Adam
 
@@ -119,7 +121,7 @@ def _restore(cls: Any, description: dict[str, Any], tensors: dict[str, Any]) -> 
 def _restore_network(estimator: Any, inputs: int, tensors: dict[str, Any]) -> None:
     """The GRU, the head and the other arrays, if they are all there, fit together and are finite."""
     parameters = {name[len(GRU_PREFIX) :]: tensors[name] for name in tensors if name.startswith(GRU_PREFIX)}
-    gru = GRU._restore({**GRU(1, 1, rng=0).options, **estimator._gru_options(inputs)}, parameters)
+    gru = GRU.of(Value.of(from_options("GRU", estimator._gru_options(inputs)), parameters))
     sizes = {"I": inputs, "K": len(tensors["head.bias"]), "L": gru.num_layers, "H": gru.hidden_size}
     width = gru.hidden_size * (2 if gru.bidirectional else 1)
     shapes = {"head.weight": ("K", width), "head.bias": ("K",), **estimator._array_shapes()}

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from cgru.activations import Activation
     from cgru.engines.cuda.device import Device
-    from cgru.layer import Layer
+    from cgru.model.activations import Activation
+    from cgru.model.layer import Layer
     from cgru.types import Array
 
 _FUNCTION = np.dtype([("code", "i4"), ("alpha", "f8"), ("beta", "f8"), ("clip", "f8")], align=True)

@@ -13,11 +13,11 @@ import numpy as np
 from cgru import engines
 from cgru.engines.cuda import plan
 from cgru.engines.cuda.arguments import FORWARD, Arguments
-from cgru.precision import Matrix
+from cgru.model.precision import Matrix
 
 if TYPE_CHECKING:
     from cgru.engines.cuda.device import Device
-    from cgru.layer import Layer, Stack
+    from cgru.model.layer import Layer, Stack
     from cgru.types import Array
 
 PRODUCT_BYTES = 1 << 26

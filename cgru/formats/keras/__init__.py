@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgru import activations
 from cgru.errors import FormatError
 from cgru.formats import untrusted
 from cgru.formats.keras import hdf5
@@ -33,13 +32,15 @@ from cgru.formats.keras.model import (
     ours,
 )
 from cgru.formats.names import refuse_integers
-from cgru.gru import GRU, GRUCell
+from cgru.model import activations
+from cgru.model.value import Value, face
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
     from cgru.formats.keras.hdf5 import Object
+    from cgru.gru import GRU, GRUCell
     from cgru.types import Array
 
     Place = tuple[tuple[str, ...], tuple[str, ...]]  # names and keys of a layer
@@ -102,7 +103,8 @@ def from_keras(layer: Any, name: str | None = None) -> GRU | GRUCell:
         layers = choose(find(node), name)
     except NotImplementedError as error:  # a subclassed model without get_config
         raise FormatError(f"layer: expected a layer or model with a configuration: {error}") from error
-    return make(layers, _Live(keras, layer))
+    model: GRU | GRUCell = face(make(layers, _Live(keras, layer)))
+    return model
 
 
 class _Live:
@@ -133,39 +135,39 @@ class _Live:
         return [array if array.dtype == np.float64 else array.astype(np.float32) for array in arrays]
 
 
-def to_keras(model: GRU | GRUCell) -> Any:
+def to_keras(value: Value) -> Any:
     """The same model as a built Keras layer, several layers as a keras.Sequential; both return whole sequences."""
-    refuse_integers(model, "Keras")
+    refuse_integers(value, "Keras")
     keras = _library()
+    model = value.spec
     options = {"reset_after": model.reset_after, "use_bias": model.bias, "dtype": model.dtype.name}
-    for field in ("activation", "recurrent_activation"):
-        function = activations.parse(field, getattr(model, field))
+    for field, function in {"activation": model.candidate, "recurrent_activation": model.gate}.items():
         names = [name for name, option in FUNCTIONS.items() if activations.parse(field, option) == function]
         if not names:
             raise FormatError(
                 f"{field}: Keras knows {', '.join(FUNCTIONS)} with its parameters, got {function.option!r}"
             )
         options[field] = names[0]
-    if not isinstance(model, GRUCell) and model.reverse:
+    if model.reverse:
         raise FormatError(
             "reverse: Keras leaves the outputs of go_backwards reversed, so it knows False only, got True"
         )
     if model.clip is not None:
         raise FormatError(f"clip: Keras knows None only, got {model.clip}")
-    if model.update_gate == "candidate" and not function.mirrored_by_negation:
-        raise FormatError(f"update_gate: with {function.option!r} Keras knows 'state' only, got 'candidate'")
-    if isinstance(model, GRUCell):
+    if model.update_gate == "candidate" and not model.gate.mirrored_by_negation:
+        raise FormatError(f"update_gate: with {model.gate.option!r} Keras knows 'state' only, got 'candidate'")
+    if not model.stacked:
         cell = keras.layers.GRUCell(model.hidden_size, **options)
         cell.build((None, model.input_size))
-        cell.set_weights(columns(model, ""))
+        cell.set_weights(columns(value, ""))
         return cell
     layers = []
-    for k, (suffixes, inputs) in enumerate(model._suffixes()):
+    for k, (suffixes, inputs) in enumerate(model.layers):
         layer = keras.layers.GRU(model.hidden_size, return_sequences=True, **options)
         if model.bidirectional:
             layer = keras.layers.Bidirectional(layer, merge_mode=model.merge, dtype=model.dtype.name)
         layer.build((None, None, inputs))
-        layer.set_weights([array for suffix in suffixes for array in columns(model, suffix)])
+        layer.set_weights([array for suffix in suffixes for array in columns(value, suffix)])
         if k > 0 and model.dropout > 0:
             layers.append(keras.layers.Dropout(model.dropout, dtype=model.dtype.name))
         layers.append(layer)
@@ -182,6 +184,16 @@ def load(
     name: str | None = None,
     config: Mapping[str, Any] | str | os.PathLike[str] | None = None,
 ) -> GRU:
+    """The model in a file; see `read`."""
+    gru: GRU = face(read(path, name, config))
+    return gru
+
+
+def read(
+    path: str | os.PathLike[str],
+    name: str | None = None,
+    config: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+) -> Value:
     """The GRU in a .keras file, a whole model's .h5 of Keras 2 or 3, or a file of weights alone; see `from_keras`.
 
     Parameters
@@ -229,11 +241,11 @@ def _given(config: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, Any]
     raise FormatError(f"config: expected the configuration of a layer or model, got the fields {sorted(config)}")
 
 
-def _whole(layers: Sequence[Found], store: Store) -> GRU:
-    model = make(layers, store)
-    if not isinstance(model, GRU):
+def _whole(layers: Sequence[Found], store: Store) -> Value:
+    value = make(layers, store)
+    if not value.spec.stacked:
         raise FormatError(f"{layers[0].name}: expected a layer, got a cell")
-    return model
+    return value
 
 
 def _refuse(given: object) -> None:
@@ -241,7 +253,7 @@ def _refuse(given: object) -> None:
         raise FormatError("config: expected None, since the file has its own")
 
 
-def _load_archive(path: Path, name: str | None, given: object) -> GRU:
+def _load_archive(path: Path, name: str | None, given: object) -> Value:
     """A .keras file: a zip archive of config.json, metadata.json and model.weights.h5."""
     _refuse(given)
     with zipfile.ZipFile(path) as archive:
@@ -259,7 +271,7 @@ def _load_archive(path: Path, name: str | None, given: object) -> GRU:
     return _whole(layers, _ByPlace(hdf5.File(io.BytesIO(weights), len(weights)).root(), version))
 
 
-def _load_h5(root: Object, name: str | None, given: dict[str, Any] | None) -> GRU:
+def _load_h5(root: Object, name: str | None, given: dict[str, Any] | None) -> Value:
     """An HDF5 file: a whole model, or weights alone in the layout of Keras 3 or of Keras 2."""
     if (text := root.attribute("model_config")) is not None:
         _refuse(given)

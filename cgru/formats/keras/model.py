@@ -16,7 +16,8 @@ import numpy as np
 
 from cgru import checks
 from cgru.errors import FormatError
-from cgru.gru import GRU, GRUCell
+from cgru.model.spec import KINDS, from_options
+from cgru.model.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -194,9 +195,9 @@ def _options(name: str, cell: Mapping[str, Any], bias: Array | None, version: in
 # --- Weights ----------------------------------------------------------------------------------------------------------
 
 
-def make(layers: Sequence[Found], store: Store) -> GRU | GRUCell:
-    """The model of these layers of a stack."""
-    kind: type[GRU | GRUCell] = GRUCell if layers[0].kind == "GRUCell" else GRU
+def make(layers: Sequence[Found], store: Store) -> Value:
+    """The value of these layers of a stack."""
+    kind = "GRUCell" if layers[0].kind == "GRUCell" else "GRU"
     common: dict[str, Any] = {}
     parameters: dict[str, Array] = {}
     for k, found in enumerate(layers):
@@ -204,7 +205,7 @@ def make(layers: Sequence[Found], store: Store) -> GRU | GRUCell:
         directions = store.arrays(found, len(cells))
         for cell, weights, suffix in zip(cells, directions, ("", "_reverse")[: len(cells)], strict=True):
             options, arrays = _direction(found.name, cell, weights, store.version)
-            if kind is GRU:
+            if kind == "GRU":
                 options["bidirectional"] = len(cells) == 2
                 options["merge"] = found.config["merge_mode"] if len(cells) == 2 else "concat"
             for option, value in options.items():
@@ -214,21 +215,19 @@ def make(layers: Sequence[Found], store: Store) -> GRU | GRUCell:
                         f"{found.name}: {option}: expected {common[option]!r} everywhere, got {value!r}; "
                         f"choose one of {names} by name="
                     )
-            end = "" if kind is GRUCell else f"_l{k}{suffix}"
+            end = "" if kind == "GRUCell" else f"_l{k}{suffix}"
             parameters.update({name + end: array for name, array in arrays.items()})
     common["input_size"] = next(iter(parameters.values())).shape[1]
     common["dtype"] = np.result_type(*parameters.values())
     rates = {found.dropout for found in layers[1:]}
     common.update(num_layers=len(layers), dropout=rates.pop() if len(rates) == 1 else 0.0)
-    defaults = kind(1, 1, rng=0).options
-    options = {name: common.get(name, default) for name, default in defaults.items()}
+    options = {name: value for name, value in common.items() if name in KINDS[kind].options}
     try:
-        model: GRU | GRUCell = kind._restore(
-            options, {name: array.astype(common["dtype"]) for name, array in parameters.items()}
+        return Value.of(
+            from_options(kind, options), {name: array.astype(common["dtype"]) for name, array in parameters.items()}
         )
     except (TypeError, ValueError) as error:
         raise FormatError(f"{layers[0].name}: {error}") from error
-    return model
 
 
 def _direction(
@@ -263,12 +262,9 @@ def reordered(columns: Array) -> Array:
     return np.concatenate([second, first, candidate], axis=-1)
 
 
-def columns(model: GRU | GRUCell, suffix: str) -> list[Array]:
+def columns(value: Value, suffix: str) -> list[Array]:
     """Kernel (I, 3H), recurrent kernel (H, 3H) and bias of one direction of one layer, gates z, r, h."""
-    parameters = model.state_dict()
-    if model.update_gate == "candidate":  # 1 - f(a) = f(-a)
-        for array in parameters.values():
-            array[model.hidden_size : 2 * model.hidden_size] *= -1
+    parameters, model = value.weighing_state(), value.spec
     arrays = [reordered(parameters[name + suffix].T) for name in ("weight_ih", "weight_hh")]
     if model.bias:
         both = reordered(np.stack([parameters["bias_ih" + suffix], parameters["bias_hh" + suffix]]))

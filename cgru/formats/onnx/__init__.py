@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgru import activations
 from cgru.errors import FormatError
 from cgru.formats import files
-from cgru.gru import GRU
+from cgru.model.spec import from_options
+from cgru.model.value import Value, face
 
 try:
     import onnx
@@ -31,6 +31,8 @@ from cgru.formats.onnx.graph import KINDS, Graph
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cgru.gru import GRU
+    from cgru.model.spec import Spec
     from cgru.types import Array
 
 OPSET, IR_VERSION = 14, 8
@@ -81,7 +83,8 @@ def from_onnx(model: Any, name: str | None = None) -> GRU:
     GRU(8, 8, reset_after=False)
     """
     if isinstance(model, onnx.ModelProto):
-        return _load(model, "model", None, name)
+        gru: GRU = face(_load(model, "model", None, name))
+        return gru
     if not isinstance(model, (str, os.PathLike)):
         raise TypeError(f"model: expected an onnx.ModelProto or a path, got {type(model).__name__}")
     return load(Path(model), name)
@@ -89,6 +92,12 @@ def from_onnx(model: Any, name: str | None = None) -> GRU:
 
 def load(path: Path, name: str | None = None) -> GRU:
     """`from_onnx` of a file."""
+    gru: GRU = face(read(path, name))
+    return gru
+
+
+def read(path: Path, name: str | None = None) -> Value:
+    """The value of the GRU in a file."""
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(files.read(path))
@@ -97,7 +106,7 @@ def load(path: Path, name: str | None = None) -> GRU:
     return _load(proto, str(path), path, name)
 
 
-def _load(proto: Any, source: str, path: Path | None, name: str | None) -> GRU:
+def _load(proto: Any, source: str, path: Path | None, name: str | None) -> Value:
     _check_text(proto, source)
     found = list(Graph(proto.graph, source, path).grus())
     if not found:
@@ -163,8 +172,8 @@ def _batch_major(units: list[operator.Unit]) -> bool:
     return swapped and last.layered(True) in results
 
 
-def _build(source: str, units: list[operator.Unit], batch_major: bool = False) -> GRU:
-    """The GRU whose layers these are."""
+def _build(source: str, units: list[operator.Unit], batch_major: bool = False) -> Value:
+    """The value of the GRU whose layers these are."""
     first = units[0]
     for unit in units[1:]:
         expected = {**first.options, "input_size": first.options["hidden_size"] * len(first.weights)}
@@ -184,34 +193,34 @@ def _build(source: str, units: list[operator.Unit], batch_major: bool = False) -
             arrays[f"weight_hh_l{layer}{suffix}"] = r
             if bias:
                 arrays[f"bias_ih_l{layer}{suffix}"], arrays[f"bias_hh_l{layer}{suffix}"] = zero if b is None else b
-    options = {**GRU(1, 1, rng=0).options, **first.options, "num_layers": len(units), "bias": bias}
+    options = {**first.options, "num_layers": len(units), "bias": bias}
     options["batch_first"] |= batch_major
     try:
-        gru: GRU = GRU._restore(options, arrays)
+        return Value.of(from_options("GRU", options), arrays)
     except (TypeError, ValueError) as error:
         raise FormatError(f"{source}: GRU {first.name!r}: {error}") from error
-    return gru
 
 
-def to_onnx(gru: GRU, path: str | os.PathLike[str]) -> None:
+def to_onnx(value: Value, path: str | os.PathLike[str]) -> None:
     """Write a model of one GRU operator a layer; see `GRU.to_onnx`."""
-    refuse_integers(gru, "ONNX")
-    model = _model(gru)
+    refuse_integers(value, "ONNX")
+    model = _model(value)
     onnx.checker.check_model(model)
     files.write(path, model.SerializeToString())
 
 
-def _model(gru: GRU) -> Any:
+def _model(value: Value) -> Any:
     """x -> [Transpose] -> a GRU a layer, each with its directions put side by side -> [Transpose] -> y, h_n."""
-    if gru.update_gate != "state" and not activations.parse("", gru.recurrent_activation).mirrored_by_negation:
+    gru = value.spec
+    if gru.update_gate != "state" and not gru.gate.mirrored_by_negation:
         raise FormatError(
             f"update_gate: ONNX has {gru.update_gate!r} only for sigmoid gates, got {gru.recurrent_activation!r}"
         )
     if gru.merge != "concat":
         raise FormatError(f"merge: the file's GRU knows 'concat' only, got {gru.merge!r}")
-    directions, layers, hidden = 2 if gru.bidirectional else 1, gru.num_layers, gru.hidden_size
+    directions, layers, hidden = gru.directions, gru.num_layers, gru.hidden_size
     kind = onnx.helper.np_dtype_to_tensor_dtype(gru.dtype)
-    attributes = _written(gru, directions)
+    attributes = _written(gru)
     nodes: list[Any] = []
     constants: dict[str, Array] = {
         "h0": np.zeros((layers * directions, 1, hidden), gru.dtype),  # for a session's call without h0
@@ -232,7 +241,7 @@ def _model(gru: GRU) -> Any:
     if gru.batch_first:
         node("Transpose", ["x"], ["x_steps"], perm=[1, 0, 2])
         below = "x_steps"
-    for k, parts in enumerate(_layers(gru)):
+    for k, parts in enumerate(_layers(value)):
         constants.update({f"{part}_l{k}": array for part, array in parts.items()})
         weights = [f"{part}_l{k}" if part in parts else "" for part in "WRB"]
         nodes.append(
@@ -251,28 +260,28 @@ def _model(gru: GRU) -> Any:
         raise FormatError(f"an ONNX file holds up to {MAX_BYTES} bytes of weights; save a .safetensors file")
 
     steps = ["B", "T"] if gru.batch_first else ["T", "B"]
-    value = onnx.helper.make_tensor_value_info
+    tensor = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph(
         nodes,
         "gru",
-        [value("x", kind, [*steps, gru.input_size]), value("h0", kind, [layers * directions, "B0", hidden])],
-        [value("y", kind, [*steps, directions * hidden]), value("h_n", kind, [layers * directions, "B", hidden])],
+        [tensor("x", kind, [*steps, gru.input_size]), tensor("h0", kind, [layers * directions, "B0", hidden])],
+        [tensor("y", kind, [*steps, directions * hidden]), tensor("h_n", kind, [layers * directions, "B", hidden])],
         [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
     opset = onnx.helper.make_opsetid("", OPSET)
     return onnx.helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="cgru")
 
 
-def _written(gru: GRU, directions: int) -> dict[str, Any]:
+def _written(gru: Spec) -> dict[str, Any]:
     """The operator's attributes; they are float32, so a float64 model's numbers must be."""
-    functions = [activations.parse("", option) for option in (gru.recurrent_activation, gru.activation)]
+    functions = [gru.gate, gru.candidate]
     functions = [f._replace(name="affine", alpha=1.0, beta=0.0) if f.name == "linear" else f for f in functions]
     for number in [gru.clip or 0.0, *(number for f in functions for number in (f.alpha, f.beta))]:
         if gru.dtype != np.float32 and float(np.float32(number)) != number:
             raise FormatError(
                 f"ONNX keeps the numbers of activations and clip in float32, which does not have {number!r}"
             )
-    used = functions * directions
+    used = functions * gru.directions
     attributes = {
         "hidden_size": gru.hidden_size,
         "linear_before_reset": int(gru.reset_after),
@@ -285,17 +294,12 @@ def _written(gru: GRU, directions: int) -> dict[str, Any]:
     return {name: value for name, value in attributes.items() if value not in (None, [])}
 
 
-def _layers(gru: GRU) -> Iterator[dict[str, Array]]:
+def _layers(value: Value) -> Iterator[dict[str, Array]]:
     """W (D, 3H, I), R (D, 3H, H) and B (D, 6H) of each layer, the update gate weighing the state."""
-    parameters = gru.state_dict()
-    if gru.update_gate == "candidate":  # 1 - f(a) = f(-a)
-        update = slice(gru.hidden_size, 2 * gru.hidden_size)
-        for array in parameters.values():
-            array[update] *= -1
-    suffixes = ["", "_reverse"] if gru.bidirectional else [""]
-    for k in range(gru.num_layers):
+    parameters, spec = value.weighing_state(), value.spec
+    for suffixes, _ in spec.layers:
         w, r, *biases = [
-            np.stack([operator.reordered(parameters[f"{name}_l{k}{suffix}"]) for suffix in suffixes])
-            for name in ("weight_ih", "weight_hh", *("bias_ih", "bias_hh") * gru.bias)
+            np.stack([operator.reordered(parameters[name + suffix]) for suffix in suffixes])
+            for name in spec.cell.shapes(1, 1, spec.bias)
         ]
         yield {"W": w, "R": r, **({"B": np.concatenate(biases, axis=1)} if biases else {})}

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import onnx
 
-from cgru import activations
 from cgru.errors import FormatError
+from cgru.model import activations
 
 if TYPE_CHECKING:
-    from cgru.activations import Activation
     from cgru.formats.onnx.graph import Graph
+    from cgru.model.activations import Activation
     from cgru.types import Array
 
 NAMES = {

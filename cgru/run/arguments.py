@@ -1,0 +1,48 @@
+"""The arguments of a call, checked against a specification and brought to the one form that engines take.
+
+x and y of a model may be (T, B, ...), (B, T, ...) or (T, ...); engines see (T, B, ...).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgru import checks
+
+if TYPE_CHECKING:
+    from cgru.model.spec import Spec
+    from cgru.types import Array, Lengths
+
+
+def x_shapes(spec: Spec) -> tuple[tuple[int | str, ...], tuple[int | str, ...]]:
+    """What x may be: many sequences, or one."""
+    batched = ("B", "T", spec.input_size) if spec.batch_first else ("T", "B", spec.input_size)
+    return batched, ("T", spec.input_size)
+
+
+def state_shape(spec: Spec, batch: int) -> tuple[int, int, int]:
+    """(L*D, B, H)."""
+    return spec.num_layers * spec.directions, batch, spec.hidden_size
+
+
+def time_first(spec: Spec, array: Array) -> Array:
+    """A view (T, B, ...) of x, y, or their gradients."""
+    return array[:, None] if array.ndim == 2 else array.swapaxes(0, 1) if spec.batch_first else array
+
+
+def of_call(spec: Spec, x: Any, h0: Any, lengths: Any) -> tuple[Array, Array, Lengths | None]:
+    """x as it came, checked; the initial states (L*D, B, H) as a new array; and the lengths (B,)."""
+    x = checks.array("x", x, spec.dtype, *x_shapes(spec))
+    single = x.ndim == 2
+    steps, batch = (len(x), 1) if single else x.shape[1::-1] if spec.batch_first else x.shape[:2]
+    if batch > checks.MAX_DIMENSION:
+        raise ValueError(f"x: expected B up to {checks.MAX_DIMENSION}, got {batch}")
+    shape = state_shape(spec, batch)
+    h = np.zeros(shape, spec.dtype)
+    if h0 is not None:
+        h[...] = checks.array("h0", h0, spec.dtype, shape[::2] if single else shape).reshape(shape)
+    if lengths is not None:
+        lengths = checks.lengths([lengths] if single and np.ndim(lengths) == 0 else lengths, batch, steps)
+    return x, h, lengths
