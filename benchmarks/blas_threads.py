@@ -10,7 +10,7 @@ import time
 
 import cgru
 from cgru import bench
-from cgru.engines import blas
+from cgru.engines.host import blas
 
 RULE = blas.PARALLEL_UNITS
 

@@ -10,6 +10,8 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import numpy.typing as npt
+
     from cgru.types import Array, Lengths, Shape
 
 MAX_DIMENSION = 2**31 - 1
@@ -64,11 +66,26 @@ def floating(name: str, value: object) -> np.dtype[Any]:
 
 def array(name: str, value: object, dtype: np.dtype[Any], *shapes: Shape) -> Array:
     """An array of a dtype and of one of the shapes, whose names stand for any size; strides are free."""
+    if isinstance(value, np.ndarray) and type(value) is not np.ndarray:
+        value = plain(name, value)
     if isinstance(value, np.ndarray) and value.dtype == dtype:
         for shape in shapes:
             if fits(value.shape, shape):
                 return value if value.flags.aligned else value.copy()
     raise _misfit(name, value, dtype, shapes)
+
+
+def plain(name: str, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """An array of a subclass of ndarray as an ndarray of the same memory: subclasses have shapes of their own making.
+
+    A masked array is one only where nothing is masked: what stands there must not be taken for numbers.
+    """
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise TypeError(
+            f"{name}: expected a plain array, got a masked one; fill its gaps with {name}.filled(0), or leave steps "
+            "out with the argument mask"
+        )
+    return value.view(np.ndarray)
 
 
 def fits(shape: tuple[int, ...], expected: Shape) -> bool:
@@ -103,12 +120,23 @@ def output(out: object, dtype: np.dtype[Any], shape: tuple[int, ...], inputs: di
     result = array("out", out, dtype, shape)
     if not result.flags.writeable:
         raise ValueError("out: expected a writeable array, got a read-only one")
-    if result.size and any(step == 0 and size > 1 for step, size in zip(result.strides, result.shape, strict=True)):
-        raise ValueError(f"out: expected distinct elements, got an array that repeats them (strides {result.strides})")
+    distinct("out", result)
     for name, value in inputs.items():
         if value is not None and _overlap(result, value):
             raise ValueError(f"out: expected memory of its own, got an array that overlaps {name}")
     return result
+
+
+def distinct(name: str, array: Any) -> None:
+    """Refuse an array whose elements share memory, or might: an axis must step over all that the smaller ones span."""
+    span = array.itemsize
+    for step, size in sorted((abs(step), size) for step, size in zip(array.strides, array.shape, strict=True)):
+        if array.size and size > 1:
+            if step < span:
+                raise ValueError(
+                    f"{name}: expected distinct elements, got an array that repeats them (strides {array.strides})"
+                )
+            span += (size - 1) * step
 
 
 def _overlap(a: Array, b: Array) -> bool:

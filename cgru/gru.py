@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgru import checks, config, engines
+from cgru import checks, engines
+from cgru.engines import HOST
 from cgru.model.value import FACES
 from cgru.parameters import Model
 from cgru.run import arguments
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from cgru.stream import DoubleStream, Stream, StreamPool
-    from cgru.training import Tape
+    from cgru.engines.interface import Engine
+    from cgru.run.pool import StreamPool
+    from cgru.run.stream import ArrayStream, Stream
+    from cgru.run.tape import Tape
     from cgru.types import ActivationOption, Array
 
 
@@ -108,7 +111,7 @@ class GRU(Model):
         super().__init__(locals(), rng)
 
     def _calibration(self, x: Array, h0: Array | None = None, lengths: Any = None) -> tuple[Array, Any, Any]:
-        x, h, last = arguments.of_call(self.spec, x, h0, lengths)
+        x, h, last = arguments.of_call(self.spec, HOST, x, h0, lengths)
         return arguments.time_first(self.spec, x), h, last
 
     def __call__(
@@ -159,37 +162,38 @@ class GRU(Model):
         TypeError, ValueError
             An argument does not fit; nothing has been written then.
         """
+        device = self._engine
         if mask is not None:
-            from cgru import masks
+            device.refuse(mask=mask)
+            from cgru.run import masks
 
             return masks.run(
                 self, x, h0, mask, mask_output, lengths=lengths, out=out, engine=engine, num_threads=num_threads
             )
         value = self._value
         spec = value.spec
-        chosen = engines.choose(engine, spec.dtype)
-        threads = config.threads_for(num_threads)
+        how = device.how(spec.dtype, engine, num_threads)
         concat = spec.merge == "concat"
         if lengths is None and out is None and concat:
-            result = chosen.call(value.stack, x, h0, spec.batch_first, threads)
+            result = device.call(value.stack, x, h0, spec.batch_first, how)
             if result is not None:  # the usual arguments: no more to check
                 return result
-        x, h_n, last = arguments.of_call(spec, x, h0, lengths)
-        y_shape = (*x.shape[:-1], spec.width)
-        if out is None:
-            y = np.empty(y_shape, spec.dtype)
-        else:
-            y = checks.output(out, spec.dtype, y_shape, {"x": x, "h0": h0})
-
-        direct = concat and (y.strides[-1] == y.itemsize or y.size == 0)
-        written = y if direct else np.empty((*x.shape[:-1], spec.directions * spec.hidden_size), spec.dtype)
-        steps = arguments.time_first(spec, x), arguments.time_first(spec, written)
-        engines.run(chosen, value.stack, steps[0], h_n, steps[1], last, threads)
-        if not concat:
-            np.add(written[..., : spec.hidden_size], written[..., spec.hidden_size :], out=y)
-        elif not direct:
-            y[...] = written
-        return y, h_n[:, 0] if x.ndim == 2 else h_n
+        with device.use():
+            x, h_n, last = arguments.of_call(spec, device, x, h0, lengths)
+            shape = (*x.shape[:-1], spec.width)
+            if out is None:
+                y = device.xp.empty(shape, spec.dtype)
+            else:
+                y = device.output(out, spec.dtype, shape, {"x": x, "h0": h0})
+            direct = concat and (device.strided or y.strides[-1] == y.itemsize or y.size == 0)
+            written = y if direct else device.xp.empty((*shape[:-1], spec.directions * spec.hidden_size), spec.dtype)
+            steps = arguments.time_first(spec, x), arguments.time_first(spec, written)
+            device.run(value.stack, steps[0], h_n, steps[1], last, how)
+            if not concat:
+                y[...] = written[..., : spec.hidden_size] + written[..., spec.hidden_size :]
+            elif not direct:
+                y[...] = written
+            return y, h_n[:, 0] if x.ndim == 2 else h_n
 
     def record(
         self,
@@ -199,6 +203,7 @@ class GRU(Model):
         lengths: npt.ArrayLike | None = None,
         rng: int | np.random.Generator | None = None,
         memory: int | None = None,
+        engine: str = "auto",
         num_threads: int | None = None,
     ) -> tuple[Array, Array, Tape]:
         """Run sequences through the layers as a call does, and keep what their gradients need.
@@ -245,12 +250,14 @@ class GRU(Model):
         >>> losses[-1] < 0.3 * losses[0]
         True
         """
-        from cgru import training
+        from cgru.run import tape
 
-        return training.record(self, x, h0, lengths=lengths, rng=rng, memory=memory, num_threads=num_threads)
+        return tape.record(self, x, h0, lengths=lengths, rng=rng, memory=memory, engine=engine, num_threads=num_threads)
 
-    def stream(self, batch_size: int | None = None) -> Stream | DoubleStream:
+    def stream(self, batch_size: int | None = None) -> Stream | ArrayStream:
         """A stream of this model: state kept between calls, for sequences that arrive step by step.
+
+        It keeps the weights that the model has now.
 
         Parameters
         ----------
@@ -262,23 +269,23 @@ class GRU(Model):
         ValueError
             The model is bidirectional or reverse: it begins at the last step of a whole sequence.
         """
-        from cgru import stream
+        from cgru.run import stream
 
-        stream.refuse_backwards(self, "stream")
-        if batch_size is not None:
-            batch_size = checks.integer("batch_size", batch_size, 1)
-        return (stream.Stream if self.dtype == np.float32 else stream.DoubleStream)(self, batch_size)
+        return stream.make(self, batch_size)
 
     def pool(self, capacity: int) -> StreamPool:
-        """Room for so many independent streams, any of which may be stepped together; see `StreamPool`."""
-        from cgru import stream
+        """Room for that many independent streams, any of which may be stepped together; see `StreamPool`.
 
-        return stream.StreamPool(self, capacity)
+        It keeps the weights that the model has now.
+        """
+        from cgru.run import pool
+
+        return pool.StreamPool(self, capacity)
 
     @property
     def device(self) -> str:
         """Where the model is: "cpu", or "cuda:0" and so on."""
-        return "cpu"
+        return self._engine.name
 
     def to(self, device: str) -> GRU:
         """This model on a device: itself where it is there already, else a copy.
@@ -303,9 +310,11 @@ class GRU(Model):
         >>> cgru.GRU(3, 8).to("cpu").device
         'cpu'
         """
-        from cgru import cuda
+        return self if engines.name_of(device) == self.device else self.on(engines.on(device))
 
-        return cuda.move(self, device)
+    def on(self, engine: Engine) -> GRU:
+        """A copy of this model on an engine."""
+        return self.of(engine.take(self._engine.to_host(self._value)), engine)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a .safetensors file with every option in its metadata; `cgru.load` reads it back.
@@ -314,7 +323,7 @@ class GRU(Model):
         """
         from cgru.formats import safetensors
 
-        safetensors.save(self.value, path)
+        safetensors.save(self._on_host(), path)
 
     def to_torch(self) -> Any:
         """A torch.nn.GRU of the same parameters.
@@ -326,7 +335,7 @@ class GRU(Model):
         """
         from cgru.formats import torch
 
-        return torch.to_torch(self.value)
+        return torch.to_torch(self._on_host())
 
     def to_onnx(self, path: str | os.PathLike[str]) -> None:
         """Write an ONNX model of this GRU, with any number of steps and sequences; `cgru.from_onnx` reads it back.
@@ -343,7 +352,7 @@ class GRU(Model):
         """
         from cgru.formats import onnx
 
-        onnx.to_onnx(self.value, path)
+        onnx.to_onnx(self._on_host(), path)
 
     def to_keras(self) -> Any:
         """A Keras 3 layer of the same parameters, built, that returns whole sequences (B, T, D*H).
@@ -357,7 +366,7 @@ class GRU(Model):
         """
         from cgru.formats import keras
 
-        return keras.to_keras(self.value)
+        return keras.to_keras(self._on_host())
 
     def to_rtneural(self, path: str | os.PathLike[str]) -> None:
         """Write a .json file that RTNeural reads, the library for neural networks in audio plugins.
@@ -371,7 +380,7 @@ class GRU(Model):
         """
         from cgru.formats import rtneural
 
-        rtneural.save(self.value, path)
+        rtneural.save(self._on_host(), path)
 
 
 class GRUCell(Model):
@@ -434,28 +443,27 @@ class GRUCell(Model):
         """
         value = self._value
         dtype, inputs, hidden = value.spec.dtype, value.spec.input_size, value.spec.hidden_size
-        chosen = engines.choose(engine, dtype)
-        threads = config.threads_for(num_threads)
+        how = HOST.how(dtype, engine, num_threads)
         x = checks.array("x", x, dtype, (inputs,), ("B", inputs))
         if h is None:
             state = np.zeros((*x.shape[:-1], hidden), dtype)
         else:
             state = checks.array("h", h, dtype, (*x.shape[:-1], hidden)).copy()
         rows = state.reshape(1, -1, hidden)
-        engines.run(chosen, value.stack, x.reshape(1, -1, inputs), rows, np.empty_like(rows), None, threads)
+        HOST.run(value.stack, x.reshape(1, -1, inputs), rows, np.empty_like(rows), None, how)
         return state
 
     def to_torch(self) -> Any:
         """A torch.nn.GRUCell of the same parameters; FormatError where that has no such option."""
         from cgru.formats import torch
 
-        return torch.to_torch(self.value)
+        return torch.to_torch(self._on_host())
 
     def to_keras(self) -> Any:
         """A built keras.layers.GRUCell of the same parameters; FormatError where that has no such option."""
         from cgru.formats import keras
 
-        return keras.to_keras(self.value)
+        return keras.to_keras(self._on_host())
 
 
 FACES["GRU"] = GRU.of

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from cgru import checks
+from cgru.engines import HOST
 from cgru.model.precision import COMPUTE, PRECISIONS, Arithmetic, Matrix, narrow
 from cgru.model.spec import KINDS, Spec, defaults, from_options
 from cgru.model.value import FLOATS, Value
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from cgru.engines.interface import Engine
     from cgru.types import ActivationOption, Array
 
 
@@ -28,6 +31,7 @@ class Model:
     """Of the specification."""
 
     _value: Value
+    _engine: Engine = HOST
 
     input_size: int
     hidden_size: int
@@ -48,8 +52,8 @@ class Model:
         self.__dict__["_value"] = value
 
     @classmethod
-    def of(cls, value: Value) -> Self:
-        """The model that holds a value.
+    def of(cls, value: Value, engine: Engine = HOST) -> Self:
+        """The model that holds a value, whose parameters the engine took (`Engine.take`).
 
         >>> import cgru
         >>> gru = cgru.GRU(3, 8)
@@ -59,6 +63,8 @@ class Model:
         if value.spec.kind != cls.kind:
             raise TypeError(f"value: expected one of a {cls.kind}, got one of a {value.spec.kind}")
         model = cls.__new__(cls)
+        if engine is not HOST:
+            model.__dict__["_engine"] = engine
         model._hold(value)
         return model
 
@@ -66,6 +72,15 @@ class Model:
     def value(self) -> Value:
         """What the model is at present: its specification and parameters, which are not to be written to."""
         return self._value
+
+    @property
+    def engine(self) -> Engine:
+        """What the model runs on."""
+        return self._engine
+
+    def _on_host(self) -> Value:
+        """The value in host memory, for files and other systems."""
+        return self._engine.to_host(self._value)
 
     @property
     def spec(self) -> Spec:
@@ -99,11 +114,8 @@ class Model:
         >>> {name: array.shape for name, array in cgru.GRU(4, 8).state_dict().items()}
         {'weight_ih_l0': (24, 4), 'weight_hh_l0': (24, 8), 'bias_ih_l0': (24,), 'bias_hh_l0': (24,)}
         """
-        value = self.value
-        return {
-            name: array if isinstance(value.parameters[name], Matrix) else array.copy()
-            for name, array in value.wide().items()
-        }
+        with self._engine.use():
+            return {name: self._engine.xp.array(array) for name, array in self._value.wide().items()}
 
     def load_state_dict(self, state_dict: Mapping[str, Array]) -> None:
         """Replace all parameters by copies of those given; nothing changes if one of them does not fit.
@@ -122,11 +134,10 @@ class Model:
             )
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict: expected a mapping of names to arrays, got {type(state_dict).__name__}")
-        self._hold(self._taken(state_dict))
-
-    def _taken(self, parameters: Mapping[str, Array]) -> Value:
-        """The value of this model's options and copies of parameters given."""
-        return Value.of(self.spec, parameters)
+        spec, engine = self._value.spec, self._engine
+        with engine.use():
+            value = Value.of(spec, state_dict, take=partial(engine.parameter, spec.dtype), xp=engine.xp)
+            self._hold(engine.take(value))
 
     def quantize(
         self, precision: str, *, calibrate: Array | tuple[Any, ...] | None = None, compute: str = "float32"
@@ -180,13 +191,14 @@ class Model:
             raise ValueError(f"compute: expected 'float32' with {precision}, got {compute!r}")
         if calibrate is not None and precision != "int8":
             raise ValueError(f"calibrate: expected None with {precision}, whose inputs stay float32")
-        parameters = dict(self.value.parameters)
-        for name, array in self.value.parameters.items():
+        value = self._on_host()
+        parameters = dict(value.parameters)
+        for name, array in value.parameters.items():
             if name.startswith("weight"):
                 parameters[name] = narrow(name, array, precision)  # type: ignore[arg-type]
         limit = None
         if calibrate is not None:
-            from cgru import calibration
+            from cgru.run import calibration
 
             arguments = calibrate if isinstance(calibrate, tuple) else (calibrate,)
             if len(arguments) > 3:
@@ -195,8 +207,10 @@ class Model:
             limit = calibration.largest(x, lengths)
             if not 0 < limit < float("inf"):
                 raise ValueError(f"calibrate: expected finite numbers that are not all zero, got {limit} as largest")
-            parameters |= calibration.fitted(self.value, x, h0, lengths)
-        return type(self).of(Value.of(self.spec, parameters, Arithmetic(compute, limit)))
+            parameters |= calibration.fitted(value, x, h0, lengths)
+        return type(self).of(
+            self._engine.take(Value.of(value.spec, parameters, Arithmetic(compute, limit))), self._engine
+        )
 
     def _calibration(self, x: Array, h0: Array | None = None, lengths: Any = None) -> tuple[Array, Any, Any]:
         """Arguments of a call as x (T, B, I), h0 (L*D, B, H) and lengths (B,) or None."""
@@ -218,8 +232,9 @@ class Model:
         return self.value.arithmetic.compute
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        value = self.value
-        return _restore, (type(self), self.options, value.parameters, value.arithmetic)
+        value = self._on_host()
+        held = (type(self), value.spec.options, value.parameters, value.arithmetic)
+        return _restore, held if self._engine is HOST else (*held, self._engine)
 
     def __repr__(self) -> str:
         parts = []
@@ -231,7 +246,8 @@ class Model:
                 parts.append(f"{name}={value.name if name == 'dtype' else repr(value)}")
         compute = "" if self.compute == "float32" else f", compute={self.compute!r}"
         quantized = "" if self.precision == "float32" else f".quantize({self.precision!r}{compute})"
-        return f"{type(self).__name__}({', '.join(parts)}){quantized}"
+        device = "" if self._engine is HOST else f".to({self._engine.name!r})"
+        return f"{type(self).__name__}({', '.join(parts)}){quantized}{device}"
 
 
 def _restore(
@@ -239,6 +255,7 @@ def _restore(
     options: Mapping[str, Any],
     parameters: Mapping[str, Array | Matrix],
     arithmetic: Arithmetic = FLOATS,
+    engine: Engine = HOST,
 ) -> Any:
     """A model from what a pickle of it holds, those of earlier versions too."""
-    return cls.of(Value.of(from_options(cls.kind, options), parameters, arithmetic))
+    return cls.of(engine.take(Value.of(from_options(cls.kind, options), parameters, arithmetic)), engine)

@@ -17,9 +17,9 @@ except ImportError as error:
     raise ImportError(f'cgru.torch needs PyTorch: pip install "cgru[torch]" ({error})') from error
 
 import cgru
-from cgru import training
 from cgru.model.spec import from_options
 from cgru.model.value import Value
+from cgru.run import tape
 
 if TYPE_CHECKING:
     from cgru.types import Array
@@ -136,7 +136,7 @@ class _Recorded(torch.autograd.Function):  # type: ignore[misc]
     def forward(ctx: Any, call: _Call, x: Any, h0: Any, *weights: Any) -> tuple[Any, Any]:
         """y and h_n."""
         arrays = _array(x), None if h0 is None else _array(h0)
-        y, h_n, ctx.tape = training.record(
+        y, h_n, ctx.tape = tape.record(
             call.model, *arrays, lengths=call.lengths, rng=call.seed, memory=call.memory, num_threads=None,
             drop=call.seed is not None, own=True,
         )  # fmt: skip
@@ -154,7 +154,7 @@ class _Recorded(torch.autograd.Function):  # type: ignore[misc]
         _, by_x, by_h0, *by_weights = ctx.needs_input_grad
         if grad_y is None and grad_h_n is None:
             return (None,) * len(ctx.needs_input_grad)
-        found = ctx.tape._backward(
+        found = ctx.tape.run_back(
             None if grad_y is None else _array(grad_y), None if grad_h_n is None else _array(grad_h_n), by_x, again=True
         )
         arrays = [found.x if by_x else None, found.h0 if has_state and by_h0 else None]

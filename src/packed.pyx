@@ -6,6 +6,8 @@ No arithmetic here: layouts and kernels are in kernels/packed.h, the loop over t
 checked before they arrive (cgru/checks.py).
 """
 
+import os
+
 import numpy as np
 
 cimport numpy as cnp
@@ -27,7 +29,6 @@ cnp.import_array()
 
 cdef const Kernels* table = kernels()
 if table == NULL:
-    import os
     raise ImportError(f"CGRU_ISA: expected one of {', '.join(runnable_sets().decode().split())} on this machine, "
                       f"got {os.environ['CGRU_ISA']}")
 
@@ -128,7 +129,7 @@ def aligned(array):
 cdef inline bint is_array(object array, int axes):
     cdef cnp.ndarray a
     cdef int axis
-    if not isinstance(array, cnp.ndarray):
+    if not cnp.PyArray_CheckExact(array):
         return False
     a = <cnp.ndarray> array
     if cnp.PyArray_TYPE(a) != cnp.NPY_FLOAT32 or cnp.PyArray_NDIM(a) != axes or not cnp.PyArray_ISBEHAVED_RO(a):
@@ -287,6 +288,47 @@ def probe_read(const float[::1] memory, int times):
 cdef int64_t RELEASE_WORK = 1 << 20
 
 
+cdef extern from "claim.h" namespace "cgru" nogil:
+    cdef cppclass CppClaim "cgru::Claim":
+        bint take()
+        void release()
+    void new_generation()
+
+
+def _forked():
+    new_generation()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+cdef class Claim:
+    """The right to use an object, of one thread at a time.
+
+    `what` is how errors call the object. Signals are handled between the steps of Python code, and there is none between
+    taking the claim and giving it back but the function's own: so an interrupt leaves no object claimed for ever.
+    """
+    cdef CppClaim claim
+    cdef str what
+
+    def __init__(self, str what):
+        self.what = what
+
+    def run(self, function, *arguments):
+        """function(*arguments), if no other thread is using the object; else RuntimeError."""
+        if not self.claim.take():
+            raise in_use(self.what)
+        try:
+            return function(*arguments)
+        finally:
+            self.claim.release()
+
+
+cdef object in_use(str what):
+    return RuntimeError(f"this {what} is in use by another thread: a {what} belongs to one thread at a time")
+
+
 cdef class Stream:
     """States of a stack of layers kept between steps; cgru/stream.py gives it its face.
 
@@ -295,7 +337,8 @@ cdef class Stream:
     cdef PackedStream* stream
     cdef object weights  # kept alive
     cdef int64_t layers, batch, inputs, hidden, work
-    cdef bint single, busy
+    cdef bint single
+    cdef CppClaim claim
 
     def __cinit__(self, list weights, batch_size):
         cdef int64_t k
@@ -321,7 +364,7 @@ cdef class Stream:
     # An array as it may go to the kernels: float32, of this shape, values of a row contiguous and aligned.
     cdef inline bint fits(self, object array, int64_t width):
         cdef cnp.ndarray a
-        if not isinstance(array, cnp.ndarray):
+        if not cnp.PyArray_CheckExact(array):  # others may be of any shape when they are looked at again
             return False
         a = <cnp.ndarray> array
         return (cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT32 and cnp.PyArray_ISBEHAVED_RO(a)
@@ -354,8 +397,6 @@ cdef class Stream:
         RuntimeError
             Another thread is using this stream.
         """
-        if self.busy:
-            raise RuntimeError("this stream is in use by another thread: a stream belongs to one thread at a time")
         cdef cnp.npy_intp shape[2]
         if not self.fits(x, self.inputs):
             x = self.checked(x)
@@ -375,13 +416,14 @@ cdef class Stream:
         if not self.single:
             x_stride = cnp.PyArray_STRIDE(source, 0) // <int64_t> sizeof(float)
             y_stride = cnp.PyArray_STRIDE(target, 0) // <int64_t> sizeof(float)
+        if not self.claim.take():  # from here to the release no Python code runs
+            raise in_use("stream")
         if self.work < RELEASE_WORK:
             self.stream.step(x_first, x_stride, y_first, y_stride)
         else:
-            self.busy = True
             with nogil:
                 self.stream.step(x_first, x_stride, y_first, y_stride)
-            self.busy = False
+        self.claim.release()
         if target is not result:
             result[...] = target
         return result
@@ -400,30 +442,31 @@ cdef class Stream:
             return (width,)
         return (self.batch, width)
 
-    def checked(self, x):
+    cdef object checked(self, x):
         """x in a form that fits, or the error that says why there is none."""
         return np.array(checks.array("x", x, np.dtype(np.float32), self.shape(self.inputs)), order="C")
 
-    def checked_out(self, x, out):
+    cdef object checked_out(self, x, out):
         """Memory to compute into for an `out` of unusual strides, or the error that says why it cannot be."""
         return np.empty_like(checks.output(out, np.dtype(np.float32), self.shape(self.hidden), {"x": x}), order="C")
 
-    def read(self):
+    def _read(self):
         """A copy of the states (L, B, H)."""
         cdef float[:, :, ::1] states = np.empty((self.layers, self.batch, self.hidden), np.float32)
         self.stream.get_state(&states[0, 0, 0])
         return np.asarray(states)
 
-    def write(self, const float[:, :, ::1] states):
+    def _write(self, const float[:, :, ::1] states):
         """Set the states (L, B, H)."""
+        if (states.shape[0], states.shape[1], states.shape[2]) != (self.layers, self.batch, self.hidden):
+            raise ValueError(f"states: expected {(self.layers, self.batch, self.hidden)}, got {np.shape(states)}")
         self.stream.set_state(&states[0, 0, 0])
 
-    def claim(self):
-        """Mark the stream as in use by this thread until `release`."""
-        if self.busy:
-            raise RuntimeError("this stream is in use by another thread: a stream belongs to one thread at a time")
-        self.busy = True
-
-    def release(self):
-        """Mark the stream as free."""
-        self.busy = False
+    def _claimed(self, function, *arguments):
+        """function(*arguments), if no other thread is using the stream; see `Claim.run`."""
+        if not self.claim.take():
+            raise in_use("stream")
+        try:
+            return function(*arguments)
+        finally:
+            self.claim.release()

@@ -19,6 +19,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from cgru.engines.cuda import arguments, device
+from cgru.engines.cuda.engine import engine_of
 
 from .programs import needs
 
@@ -250,6 +251,11 @@ class Simulator:
             assert complaint is None, f"{name}: {complaint.decode()}"
 
         return launch
+
+
+def place(gru, simulator):
+    """The model on a simulated device."""
+    return gru.on(engine_of(simulator))
 
 
 def on_device(array):

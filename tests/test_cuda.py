@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cgru
-from cgru import bench, cli, cuda
-from cgru.cuda import bench as bench_cuda
+from cgru import bench, cli
+from cgru.bench import cuda as bench_cuda
 from cgru.engines.cuda import device as devices
 from cgru.engines.cuda import forward, intake, plan
 
-from .cuda_on_cpu import KERNELS, SOURCE, STRUCTURES, DeviceArray, Simulator, library, on_device, on_host, xp
+from .cuda_on_cpu import KERNELS, SOURCE, STRUCTURES, DeviceArray, Simulator, library, on_device, on_host, place, xp
 from .options import BOUNDED, UNBOUNDED, Problem, relative_error
 
 TOLERANCE = {np.float64: 1e-12, np.float32: 2e-6}
@@ -37,7 +37,7 @@ def call(gru, x, h0=None, way="steps", out=None, **arguments):
     """y and h_n of a model on the processor's memory, by way of the device."""
     engine, shared_memory = WAYS.get(way, (way, 232_448))
     simulator = Simulator(shared_memory)
-    model = cuda.place(gru, simulator)
+    model = place(gru, simulator)
     y, h_n = model(on_device(x), on_device(h0), engine=engine, out=on_device(out), **arguments)
     assert type(y) is type(h_n) is DeviceArray
     if way in WAYS and y.size:
@@ -131,7 +131,7 @@ def test_weights_of_16_bits(way, precision, reset_after):
         problem = Problem({"reset_after": reset_after, "num_layers": 2}, batch=batch, hidden=37, dtype=np.float32)
         problem.gru = problem.gru.quantize(precision)
         check(problem, way)
-        model = cuda.place(problem.gru, Simulator())
+        model = place(problem.gru, Simulator())
         weights = model.value.stack.layers[0][0].prepared["cuda"]
         assert weights.u.itemsize == weights.transposed.itemsize == 2
         on_the_device = [
@@ -142,7 +142,7 @@ def test_weights_of_16_bits(way, precision, reset_after):
         assert all(v.itemsize == 2 for v in large)
         assert all(type(array) is DeviceArray for array in model.state_dict().values())
         assert repr(model) == f"{problem.gru!r}.to('cuda:0')"
-        back = cuda.move(model, "cpu")
+        back = model.to("cpu")
         assert back.precision == precision
         for name, array in problem.gru.state_dict().items():
             np.testing.assert_array_equal(back.state_dict()[name], array)
@@ -211,17 +211,17 @@ def test_strides_and_out(way):
 def test_batch_first_is_not_copied():
     """The product of all inputs is laid out as they are; nothing else of their size is made."""
     gru = cgru.GRU(5, 11, batch_first=True, dtype=np.float64)
-    model = cuda.place(gru, Simulator())
+    model = place(gru, Simulator())
     seen = []
-    model._device.xp.matmul, before = (
+    model.engine.device.xp.matmul, before = (
         (lambda a, b, out: (seen.append(a), before(a, b, out))[1]),
-        model._device.xp.matmul,
+        model.engine.device.xp.matmul,
     )
     try:
         x = on_device(np.ones((3, 6, 5)))
         model(x, engine="steps")
     finally:
-        model._device.xp.matmul = before
+        model.engine.device.xp.matmul = before
     assert np.shares_memory(on_host(seen[0]), on_host(x))
 
 
@@ -284,7 +284,7 @@ def test_without_a_state_and_the_arguments_stay_as_they_are():
 
 def test_every_call_waits_for_the_weights():
     """They may have come by another of the device's streams."""
-    model = cuda.place(cgru.GRU(3, 4), Simulator())
+    model = place(cgru.GRU(3, 4), Simulator())
     x = on_device(np.ones((5, 2, 3), np.float32))
     pool = model.pool(2)
     ids = [pool.open(), pool.open()]
@@ -296,7 +296,7 @@ def test_every_call_waits_for_the_weights():
     )
     for n, work in enumerate(calls):
         work()
-        assert model._device.waits == n + 1
+        assert model.engine.device.waits == n + 1
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -365,7 +365,7 @@ def without(n):
 def differs(source, reset_after, **changes):
     problem = Problem({"reset_after": reset_after}, steps=6, batch=9, hidden=41, dtype=np.float64)
     simulator = Simulator(1 << 20, source=source)
-    y, _ = cuda.place(problem.gru, simulator)(on_device(problem.x), on_device(problem.h0), engine="fused")
+    y, _ = place(problem.gru, simulator)(on_device(problem.x), on_device(problem.h0), engine="fused")
     return not relative_error(on_host(y), problem.expected()[0]) < 1e-9
 
 
@@ -397,7 +397,7 @@ def test_a_mistake_is_seen(mistake):
 def test_writing_behind_shared_memory_is_seen():
     source = SOURCE.replace("other[at(r)] = Real(0);", "other[at(r)] = Real(0); other[depth + 1] = 1;")
     problem = Problem({}, batch=1, hidden=20)
-    model = cuda.place(problem.gru, Simulator(SMALL, source=source))
+    model = place(problem.gru, Simulator(SMALL, source=source))
     with pytest.raises(AssertionError, match="written behind"):
         model(on_device(problem.x), engine="fused")
 
@@ -407,7 +407,7 @@ def test_a_thread_that_leaves_before_a_barrier_is_seen():
         "    tile.load(now, other);\n", "    tile.load(now, other);\n    if (tile.unit == 7) return;\n"
     )
     assert source != SOURCE
-    model = cuda.place(Problem({}).gru, Simulator(source=source))
+    model = place(Problem({}).gru, Simulator(source=source))
     with pytest.raises(AssertionError, match="some threads of a block ended"):
         model(on_device(Problem({}).x), engine="fused")
 
@@ -418,7 +418,7 @@ def test_a_thread_that_leaves_before_a_barrier_is_seen():
 
 def test_parameters_move_and_come_back():
     gru = cgru.GRU(3, 4, num_layers=2, bidirectional=True, dropout=0.1, rng=0)
-    model = cuda.place(gru, Simulator())
+    model = place(gru, Simulator())
     assert isinstance(model, cgru.GRU)
     assert model.device == "cuda:0"
     assert gru.device == "cpu"
@@ -437,7 +437,7 @@ def test_parameters_move_and_come_back():
 
 def test_new_weights_are_used():
     gru = cgru.GRU(3, 4, rng=0)
-    model = cuda.place(gru, Simulator())
+    model = place(gru, Simulator())
     x = np.ones((5, 2, 3), np.float32)
     before = on_host(model(on_device(x))[0])
     model.load_state_dict({name: array * np.float32(0.5) for name, array in model.state_dict().items()})
@@ -454,7 +454,7 @@ def test_new_weights_are_used():
 
 def test_copies_and_files(tmp_path):
     gru = cgru.GRU(3, 4, rng=0)
-    model = cuda.place(gru, Simulator())
+    model = place(gru, Simulator())
     x = on_device(np.ones((5, 2, 3), np.float32))
     for twin in (copy.copy(model), copy.deepcopy(model)):
         np.testing.assert_array_equal(on_host(twin(x)[0]), on_host(model(x)[0]))
@@ -462,13 +462,8 @@ def test_copies_and_files(tmp_path):
     np.testing.assert_array_equal(
         cgru.load(tmp_path / "m.safetensors").state_dict()["weight_ih_l0"], gru.state_dict()["weight_ih_l0"]
     )
-    assert type(model.quantize("float16")) is cuda.GRU
+    assert model.quantize("float16").device == "cuda:0"
     assert model.to_torch().hidden_size == 4
-
-
-def test_the_class_is_not_called_itself():
-    with pytest.raises(TypeError, match=re.escape("cgru.cuda.GRU: made by gru.to('cuda') of a cgru.GRU")):
-        cuda.GRU(3, 4)
 
 
 F = np.float32
@@ -495,14 +490,14 @@ BAD_CALLS = [
 def test_bad_calls(bad, error, message):
     simulator = Simulator()
     with pytest.raises(error, match=re.escape(message)):
-        bad(cuda.place(cgru.GRU(3, 4), simulator))
+        bad(place(cgru.GRU(3, 4), simulator))
     assert not simulator.launches
 
 
 def test_out_that_overlaps():
     gru = cgru.GRU(4, 4)
     memory = np.ones(80, F)
-    model = cuda.place(gru, Simulator())
+    model = place(gru, Simulator())
     with pytest.raises(ValueError, match="out: expected memory of its own, got an array that overlaps x"):
         model(on_device(memory[:40].reshape(5, 2, 4)), out=on_device(memory[39:79].reshape(5, 2, 4)))
     assert (memory == 1).all()
@@ -531,15 +526,15 @@ def test_arrays_of_a_gpu_in_a_model_of_the_processor():
     with pytest.raises(
         TypeError, match=re.escape("lengths: expected (B,) integers in host memory, got an array on a GPU")
     ):
-        cuda.place(gru, Simulator())(on_device(X), lengths=OnGpu())
-    pool = cuda.place(gru, Simulator()).pool(3)
+        place(gru, Simulator())(on_device(X), lengths=OnGpu())
+    pool = place(gru, Simulator()).pool(3)
     with pytest.raises(TypeError, match=re.escape("ids: expected (N,) integers in host memory, got an array on a GPU")):
         pool.step(OnGpu(), on_device(X[0]))
 
 
 def test_arrays_of_another_device(monkeypatch):
     monkeypatch.setattr(DeviceArray, "device", type("Device", (), {"id": 1}), raising=False)
-    model = cuda.place(cgru.GRU(3, 4), Elsewhere())
+    model = place(cgru.GRU(3, 4), Elsewhere())
     with pytest.raises(
         ValueError, match=r"x: expected \(T, B, 3\) float32 on cuda:0, got an array on cuda:1; move it or the model"
     ):
@@ -562,11 +557,11 @@ class Tensor:
 
 def test_dlpack_is_taken_without_a_copy(monkeypatch):
     gru = cgru.GRU(3, 4, rng=0)
-    model = cuda.place(gru, Simulator())
+    model = place(gru, Simulator())
     x = np.random.default_rng(0).standard_normal((6, 2, 3)).astype(F)
-    monkeypatch.setattr(model._device.xp, "from_dlpack", lambda tensor: on_device(tensor.array))
+    monkeypatch.setattr(model.engine.device.xp, "from_dlpack", lambda tensor: on_device(tensor.array))
     assert relative_error(on_host(model(Tensor(x))[0]), gru(x)[0]) < 2e-6
-    taken = intake.array(model._device, "x", Tensor(x), x.dtype, ("T", "B", 3))
+    taken = intake.array(model.engine.device, "x", Tensor(x), x.dtype, ("T", "B", 3))
     assert np.shares_memory(on_host(taken), x)
     with pytest.raises(TypeError, match=r"x: .* got Tensor in host memory"):
         model(Tensor(x, device=1))
@@ -574,14 +569,16 @@ def test_dlpack_is_taken_without_a_copy(monkeypatch):
     def refuse(tensor):
         raise BufferError("Can't export tensors that require gradient")
 
-    monkeypatch.setattr(model._device.xp, "from_dlpack", refuse)
+    monkeypatch.setattr(model.engine.device.xp, "from_dlpack", refuse)
     with pytest.raises(TypeError, match="x: expected an array to take by DLPack, got one that refuses: Can't export"):
         model(Tensor(x))
 
 
 def test_the_cuda_array_interface_is_taken(monkeypatch):
-    model = cuda.place(cgru.GRU(3, 4, rng=0), Simulator())
-    monkeypatch.setattr(model._device.xp, "asarray", lambda value: on_device(X) if isinstance(value, OnGpu) else None)
+    model = place(cgru.GRU(3, 4, rng=0), Simulator())
+    monkeypatch.setattr(
+        model.engine.device.xp, "asarray", lambda value: on_device(X) if isinstance(value, OnGpu) else None
+    )
     assert model(OnGpu())[0].shape == (6, 2, 4)
 
 
@@ -598,7 +595,7 @@ def test_streams(batch, precision, reset_after):
     gru = gru if precision == "float32" else gru.quantize(precision)
     x = rng.standard_normal((20, 7) if batch is None else (20, batch, 7)).astype(F)
     expected, h_n = gru(x)
-    stream = cuda.place(gru, Simulator()).stream(batch_size=batch)
+    stream = place(gru, Simulator()).stream(batch_size=batch)
     y = [on_host(stream.step(on_device(v))) for v in x[:7]]
     twin = copy.copy(stream)
     out = np.empty_like(expected[7:12])
@@ -621,7 +618,7 @@ def test_streams(batch, precision, reset_after):
 
 
 def test_bad_steps_leave_the_state():
-    stream = cuda.place(cgru.GRU(7, 13), Simulator()).stream()
+    stream = place(cgru.GRU(7, 13), Simulator()).stream()
     stream.step(on_device(np.ones(7, F)))
     before = on_host(stream.state)
     for bad, error, message in [
@@ -642,11 +639,10 @@ def test_bad_steps_leave_the_state():
         with pytest.raises(error, match=re.escape(message)):
             bad()
     np.testing.assert_array_equal(on_host(stream.state), before)
-    stream._busy = True
     with pytest.raises(RuntimeError, match="this stream is in use by another thread"):
-        stream.step(on_device(np.ones(7, F)))
+        stream._claimed(stream.step, on_device(np.ones(7, F)))
     for gru in (cgru.GRU(3, 4, bidirectional=True), cgru.GRU(3, 4, reverse=True)):
-        model = cuda.place(gru, Simulator())
+        model = place(gru, Simulator())
         for make in (model.stream, lambda: model.pool(4)):  # noqa: B023
             with pytest.raises(ValueError, match="begins at the last step"):
                 make()
@@ -654,7 +650,7 @@ def test_bad_steps_leave_the_state():
 
 def test_pool():
     gru = cgru.GRU(7, 13, num_layers=2, rng=0)
-    pool = cuda.place(gru, Simulator()).pool(9)
+    pool = place(gru, Simulator()).pool(9)
     rng = np.random.default_rng(1)
     streams = {pool.open(): gru.stream() for _ in range(9)}
     for _ in range(20):
@@ -685,9 +681,8 @@ def test_pool():
     pool.close(4)
     assert pool.open() == 4
     assert not on_host(pool.state(4)).any()
-    pool._busy = True
     with pytest.raises(RuntimeError, match="this pool is in use by another thread"):
-        pool.step([4], on_device(np.ones((1, 7), F)))
+        pool._claimed(pool.step, [4], on_device(np.ones((1, 7), F)))
 
 
 # ----------------------------------------------------------------------------------------------------------------------

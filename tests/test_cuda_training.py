@@ -7,9 +7,8 @@ import pytest
 import torch
 
 import cgru
-from cgru import cuda
 
-from .cuda_on_cpu import Simulator, on_device, on_host
+from .cuda_on_cpu import Simulator, on_device, on_host, place
 from .options import BOUNDED, UNBOUNDED, Problem, relative_error
 
 each_engine = pytest.mark.parametrize("engine", ["steps", "fused"])
@@ -75,7 +74,7 @@ def forward(problem, x, h0, parameters, factors=()):
 
 def check(problem, engine, shared_memory=1 << 20):
     gru, rng = problem.gru, np.random.default_rng(1)
-    model = cuda.place(gru, Simulator(shared_memory))
+    model = place(gru, Simulator(shared_memory))
     y, h_n, tape = model.record(on_device(problem.x), on_device(problem.h0), lengths=problem.lengths, engine=engine)
     expected = problem.expected()
     for got, wanted in zip((y, h_n), expected, strict=True):
@@ -154,7 +153,7 @@ def test_padding_of_nan_has_no_part(engine):
     clean = Problem({"num_layers": 2, "bidirectional": True}, batch=4)
     results = []
     for p in (problem, clean):
-        model = cuda.place(p.gru, Simulator())
+        model = place(p.gru, Simulator())
         y, _, tape = model.record(on_device(p.x), on_device(p.h0), lengths=problem.lengths, engine=engine)
         results.append(tape.backward(y * 2))
     for name in results[0]:
@@ -165,7 +164,7 @@ def test_padding_of_nan_has_no_part(engine):
 def test_dropout_is_what_the_gradient_saw():
     """The same rng gives the same masks, so differences of the loss are those that the gradient foretells."""
     problem = Problem({"num_layers": 2, "dropout": 0.5}, steps=4, batch=2)
-    model = cuda.place(problem.gru, Simulator())
+    model = place(problem.gru, Simulator())
     y, _, tape = model.record(on_device(problem.x), rng=3)
     gradient = on_host(tape.backward(y * 0 + 1).x)
     assert np.any(on_host(model.record(on_device(problem.x), rng=4)[0]) != on_host(y))
@@ -178,7 +177,7 @@ def test_dropout_is_what_the_gradient_saw():
 
 def test_one_sequence_and_one_gradient_of_the_two():
     problem = Problem({}, batch=1)
-    model = cuda.place(problem.gru, Simulator())
+    model = place(problem.gru, Simulator())
     whole = model.record(on_device(problem.x), on_device(problem.h0))[2]
     one = model.record(on_device(problem.x[:, 0]), on_device(problem.h0[:, 0]))
     assert one[0].shape == (6, 11)
@@ -191,7 +190,7 @@ def test_one_sequence_and_one_gradient_of_the_two():
 
 
 def test_nothing_to_do():
-    model = cuda.place(cgru.GRU(3, 4, dtype=np.float64), Simulator())
+    model = place(cgru.GRU(3, 4, dtype=np.float64), Simulator())
     for shape in ((0, 2, 3), (2, 0, 3)):
         y, h_n, tape = model.record(on_device(np.zeros(shape)))
         grads = tape.backward(y, h_n + 1)
@@ -202,7 +201,7 @@ def test_nothing_to_do():
 
 def test_training_lowers_the_loss():
     gru = cgru.GRU(3, 8, rng=0)
-    model = cuda.place(gru, Simulator())
+    model = place(gru, Simulator())
     x = on_device(np.ones((5, 4, 3), np.float32))
     losses = []
     for _ in range(20):
@@ -215,7 +214,7 @@ def test_training_lowers_the_loss():
 
 def test_misuse_leaves_the_tape():
     problem = Problem({})
-    model = cuda.place(problem.gru, Simulator())
+    model = place(problem.gru, Simulator())
     y, _, tape = model.record(on_device(problem.x))
     with pytest.raises(ValueError, match="grad_y: expected an array for it or for grad_h_n"):
         tape.backward()
@@ -231,8 +230,8 @@ def test_misuse_leaves_the_tape():
     with pytest.raises(RuntimeError, match="weights have been replaced"):
         tape.backward(y)
     for name in ("memory", "num_threads"):
-        with pytest.raises(ValueError, match=f"{name}: expected None for a model on cuda:0, got 1"):
+        with pytest.raises(ValueError, match=f"{name}: expected None for a model on cuda:0; gru.to"):
             model.record(on_device(problem.x), **{name: 1})
-    small = cuda.place(Problem({}, dtype=np.float32).gru.quantize("float16"), Simulator())
+    small = place(Problem({}, dtype=np.float32).gru.quantize("float16"), Simulator())
     with pytest.raises(RuntimeError, match="record: this model's weights are stored as float16"):
         small.record(on_device(np.zeros((2, 3, 5), np.float32)))

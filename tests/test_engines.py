@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cgru
-from cgru import engines
+from cgru.engines import layers
 
 from .options import BOUNDED, UNBOUNDED, Problem, relative_error
 
@@ -96,7 +96,7 @@ def test_any_size(engine, dtype, steps, batch, inputs, hidden, ragged, reset_aft
 @pytest.mark.parametrize("batch", [1, 2, 40])
 def test_many_chunks(engine, dtype, bidirectional, batch, monkeypatch):
     """More steps than fit one chunk of input products, and more than one block of a stack."""
-    monkeypatch.setattr(engines, "BLOCK_BYTES", 64 * 1024)
+    monkeypatch.setattr(layers, "BLOCK_BYTES", 64 * 1024)
     options = {"bidirectional": bidirectional, "num_layers": 2}
     for ragged in (False, True):
         check(Problem(options, 2000 // batch, batch, 3, 96, ragged, dtype), engine)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import cgru
-from cgru.engines import blas
+from cgru.engines.host import blas
 
 from .options import Problem, with_parameters
 
@@ -93,7 +93,7 @@ def test_the_gil_is_released():
 FORK = """
 import os, sys, signal
 import numpy as np, cgru
-from cgru.engines import blas
+from cgru.engines.host import blas
 blas.PARALLEL_UNITS = 1
 cgru.set_num_threads(2)
 gru = cgru.GRU(8, 64, rng=0)

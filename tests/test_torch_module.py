@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_s
 
 import cgru
 import cgru.torch as bridge
-from cgru import training
+from cgru.run import tape as tapes
 
 from .options import relative_error
 
@@ -103,8 +103,8 @@ def test_parameters_that_change_are_seen():
 def recorded(monkeypatch):
     """The inputs that are recorded by cgru, and none by torch's kernels."""
     seen = []
-    record = training.record
-    monkeypatch.setattr(training, "record", lambda model, x, *a, **k: (seen.append(x), record(model, x, *a, **k))[1])
+    record = tapes.record
+    monkeypatch.setattr(tapes, "record", lambda model, x, *a, **k: (seen.append(x), record(model, x, *a, **k))[1])
     monkeypatch.setattr(torch._VF, "gru", None)
     return seen
 

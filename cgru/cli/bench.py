@@ -97,7 +97,7 @@ def _bench_gpu(sizes: tuple[int, ...], device: str, seconds: float, json_path: s
     """The table of a GPU."""
     from dataclasses import asdict
 
-    from cgru.cuda import bench as bench_cuda
+    from cgru.bench import cuda as bench_cuda
     from cgru.engines.cuda import device as devices
 
     try:

@@ -12,6 +12,7 @@ import numpy as np
 from cgru import checks
 
 if TYPE_CHECKING:
+    from cgru.engines.interface import Engine
     from cgru.model.spec import Spec
     from cgru.types import Array, Lengths
 
@@ -22,27 +23,29 @@ def x_shapes(spec: Spec) -> tuple[tuple[int | str, ...], tuple[int | str, ...]]:
     return batched, ("T", spec.input_size)
 
 
-def state_shape(spec: Spec, batch: int) -> tuple[int, int, int]:
-    """(L*D, B, H)."""
-    return spec.num_layers * spec.directions, batch, spec.hidden_size
-
-
 def time_first(spec: Spec, array: Array) -> Array:
     """A view (T, B, ...) of x, y, or their gradients."""
     return array[:, None] if array.ndim == 2 else array.swapaxes(0, 1) if spec.batch_first else array
 
 
-def of_call(spec: Spec, x: Any, h0: Any, lengths: Any) -> tuple[Array, Array, Lengths | None]:
+def states(spec: Spec, engine: Engine, name: str, value: Any, batch: int, single: bool) -> Array:
+    """A new array (L*D, B, H) of an argument that is one state a layer and direction, or zeros where it is None."""
+    shape = (spec.num_layers * spec.directions, batch, spec.hidden_size)
+    result: Array = engine.xp.zeros(shape, spec.dtype)
+    if value is not None:
+        result[...] = engine.array(name, value, spec.dtype, shape[::2] if single else shape).reshape(shape)
+    return result
+
+
+def of_call(spec: Spec, engine: Engine, x: Any, h0: Any, lengths: Any) -> tuple[Array, Array, Lengths | None]:
     """x as it came, checked; the initial states (L*D, B, H) as a new array; and the lengths (B,)."""
-    x = checks.array("x", x, spec.dtype, *x_shapes(spec))
+    x = engine.array("x", x, spec.dtype, *x_shapes(spec))
     single = x.ndim == 2
     steps, batch = (len(x), 1) if single else x.shape[1::-1] if spec.batch_first else x.shape[:2]
-    if batch > checks.MAX_DIMENSION:
-        raise ValueError(f"x: expected B up to {checks.MAX_DIMENSION}, got {batch}")
-    shape = state_shape(spec, batch)
-    h = np.zeros(shape, spec.dtype)
-    if h0 is not None:
-        h[...] = checks.array("h0", h0, spec.dtype, shape[::2] if single else shape).reshape(shape)
+    for axis, size, most in (("B", batch, checks.MAX_DIMENSION), ("T", steps, engine.most_steps)):
+        if size > most:
+            raise ValueError(f"x: expected {axis} up to {most}, got {size}")
+    h = states(spec, engine, "h0", h0, batch, single)
     if lengths is not None:
-        lengths = checks.lengths([lengths] if single and np.ndim(lengths) == 0 else lengths, batch, steps)
+        lengths = engine.lengths([lengths] if single and np.ndim(lengths) == 0 else lengths, batch, steps)
     return x, h, lengths

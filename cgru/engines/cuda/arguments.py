@@ -29,7 +29,7 @@ POINTER = np.uintp
 FORWARD = _structure(
     ("input bias state output product candidate reset_state update weights states kept lengths", POINTER),
     ("input_step input_row output_step output_row output_unit", np.int64),
-    ("steps step reverse batch hidden accumulate flip", np.int32),
+    ("steps step reverse batch hidden flip", np.int32),
     ("gate function", _FUNCTION),
 )
 

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from cgru.engines.cuda import plan
 from cgru.engines.cuda.arguments import BACKWARD, Arguments
+from cgru.model.layer import Gradient
 
 if TYPE_CHECKING:
     from cgru.engines.cuda.forward import Record, Weights
     from cgru.types import Array
-
-
-class Gradient(NamedTuple):
-    """A loss' gradients by a canonical layer's weights and biases, and by its inputs."""
-
-    x: Array  # (T, B, I)
-    w_ih: Array  # (3H, I)
-    w_hh: Array  # (3H, H)
-    b_ih: Array  # (3H,)
-    b_hh: Array  # (3H,)
 
 
 def direction(
@@ -29,8 +20,8 @@ def direction(
     state_gradient: Array,  # (B, H) contiguous; by the last states on entry, by the initial ones on return
     lengths: Array | None,
     reverse: bool,
-) -> Gradient:
-    """The gradients of one direction of one layer; nothing past a sequence's length counts."""
+) -> tuple[Array, Gradient]:
+    """The gradients of one direction of one layer, by x (T, B, I) and its arrays; past a length nothing counts."""
     device, layer, xp = weights.device, weights.layer, weights.device.xp
     steps, batch, hidden = record.states.shape
     real = weights.real
@@ -52,8 +43,9 @@ def direction(
     states = record.states.reshape(steps * batch, hidden)
     by_x = _product(xp, rows, weights.w_ih).reshape(steps, batch, -1)
     by_w_ih = _product(xp, rows.T, record.x.reshape(steps * batch, -1))
-    b_ih = xp.sum(rows, axis=0)
-    return Gradient(by_x, by_w_ih, *loop.recurrent(states, record.kept.reshape(states.shape), b_ih))
+    by_bias = xp.sum(rows, axis=0)  # r, z and n's input part
+    by_w_hh, by_product = loop.recurrent(states, record.kept.reshape(states.shape), by_bias)
+    return by_x, Gradient(by_w_ih, by_w_hh, xp.concatenate([by_product, by_bias]).reshape(4, hidden))
 
 
 def _product(xp: Any, a: Array, b: Array) -> Array:
@@ -78,10 +70,11 @@ class _After:
         self.kernel(*self.shape, (self.arguments.structure,))
         self.xp.matmul(self.by_product[step], self.u, out=self.through)
 
-    def recurrent(self, states: Array, kept: Array, b_ih: Array) -> tuple[Array, Array, Array]:
-        """By w_hh, b_ih and b_hh."""
+    def recurrent(self, states: Array, kept: Array, by_bias: Array) -> tuple[Array, Array]:
+        """By U (3H, H), and by the candidate's recurrent product (H,)."""
         rows = self.by_product.reshape(len(states), -1)
-        return _product(self.xp, rows.T, states), b_ih, self.xp.sum(rows, axis=0)
+        hidden = states.shape[1]
+        return _product(self.xp, rows.T, states), self.xp.sum(rows[:, 2 * hidden :], axis=0)
 
 
 class _Before:
@@ -108,9 +101,9 @@ class _Before:
         self.gates(*self.shape, (self.arguments.structure,))
         self.xp.matmul(self.by_gates, self.u_gates, out=self.through)
 
-    def recurrent(self, states: Array, kept: Array, b_ih: Array) -> tuple[Array, Array, Array]:
-        """By w_hh, b_ih and b_hh."""
+    def recurrent(self, states: Array, kept: Array, by_bias: Array) -> tuple[Array, Array]:
+        """By U (3H, H), and by the candidate's recurrent product (H,), which here is a part of its whole argument."""
         rows, hidden = self.by_input.reshape(len(states), -1), self.hidden
         by_gates = _product(self.xp, rows[:, : 2 * hidden].T, states)
         by_candidate = _product(self.xp, rows[:, 2 * hidden :].T, kept)
-        return self.xp.concatenate([by_gates, by_candidate]), b_ih, b_ih.copy()
+        return self.xp.concatenate([by_gates, by_candidate]), by_bias[2 * hidden :]

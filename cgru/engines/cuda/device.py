@@ -137,10 +137,8 @@ def options(real: str, stored: str) -> tuple[str, ...]:
     return ("-std=c++17", f"-DREAL={C_NAMES[real]}", f"-DSTORED={stored}")
 
 
-def parse(device: object) -> int | None:
-    """The number in "cuda" or "cuda:1"; None for "cpu"."""
-    if device == "cpu":
-        return None
+def parse(device: object) -> int:
+    """The number in "cuda" or "cuda:1"."""
     if isinstance(device, str):
         kind, _, number = device.partition(":")
         if kind == "cuda" and (number.isdecimal() or device == "cuda"):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgru import engines
+from cgru.engines import layers
 from cgru.engines.cuda import plan
 from cgru.engines.cuda.arguments import FORWARD, Arguments
 from cgru.model.precision import Matrix
@@ -98,23 +98,17 @@ def run(
     stack: Stack,
     x: Array,  # (T, B, I), T and B at least 1, any strides
     h: Array,  # (L*D, B, H) contiguous; initial states on entry, last states on return
-    y: Array,  # (T, B, D*H), or (T, B, H) for two directions of one layer added up; any strides; written
+    y: Array,  # (T, B, D*H), any strides; written
     lengths: Array | None,  # (B,) int64 on the device
     engine: str,
 ) -> None:
     """Run a stack of layers, for inference."""
     ready(device, stack)
 
-    def forward(
-        layer: Layer, x: Array, h: Array, y: Array, lengths: Array | None, reverse: bool, accumulate: bool
-    ) -> None:
-        direction(layer.prepared["cuda"], x, h, y, lengths, reverse, engine, accumulate=accumulate)
+    def forward(layer: Layer, x: Array, h: Array, y: Array, lengths: Array | None, reverse: bool, engine: str) -> None:
+        direction(layer.prepared["cuda"], x, h, y, lengths, reverse, engine)
 
-    if y.shape[2] < len(stack.layers[0]) * h.shape[2]:
-        for d, layer in enumerate(stack.layers[0]):
-            forward(layer, x, h[d], y, lengths, d == 1, d == 1)
-    else:
-        engines.layer_by_layer(forward, stack, x, h, y, lengths, False, device.xp, BLOCK_BYTES)
+    layers.layer_by_layer(forward, stack, x, h, y, lengths, engine, device.xp, BLOCK_BYTES)
 
 
 def direction(
@@ -126,7 +120,6 @@ def direction(
     reverse: bool,
     engine: str,
     *,
-    accumulate: bool = False,
     recording: bool = False,
 ) -> Record | None:
     """Run one direction of one layer; while recording, give back what the way back needs."""
@@ -136,7 +129,7 @@ def direction(
     sizes = weights.real.itemsize, weights.u.dtype.itemsize
     launch = plan.choose(engine, device, hidden, batch, *sizes, layer.reset_after)
     arguments = Arguments(device, FORWARD, layer, batch)
-    arguments.set(reverse=reverse, accumulate=accumulate)
+    arguments.set(reverse=reverse)
     arguments.arrays(bias=weights.bias, state=h)
     loop = _Fused(weights, launch, arguments) if launch else _Steps(weights, h, arguments)
 

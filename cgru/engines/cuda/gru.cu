@@ -128,7 +128,6 @@ struct Forward {
     int steps;       // fused: how many steps, from the first or, in reverse, from the last
     int step;        // by steps: which one
     int reverse, batch, hidden;
-    int accumulate;  // add to the output rather than set it
     int flip;        // z weighs the candidate
     Function gate, function;
 };
@@ -150,7 +149,7 @@ struct Cell {
 
     __device__ __forceinline__ void write(Real h) const {
         Real* y = f.output + step * f.output_step + row * f.output_row + unit * f.output_unit;
-        *y = f.accumulate ? *y + h : h;
+        *y = h;
     }
     __device__ __forceinline__ void record_gates(Real h, Real a_r, Real a_z, Real kept) const {
         if (f.states == 0) return;

@@ -74,8 +74,7 @@ def output(
         expected = f"out: expected {checks.describe(shape)} {dtype} on {device.name}"
         raise TypeError(f"{expected}, got {type(out).__module__}.{type(out).__name__}; make it with cupy.empty")
     result = array(device, "out", out, dtype, shape)
-    if result.size and any(step == 0 and size > 1 for step, size in zip(result.strides, result.shape, strict=True)):
-        raise ValueError(f"out: expected distinct elements, got an array that repeats them (strides {result.strides})")
+    checks.distinct("out", result)
     for name, value in inputs.items():
         if value is not None and _overlap(device, result, value):
             raise ValueError(f"out: expected memory of its own, got an array that overlaps {name}")

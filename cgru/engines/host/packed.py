@@ -24,12 +24,12 @@ def prepare(stack: Stack) -> _packed.Stack:
 
 
 def call(stack: Stack, x: object, h0: object, batch_first: bool, threads: int) -> tuple[Array, Array] | None:
-    """Run a stack on arguments of the usual form, checked where they are used; see `cgru.engines.Engine`."""
+    """Run a stack on arguments of the usual form, checked where they are used; see `cgru.engines.host.Kernels`."""
     return prepare(stack).call(x, h0, batch_first, threads)
 
 
 def run(stack: Stack, x: Array, h: Array, y: Array, lengths: Array | None, threads: int) -> None:
-    """Run a stack of layers; see `cgru.engines.Engine`."""
+    """Run a stack of layers; see `cgru.engines.host.Kernels`."""
     packed = prepare(stack)
     if lengths is None:
         packed.run(x, h, y, None, None, threads)

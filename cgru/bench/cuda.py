@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgru import bench, cuda
+from cgru import bench
 from cgru.engines.cuda import plan
+from cgru.engines.cuda.engine import engine_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +58,7 @@ def contenders(problem: Problem, device: Device) -> dict[str, Contender]:
     """Everybody who has a place in a case."""
     found = {}
     case, xp = problem.case, device.xp
-    model = cuda.place(problem.gru, device)
+    model = problem.gru.on(engine_of(device))
     with device.use():
         x, h = xp.asarray(problem.x), xp.asarray(problem.h)
     if case.steps == 0:

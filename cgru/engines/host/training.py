@@ -19,11 +19,6 @@ RECORD = {np.dtype(np.float32): _training.record["float"], np.dtype(np.float64):
 BACKWARD = {np.dtype(np.float32): _training.backward["float"], np.dtype(np.float64): _training.backward["double"]}
 
 
-def zero_gradient(layer: Layer) -> Gradient:
-    """Gradients that nothing has been added to."""
-    return Gradient(np.zeros_like(layer.w_ih), np.zeros_like(layer.w_hh), np.zeros_like(layer.bias))
-
-
 class Pass:
     """One direction of one layer over some sequences, recorded at construction, and the way back through it.
 
@@ -35,14 +30,14 @@ class Pass:
         self,
         layer: Layer,
         x: Array,  # (T, B, I), T and B at least 1, features contiguous
-        h0: Array,  # (B, H) contiguous
+        h: Array,  # (B, H) contiguous; initial states on entry, last states on return
         y: Array,  # (T, B, H), units contiguous; written, and needed until `backward`
         lengths: Lengths | None,  # (B,)
         reverse: bool,
         threads: int,
         chunk: int,  # steps whose gates are in memory at once
     ) -> None:
-        self.layer, self.x, self.h0, self.y = layer, x, h0, y
+        self.layer, self.x, self.h0, self.y = layer, x, h.copy(), y
         self.lengths, self.reverse, self.threads, self.chunk = lengths, reverse, threads, chunk
         weights = layer.prepared.get("training")
         if weights is None:
@@ -50,10 +45,8 @@ class Pass:
         self.weights = weights
         steps, batch, _ = x.shape
         gates = np.empty((min(chunk, steps), batch, 4, layer.hidden_size), x.dtype)
-        self.h_n = h0.copy()
-        """The states after the last step, (B, H)."""
         for part in self._chunks():
-            self._record(part, self.h_n, y[part], gates[: part.stop - part.start])
+            self._record(part, h, y[part], gates[: part.stop - part.start])
         self.gates = gates if chunk >= steps else None
 
     def backward(
@@ -62,9 +55,10 @@ class Pass:
         grad_h: Array,  # (B, H) contiguous; by h_n on entry, by h0 on return
         grad_x: Array | None,  # (T, B, I), features contiguous
         add: bool,  # to grad_x, and not over what it holds
-        gradient: Gradient,  # added to
-    ) -> None:
+    ) -> Gradient:
         """Backpropagation through time. The gates are used up; another time computes them again."""
+        layer = self.layer
+        gradient = Gradient(np.zeros_like(layer.w_ih), np.zeros_like(layer.w_hh), np.zeros_like(layer.bias))
         gates, again = self.gates, None
         self.gates = None
         if gates is None:
@@ -95,6 +89,7 @@ class Pass:
             )
             if order is not None:
                 grad_h[order] = carry
+        return gradient
 
     def _record(self, part: slice, h: Array, y: Array, gates: Array) -> None:
         order, lengths = self._rows(part)

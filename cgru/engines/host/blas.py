@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cgru import _blas, engines
+from cgru import _blas
+from cgru.engines import layers
 
 if TYPE_CHECKING:
     from cgru.model.layer import Layer, Stack
@@ -25,16 +26,16 @@ FORWARD = {np.dtype(np.float32): _blas.forward["float"], np.dtype(np.float64): _
 
 
 def call(stack: Stack, x: object, h0: object, batch_first: bool, threads: int) -> tuple[Array, Array] | None:
-    """There is no short way; see `cgru.engines.Engine`."""
+    """There is no short way; see `cgru.engines.host.Kernels`."""
     return None
 
 
 def run(stack: Stack, x: Array, h: Array, y: Array, lengths: Array | None, threads: int) -> None:
-    """Run a stack of layers; see `cgru.engines.Engine`."""
+    """Run a stack of layers; see `cgru.engines.host.Kernels`."""
     if stack.precision == "int8" or stack.compute != "float32":
         kind = stack.precision if stack.precision == "int8" else f"compute={stack.compute!r}"
         raise ValueError(f"engine: 'blas' computes with float32, got a model of {kind}; choose 'auto' or 'packed'")
-    engines.layer_by_layer(forward, stack, x, h, y, lengths, threads)
+    layers.layer_by_layer(forward, stack, x, h, y, lengths, threads)
 
 
 def forward(layer: Layer, x: Array, h: Array, y: Array, lengths: Array | None, reverse: bool, threads: int) -> None:
