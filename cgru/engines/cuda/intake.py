@@ -44,10 +44,10 @@ def array(device: Device, name: str, value: Any, dtype: np.dtype[Any], *shapes: 
 
 
 def _taken(device: Device, name: str, value: Any) -> Array | None:
-    """A CuPy array as it is; another library's array on a GPU as a CuPy array of the same memory; else None."""
+    """A CuPy array as it is; a subclass', or another library's on a GPU, as one of the same memory; else None."""
     xp = device.xp
     if isinstance(value, xp.ndarray):
-        return value
+        return value if type(value) is xp.ndarray else xp.from_dlpack(value)
     if isinstance(value, np.ndarray):
         return None
     if hasattr(value, "__dlpack__") and hasattr(value, "__dlpack_device__"):
@@ -74,8 +74,7 @@ def output(
         expected = f"out: expected {checks.describe(shape)} {dtype} on {device.name}"
         raise TypeError(f"{expected}, got {type(out).__module__}.{type(out).__name__}; make it with cupy.empty")
     result = array(device, "out", out, dtype, shape)
-    if result.size and any(step == 0 and size > 1 for step, size in zip(result.strides, result.shape, strict=True)):
-        raise ValueError(f"out: expected distinct elements, got an array that repeats them (strides {result.strides})")
+    checks.distinct("out", result)
     for name, value in inputs.items():
         if value is not None and _overlap(device, result, value):
             raise ValueError(f"out: expected memory of its own, got an array that overlaps {name}")
