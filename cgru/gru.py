@@ -303,6 +303,8 @@ class GRU(Model):
     def stream(self, batch_size: int | None = None) -> Stream | DoubleStream:
         """A stream of this model: state kept between calls, for sequences that arrive step by step.
 
+        It keeps the weights that the model has now, in every method, copy and pickle.
+
         Parameters
         ----------
         batch_size : int, optional
@@ -315,13 +317,13 @@ class GRU(Model):
         """
         from cgru import stream
 
-        stream.refuse_backwards(self, "stream")
-        if batch_size is not None:
-            batch_size = checks.integer("batch_size", batch_size, 1)
         return (stream.Stream if self.dtype == np.float32 else stream.DoubleStream)(self, batch_size)
 
     def pool(self, capacity: int) -> StreamPool:
-        """Room for so many independent streams, any of which may be stepped together; see `StreamPool`."""
+        """Room for so many independent streams, any of which may be stepped together; see `StreamPool`.
+
+        It keeps the weights that the model has now.
+        """
         from cgru import stream
 
         return stream.StreamPool(self, capacity)

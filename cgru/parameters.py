@@ -118,6 +118,15 @@ class Model:
             _stack=Stack(layers, self.__dict__.get("reverse", False), precision, arithmetic.compute),
         )
 
+    def _snapshot(self) -> Self:
+        """This model with the weights that it has now, whatever is loaded into it later; nothing is copied.
+
+        Loading replaces parameters and layers, and never writes into them.
+        """
+        snapshot = object.__new__(type(self))
+        snapshot.__dict__.update(self.__dict__)
+        return snapshot
+
     def state_dict(self) -> dict[str, Array]:
         """Copies of the parameters under PyTorch's names.
 
@@ -135,6 +144,8 @@ class Model:
 
     def load_state_dict(self, state_dict: Mapping[str, Array]) -> None:
         """Replace all parameters by copies of those given; nothing changes if one of them does not fit.
+
+        Streams and pools made before keep the weights that they have.
 
         Raises
         ------

@@ -1,7 +1,11 @@
 """State kept between calls: `Stream`, for sequences that arrive step by step, and `StreamPool`, for many of them.
 
 A float32 stream runs on the packed engine's kernels; a float64 one takes its steps through the BLAS engine. A stream's
-outputs are those of `gru(x)` over the whole sequence, for float32 to the last bit.
+outputs are those of `gru(x)` over the whole sequence, for float32 to the last bit. It keeps the weights that its model
+had when it was made.
+
+One thread at a time may be in a stream or a pool (src/exclusive.pyx). A method replaces the state last of all, so that
+an error or an interrupt leaves it as it was.
 """
 
 from __future__ import annotations
@@ -12,39 +16,41 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgru import _packed, checks, config, engines
+from cgru._exclusive import Exclusive, alone
+from cgru.engines import packed
 
 if TYPE_CHECKING:
     from cgru.gru import GRU
     from cgru.types import Array, Shape
 
 
-def refuse_backwards(gru: GRU, what: str) -> None:
-    """A reverse direction begins at a sequence's last step, which a stream does not have."""
+def frozen(gru: GRU, what: str) -> GRU:
+    """The model as it is now, if it can go on from step to step.
+
+    A reverse direction begins at a sequence's last step, which a stream does not have.
+    """
     if gru.bidirectional or gru.reverse:
         kind = "a bidirectional" if gru.bidirectional else "a reverse"
         raise ValueError(
             f"{what}: expected a GRU that reads forwards, got {kind} one, whose reverse direction "
             "begins at the last step of a whole sequence"
         )
+    return gru._snapshot()
 
 
 class _Streaming:
-    """What streams share: chunks, the state as an array, and the claim of one thread at a time."""
+    """What streams share: chunks, the state as an array, copies."""
 
+    _kind = "stream"
     _gru: GRU
     _batch_size: int | None
-
-    if TYPE_CHECKING:  # each kind of stream has its own
-
-        def read(self) -> Array: ...
-        def write(self, states: Array) -> None: ...
-        def claim(self) -> None: ...
-        def release(self) -> None: ...
+    _states: Array  # a copy of the states (L, B, H); set, they are replaced
 
     def _shape(self, *sizes: int | str) -> Shape:
         """A shape with the batch axis before the last, if there is one."""
         return sizes if self._batch_size is None else (*sizes[:-1], self._batch_size, sizes[-1])
 
+    @alone
     def process(self, chunk: Array, out: Array | None = None, *, num_threads: int | None = None) -> Array:
         """The outputs of a chunk of steps, as so many calls of `step` would give them.
 
@@ -74,46 +80,37 @@ class _Streaming:
         y = np.empty(y_shape, gru.dtype) if out is None else checks.output(out, gru.dtype, y_shape, {"chunk": x})
         written = y if y.strides[-1] == y.itemsize else np.empty(y_shape, gru.dtype)
         engine = engines.choose("auto", gru.dtype)
-        self.claim()
-        try:
-            h = self.read()
-            if self._batch_size is None:
-                engines.run(engine, gru._stack, x[:, None], h, written[:, None], None, threads)
-            else:
-                engines.run(engine, gru._stack, x, h, written, None, threads)
-            self.write(h)
-        finally:
-            self.release()
+        h = self._states
+        if self._batch_size is None:
+            engines.run(engine, gru._stack, x[:, None], h, written[:, None], None, threads)
+        else:
+            engines.run(engine, gru._stack, x, h, written, None, threads)
         if written is not y:
             y[...] = written
+        self._states = h
         return y
 
     @property
+    @alone
     def state(self) -> Array:
         """The states of all layers, (L, H) or (L, B, H): a copy to keep, and a value to set to go back to it."""
-        self.claim()
-        try:
-            states = self.read()
-        finally:
-            self.release()
+        states = self._states
         return states[:, 0] if self._batch_size is None else states
 
     @state.setter
+    @alone
     def state(self, value: Array) -> None:
         gru = self._gru
         state = checks.array("state", value, gru.dtype, self._shape(gru.num_layers, gru.hidden_size))
-        self.claim()
-        try:
-            self.write(np.ascontiguousarray(state.reshape(gru.num_layers, -1, gru.hidden_size)))
-        finally:
-            self.release()
+        self._states = np.array(state.reshape(gru.num_layers, -1, gru.hidden_size), order="C")
 
+    @alone
     def reset(self) -> None:
         """Set all states to zero."""
-        self.state = np.zeros(self.state.shape, self._gru.dtype)
+        self._states = np.zeros_like(self._states)
 
     def copy(self) -> Any:
-        """Another stream of the same model and state, which goes its own way from here."""
+        """Another stream of the same weights and state, which goes its own way from here."""
         twin = self._gru.stream(batch_size=self._batch_size)
         twin.state = self.state
         return twin
@@ -138,8 +135,15 @@ def _restore(gru: GRU, batch_size: int | None, state: Array) -> Any:
     return stream
 
 
+def checked_batch_size(value: int | None) -> int | None:
+    """How many sequences are in lockstep; None for one without an axis of its own."""
+    return None if value is None else checks.integer("batch_size", value, 1)
+
+
 class Stream(_Streaming, _packed.Stream):
     """One sequence, or B in lockstep, step by step; made by `gru.stream()`, float32.
+
+    It keeps the weights that the model had then, whatever is loaded into the model later.
 
     >>> import numpy as np, cgru
     >>> stream = cgru.GRU(3, 8, rng=0).stream()
@@ -152,60 +156,50 @@ class Stream(_Streaming, _packed.Stream):
     """
 
     def __new__(cls, gru: GRU, batch_size: int | None) -> Stream:  # noqa: D102
-        from cgru.engines import packed
-
-        return _packed.Stream.__new__(cls, packed.prepare(gru._stack).weights, batch_size)
+        gru, batch_size = frozen(gru, "stream"), checked_batch_size(batch_size)
+        stream: Stream = _packed.Stream.__new__(cls, packed.prepare(gru._stack).weights, batch_size)
+        stream._gru, stream._batch_size = gru, batch_size
+        return stream
 
     def __init__(self, gru: GRU, batch_size: int | None) -> None:
-        self._gru, self._batch_size = gru, batch_size
         # A warm-up: memory is touched and code is in the caches before the first step that matters.
-        zero = np.zeros(gru.input_size if batch_size is None else (batch_size, gru.input_size), gru.dtype)
+        zero = np.zeros((batch_size or 1, self._gru.input_size), np.float32)
         for _ in range(3):
-            self.step(zero)
+            self.step(zero[0] if batch_size is None else zero)
         self.reset()
 
 
-class DoubleStream(_Streaming):
+class DoubleStream(_Streaming, Exclusive):
     """The float64 stream: the same face on the BLAS engine."""
 
     def __init__(self, gru: GRU, batch_size: int | None) -> None:
-        self._gru, self._batch_size = gru, batch_size
-        self._states = np.zeros((gru.num_layers, batch_size or 1, gru.hidden_size), gru.dtype)
-        self._busy = False
+        self._gru, self._batch_size = frozen(gru, "stream"), checked_batch_size(batch_size)
+        self._states = np.zeros((gru.num_layers, self._batch_size or 1, gru.hidden_size), gru.dtype)
+
+    @property
+    def _states(self) -> Array:
+        return self._kept.copy()
+
+    @_states.setter
+    def _states(self, states: Array) -> None:
+        self._kept = states
 
     def step(self, x: Array, out: Array | None = None) -> Array:
         """The output of one more step; see `Stream.step`."""
         gru = self._gru
         x = checks.array("x", x, gru.dtype, self._shape(gru.input_size))
-        if out is not None:
-            checks.output(out, gru.dtype, (*x.shape[:-1], gru.hidden_size), {"x": x})
-        y: Array = self.process(x[None])[0]
         if out is None:
-            return y
-        out[...] = y
+            return self.process(x[None])[0]
+        out = checks.output(out, gru.dtype, (*x.shape[:-1], gru.hidden_size), {"x": x})
+        self.process(x[None], out[None])
         return out
 
-    def read(self) -> Array:
-        """A copy of the states (L, B, H)."""
-        return self._states.copy()
 
-    def write(self, states: Array) -> None:
-        """Set the states (L, B, H)."""
-        self._states[...] = states
-
-    def claim(self) -> None:
-        """Mark the stream as in use by this thread until `release`."""
-        if self._busy:
-            raise RuntimeError("this stream is in use by another thread: a stream belongs to one thread at a time")
-        self._busy = True
-
-    def release(self) -> None:
-        """Mark the stream as free."""
-        self._busy = False
-
-
-class StreamPool:
+class StreamPool(Exclusive):
     """Many independent streams served together, any of them at a time; made by `gru.pool(capacity)`.
+
+    It keeps the weights that the model had then, whatever is loaded into the model later. One thread at a time may use
+    it, whichever of its streams.
 
     >>> import numpy as np, cgru
     >>> pool = cgru.GRU(3, 8, rng=0).pool(1000)
@@ -216,57 +210,75 @@ class StreamPool:
     >>> pool.close(a)
     """
 
+    _kind = "pool"
+
     def __init__(self, gru: GRU, capacity: int) -> None:
-        refuse_backwards(gru, "pool")
-        self._gru = gru
-        self._states = np.zeros((gru.num_layers, checks.integer("capacity", capacity, 1), gru.hidden_size), gru.dtype)
-        self._open = np.zeros(capacity, bool)
-        self._free = list(range(capacity - 1, -1, -1))
+        self._gru = frozen(gru, "pool")
+        capacity = checks.integer("capacity", capacity, 1)
+        self._states = self._zeros(capacity)  # (L, capacity, H)
+        self._open = np.zeros(capacity + 1, bool)
+        """By number; one more, which is never open, ends a search."""
+        self._lowest = 0
+        """No closed stream has a lower number."""
         self._engine = engines.choose("auto", gru.dtype)
-        self._busy = False
+
+    def _zeros(self, count: int) -> Array:
+        """The zero states (L, N, H) of so many streams."""
+        return np.zeros((self._gru.num_layers, count, self._gru.hidden_size), self._gru.dtype)
+
+    def _put(self, chosen: Array | list[int], states: Array) -> None:
+        """Replace the states (L, N, H) of some streams."""
+        _packed.put(self._states, np.asarray(chosen, np.intp), states)
 
     @property
     def capacity(self) -> int:
         """How many streams may be open at once."""
-        return len(self._open)
+        return len(self._open) - 1
 
     def __len__(self) -> int:
         """How many streams are open."""
-        return self.capacity - len(self._free)
+        return int(np.count_nonzero(self._open))
 
+    @alone
     def open(self) -> int:
         """A new stream in the zero state; its number is that of a closed one where there is one.
 
         Raises
         ------
         RuntimeError
-            `capacity` streams are open.
+            `capacity` streams are open, or another thread is using this pool.
         """
-        if not self._free:
+        i = self._lowest + int(self._open[self._lowest :].argmin())
+        if i == self.capacity:
             raise RuntimeError(f"all {self.capacity} streams of the pool are open; close one, or make a larger pool")
-        i = self._free.pop()
+        self._put([i], self._zeros(1))
         self._open[i] = True
-        self._states[:, i] = 0
+        self._lowest = i + 1
         return i
 
+    @alone
     def close(self, i: int) -> None:
         """End a stream; its number may be given to another."""
         i = self._one(i)
+        self._lowest = min(self._lowest, i)
         self._open[i] = False
-        self._free.append(i)
 
+    @alone
     def reset(self, i: int) -> None:
         """Set a stream's state to zero."""
-        self._states[:, self._one(i)] = 0
+        self._put([self._one(i)], self._zeros(1))
 
+    @alone
     def state(self, i: int) -> Array:
         """A copy of a stream's states, (L, H)."""
         return self._states[:, self._one(i)].copy()
 
+    @alone
     def set_state(self, i: int, h: Array) -> None:
         """Set a stream's states, (L, H)."""
-        i = self._one(i)
-        self._states[:, i] = checks.array("h", h, self._gru.dtype, (self._gru.num_layers, self._gru.hidden_size))
+        i, gru = self._one(i), self._gru
+        states = checks.array("h", h, gru.dtype, (gru.num_layers, gru.hidden_size))
+        self._put([i], np.array(states[:, None], order="C"))
 
     def _one(self, i: int) -> int:
         i = checks.integer("i", i, 0, self.capacity - 1)
@@ -302,34 +314,28 @@ class StreamPool:
         RuntimeError
             Another thread is using this pool.
         """
-        gru = self._gru
-        threads = config.threads_for(num_threads)
-        chosen = self._many(ids)
+        return self._step(integers(ids), x, out, config.threads_for(num_threads))
+
+    @alone
+    def _step(self, ids: Array, x: Array, out: Array | None, threads: int) -> Array:
+        gru, chosen = self._gru, self._many(ids)
         x = checks.array("x", x, gru.dtype, (len(chosen), gru.input_size))
         shape = (len(chosen), gru.hidden_size)
         y = np.empty(shape, gru.dtype) if out is None else checks.output(out, gru.dtype, shape, {"x": x})
         written = y if y.strides[-1] == y.itemsize else np.empty(shape, gru.dtype)
-        if self._busy:
-            raise RuntimeError("this pool is in use by another thread: a pool belongs to one thread at a time")
-        self._busy = True
-        try:
-            h = np.take(self._states, chosen, axis=1)
-            engines.run(self._engine, gru._stack, x[None], h, written[None], None, threads)
-            self._states[:, chosen] = h
-        finally:
-            self._busy = False
+        h = np.take(self._states, chosen, axis=1)
+        engines.run(self._engine, gru._stack, x[None], h, written[None], None, threads)
         if written is not y:
             y[...] = written
+        self._put(chosen, h)
         return y
 
-    def _many(self, ids: Iterable[int] | Array) -> Array:
-        chosen = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids))
-        if chosen.ndim != 1 or (chosen.size and chosen.dtype.kind not in "iu"):
-            raise TypeError(f"ids: expected (N,) integers, got {checks.describe(chosen.shape)} {chosen.dtype}")
-        chosen = chosen.astype(np.intp)
-        wrong = (chosen < 0) | (chosen >= self.capacity)
+    def _many(self, ids: Array) -> Array:
+        """Numbers of open streams, each once, as (N,) intp."""
+        wrong = (ids < 0) | (ids >= self.capacity)
         if wrong.any():
-            raise ValueError(f"ids: expected integers from 0 to {self.capacity - 1}, got {chosen[wrong][0]}")
+            raise ValueError(f"ids: expected integers from 0 to {self.capacity - 1}, got {ids[wrong][0]}")
+        chosen = ids.astype(np.intp)
         closed = ~self._open[chosen]
         if closed.any():
             raise ValueError(f"ids: expected open streams, got {chosen[closed][0]}, which is closed")
@@ -337,3 +343,32 @@ class StreamPool:
         if named.max() > 1:
             raise ValueError(f"ids: expected each stream once, got {named.argmax()} {named.max()} times")
         return chosen
+
+    @alone
+    def copy(self) -> Any:
+        """Another pool of the same weights, open streams and states, which goes its own way from here."""
+        return _restore_pool(self._gru, self._open.copy(), self._states.copy())
+
+    def __copy__(self) -> Any:
+        return self.copy()
+
+    def __deepcopy__(self, memo: object) -> Any:
+        return self.copy()
+
+    @alone
+    def __reduce__(self) -> Any:
+        return _restore_pool, (self._gru, self._open.copy(), self._states.copy())
+
+
+def _restore_pool(gru: GRU, is_open: Array, states: Array) -> Any:
+    pool = gru.pool(len(is_open) - 1)
+    pool._open, pool._states = is_open, states
+    return pool
+
+
+def integers(ids: Iterable[int] | Array) -> Array:
+    """The numbers (N,) that a caller names; read before the pool is taken, since an iterator may use it."""
+    numbers = np.array(checks.plain("ids", ids) if isinstance(ids, np.ndarray) else list(ids))
+    if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+        raise TypeError(f"ids: expected (N,) integers, got {checks.describe(numbers.shape)} {numbers.dtype}")
+    return numbers
