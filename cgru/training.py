@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cgru import checks, config
+from cgru._exclusive import Exclusive, alone
 from cgru.engines.training import Gradient, Pass
 from cgru.parameters import _generator
 
@@ -78,8 +79,10 @@ class Gradients(Mapping[str, "Array"]):
         return f"<Gradients by x, h0, {', '.join(self)}>"
 
 
-class Tape:
+class Tape(Exclusive):
     """What a recorded call leaves for its way back, which can be gone once; `gru.record` makes it."""
+
+    _kind = "tape"
 
     def __init__(self, gru: GRU, single: bool, dropout: float) -> None:
         self._gru, self._stack, self._single, self._dropout = gru, gru._stack, single, dropout
@@ -155,7 +158,7 @@ class Tape:
         TypeError, ValueError
             A gradient does not fit, or there is none; the tape is as it was.
         RuntimeError
-            The tape has been used, or the model has got other weights since.
+            The tape has been used, another thread is using it, or the model has got other weights since.
 
         Examples
         --------
@@ -168,6 +171,7 @@ class Tape:
         """
         return self._backward(grad_y, grad_h_n)
 
+    @alone
     def _backward(
         self, grad_y: Array | None, grad_h_n: Array | None, by_x: bool = True, again: bool = False
     ) -> Gradients:
@@ -194,8 +198,6 @@ class Tape:
             grad_h[...] = checks.array("grad_h_n", grad_h_n, gru.dtype, expected).reshape(h_shape)
 
         passes = self._passes
-        if not again:
-            self._passes = None
         found = [[Gradient.zero(direction) for direction in layer] for layer in stack.layers]
         grad_x = np.empty(x_shape, gru.dtype)
         for k in reversed(range(len(passes))):
@@ -209,7 +211,10 @@ class Tape:
                 row = k * directions + d
                 passed.backward(part, grad_h[row], by_input if k or by_x else None, d > 0, found[k][d])
             grad = self._dropped(by_input, k - 1) if k and self._dropout else by_input
-        return Gradients(grad_x, grad_h[:, 0] if self._single else grad_h, self._by_parameters(found))
+        gradients = Gradients(grad_x, grad_h[:, 0] if self._single else grad_h, self._by_parameters(found))
+        if not again:
+            self._passes = None
+        return gradients
 
     def _by_parameters(self, found: list[list[Gradient]]) -> dict[str, Array]:
         """The gradients by the parameters, which the canonical layers were made of (cgru/layer.py)."""

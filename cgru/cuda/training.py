@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgru._exclusive import Exclusive, alone
 from cgru.engines.cuda import backward, forward, intake
 from cgru.parameters import _generator
 from cgru.training import Gradients
@@ -40,8 +41,10 @@ def record(gru: GRU, x: Any, h0: Any, *, lengths: Any, rng: object, engine: str)
         return y, h_n[:, 0] if single else h_n, tape
 
 
-class Tape:
+class Tape(Exclusive):
     """What a recorded call leaves on the device for its way back, which can be gone once; `gru.record` makes it."""
+
+    _kind = "tape"
 
     def __init__(
         self,
@@ -93,6 +96,7 @@ class Tape:
                 x = x * self._factors[-1]
         self._records = records
 
+    @alone
     def backward(self, grad_y: Any = None, grad_h_n: Any = None) -> Gradients:
         """A loss' gradients by everything the call took, from those by what it gave; arrays on the device.
 
@@ -108,7 +112,7 @@ class Tape:
         TypeError, ValueError
             A gradient does not fit, or there is none; the tape is as it was.
         RuntimeError
-            The tape has been used, or the model has got other weights since.
+            The tape has been used, another thread is using it, or the model has got other weights since.
         """
         gru, device = self._gru, self._gru._device
         if self._records is None:
