@@ -400,11 +400,11 @@ FORK = """
 import os, pickle, signal, sys, threading, time
 import numpy as np
 from tests.test_concurrency import counter
-hidden, layers = {hidden}, {layers}
+hidden, layers, rows = {hidden}, {layers}, {rows}
 gru = counter(hidden, layers)
-pool, stream, big = gru.pool(40), gru.stream(), gru.stream(batch_size=40)
-ids = [pool.open() for _ in range(40)]
-x, chunk = np.ones((40, 8), np.float32), np.ones((3000, 8), np.float32)
+pool, stream, big = gru.pool(rows), gru.stream(), gru.stream(batch_size=rows)
+ids = [pool.open() for _ in range(rows)]
+x, chunk = np.ones((rows, 8), np.float32), np.ones((3000, 8), np.float32)
 work = {{
     "process": lambda: stream.process(chunk, num_threads=1),
     "step": lambda: big.step(x),
@@ -428,7 +428,7 @@ for n in range({forks}):
     if child == 0:
         signal.alarm(60)  # a hanging child dies of it
         try:
-            good = whole(stream.state) and whole(big.state) and whole(np.array([pool.state(i) for i in ids]))
+            good = whole(stream.state) and whole(big.state) and whole(pool._states)
             good = good and stream.state.flat[0] % len(chunk) == 0
             before = stream.state.flat[0], big.state.flat[0], pool.state(0).flat[0]
             stream.process(chunk[:2]), stream.step(chunk[0]), big.step(x), pool.step(ids, x)
@@ -448,11 +448,12 @@ print("failures", failures)
 
 @needs_fork
 @pytest.mark.parametrize(
-    ("what", "hidden", "layers", "forks"), [("process", 200, 1, 30), ("step", 400, 3, 40), ("pool", 400, 3, 40)]
+    ("what", "hidden", "layers", "rows", "forks"),
+    [("process", 200, 1, 4, 30), ("step", 400, 3, 40, 40), ("pool", 8, 1, 20_000, 40)],
 )
-def test_a_fork_beside_a_busy_thread(what, hidden, layers, forks):
+def test_a_fork_beside_a_busy_thread(what, hidden, layers, rows, forks):
     """In the child, what was busy is free, and its state is that before the call or after it."""
-    code = FORK.format(what=what, hidden=hidden, layers=layers, forks=forks)
+    code = FORK.format(what=what, hidden=hidden, layers=layers, rows=rows, forks=forks)
     run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=300)
     assert run.stdout.split() == ["failures", "0"], run.stderr
 
