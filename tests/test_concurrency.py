@@ -21,6 +21,8 @@ import pytest
 import cgru
 from cgru._exclusive import Exclusive, alone
 
+from .concurrency import held
+
 F = np.float32
 BUSY = "in use by another thread"
 
@@ -34,26 +36,6 @@ def counter(hidden, layers=1, dtype=F):
         weights[f"bias_ih_l{layer}"][:] = np.repeat([100, -100, 1], hidden)  # r = 1, z = 0: h' = h + 1
     gru.load_state_dict(weights)
     return gru
-
-
-@contextlib.contextmanager
-def held(held_object):
-    """Have another thread be in an object while the block runs."""
-    inside, leave = threading.Event(), threading.Event()
-
-    @alone
-    def stay(_):
-        inside.set()
-        leave.wait()
-
-    thread = threading.Thread(target=stay, args=(held_object,))
-    thread.start()
-    inside.wait()
-    try:
-        yield
-    finally:
-        leave.set()
-        thread.join()
 
 
 def stream_calls(stream, inputs, hidden, dtype):

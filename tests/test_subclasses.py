@@ -119,7 +119,9 @@ def test_a_mask_is_not_dropped(dtype):
         arrays = made(shapes, dtype)
         for k in range(len(arrays)):
             given = [np.ma.masked_less(a, 0) if i == k else a for i, a in enumerate(arrays)]
-            with pytest.raises(TypeError, match=r"expected an array without a mask, got a masked array; .*\.filled\(0\)"):
+            with pytest.raises(
+                TypeError, match=r"expected an array without a mask, got a masked array; .*\.filled\(0\)"
+            ):
                 door(*given)
 
 
