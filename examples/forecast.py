@@ -102,7 +102,7 @@ def autoregression(series: np.ndarray, learned: int, horizon: int) -> np.ndarray
 
 
 def gru(series: np.ndarray, learned: int, horizon: int, seed: int) -> tuple[np.ndarray, GRUForecaster]:
-    """A GRU that reads weekly changes, trained on windows of three years; the last fifth tells when to stop."""
+    """A GRU that reads weekly changes, trained on windows of three years; the last fifth gives when to stop, and errors."""
     try:
         from cgru.sklearn import GRUForecaster
     except ImportError:
@@ -232,9 +232,12 @@ def main(arguments: Any = None) -> None:
     errors["GRU"] = true - forecasts[steps]
     print(f"# root mean squared error in ppm, of {len(steps)} forecasts from {dates[learned - 1]:.10} on")
     print(table(errors))
-    lower, upper = np.quantile(forecaster.residuals_, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2], axis=0)
-    within = np.mean((errors["GRU"] >= lower) & (errors["GRU"] <= upper))
-    print(f"# intervals of {COVERAGE:.0%} from errors before: {within:.0%} of the values lie within")
+    lower, upper = forecaster.predict_interval(coverage=COVERAGE)  # of one width after every value
+    within = np.mean(np.abs(errors["GRU"]) <= (upper - lower) / 2, axis=0)  # (horizon,)
+    print(
+        f"# intervals of {COVERAGE:.0%} from errors before: {within.mean():.0%} of the values lie within "
+        f"({within.min():.0%} to {within.max():.0%} by weeks ahead)"
+    )
     same = run_live(forecaster, series, learned, forecasts)
     if arguments.plot:
         plot(arguments.plot, dates, series, learned, forecaster, errors)
