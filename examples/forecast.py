@@ -102,7 +102,7 @@ def autoregression(series: np.ndarray, learned: int, horizon: int) -> np.ndarray
 
 
 def gru(series: np.ndarray, learned: int, horizon: int, seed: int) -> tuple[np.ndarray, GRUForecaster]:
-    """A GRU that reads weekly changes, trained on windows of three years; the last fifth gives when to stop, and errors."""
+    """A GRU that reads weekly changes, trained on windows of three years; the last fifth is held out."""
     try:
         from cgru.sklearn import GRUForecaster
     except ImportError:

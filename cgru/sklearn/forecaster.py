@@ -334,11 +334,13 @@ class GRUForecaster(Estimator):
             raise ValueError(f"series: expected more values than the horizon, {self.horizon}, got {len(values)}")
         origins = np.arange(len(values) - self.horizon)
         true = values[origins[:, None] + np.arange(1, self.horizon + 1)]  # (T - horizon, horizon, I)
-        exponent = -exponent_of(np.abs(true - values[origins, None]).max())  # so that squares are finite
         forecasts = self.backtest(values).reshape(len(values), self.horizon, -1)[origins]
-        persistence = np.ldexp(true - values[origins, None], exponent)
-        total, error = np.sum(persistence**2), np.sum(np.ldexp(true - forecasts, exponent) ** 2)
-        return float(1 - error / total) if total else float(error == 0)
+        errors, changes = true - forecasts, true - values[origins, None]
+        if not changes.any():
+            return float(not errors.any())
+        exponent = -exponent_of(max(np.abs(errors).max(), np.abs(changes).max()))  # so that squares are finite
+        with np.errstate(divide="ignore"):  # -inf, where forecasts are that far off
+            return float(1 - np.sum(np.ldexp(errors, exponent) ** 2) / np.sum(np.ldexp(changes, exponent) ** 2))
 
     def stream(self, history: Any = None) -> ForecasterStream:
         """The forecasts after each new value of a series; see `ForecasterStream`.

@@ -41,8 +41,9 @@ def unscaled(mean: Array, deviation: Array, exponent: Array) -> tuple[Array, Arr
 
 
 def scale_of(deviation: Array, mean: Array) -> Array:
-    """What to divide by: the deviation, and 1 where it is only rounding, as of a constant."""
-    return np.where(deviation > np.maximum(1e-12 * np.abs(mean), 1e-300), deviation, 1.0)
+    """What to divide by: the deviation; where it is only rounding, as of a constant, 1 or more than the rounding."""
+    rounding = 1e-12 * np.abs(mean)
+    return np.where(deviation > np.maximum(rounding, 1e-300), deviation, np.maximum(rounding, 1.0))
 
 
 def scaled(name: str, values: Array, mean: Array, scale: Array, dtype: np.dtype[Any]) -> Array:
@@ -73,10 +74,16 @@ def numbers(name: str, value: Any) -> Array:
             raise ValueError(f"{name}: expected numbers: {error}") from error
     if array.dtype.kind not in "biufc":
         raise ValueError(f"{name}: expected numbers, got {'text' if array.dtype.kind in 'OSTU' else array.dtype}")
-    array = check_array(array, ensure_2d=False, dtype=np.float64, input_name=name)
+    with sums_overflow():
+        array = check_array(array, ensure_2d=False, dtype=np.float64, input_name=name)
     if array.ndim > 2 or 0 in array.shape:
         raise ValueError(f"{name}: expected (n,) or (n, K), got {array.shape}")
     size = np.abs(array).max()
     if size > LARGEST:
         raise ValueError(f"{name}: expected numbers up to {LARGEST:g} in size, got {size:g}; scale {name} first")
     return array
+
+
+def sums_overflow() -> np.errstate:
+    """Return a context without warnings of infinite sums: scikit-learn adds all numbers to see whether one is NaN."""
+    return np.errstate(over="ignore", invalid="ignore")

@@ -129,11 +129,13 @@ def _table(estimator: Any, X: Any, reset: bool) -> Sequences:
         raise ValueError(
             f"X: expected numbers in a table, got {type(cell).__name__}; of sequences give their column alone"
         )
-    return Sequences(validate_data(estimator, X, reset=reset, dtype=np.float64)[:, :, None])
+    with scaling.sums_overflow():
+        return Sequences(validate_data(estimator, X, reset=reset, dtype=np.float64)[:, :, None])
 
 
 def _array(X: Any) -> Sequences:
-    items = check_array(X, allow_nd=True, dtype=np.float64, input_name="X")
+    with scaling.sums_overflow():
+        items = check_array(X, allow_nd=True, dtype=np.float64, input_name="X")
     if 0 in items.shape:
         raise ValueError(f"X: expected (N, T, I) with at least one step and one feature, got {items.shape}")
     return Sequences(items)

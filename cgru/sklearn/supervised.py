@@ -438,9 +438,10 @@ class GRURegressor(RegressorMixin, Supervised):  # type: ignore[misc]
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """R squared of the predictions, the mean of all targets', as scikit-learn has it; numbers may be huge."""
         y = scaling.numbers("y", y)
-        exponent = -scaling.exponent_of(np.abs(y).max(0))  # R squared stays the same, and squares are finite
-        predicted = np.ldexp(self.predict(X), exponent)
-        return float(r2_score(np.ldexp(y, exponent), predicted, sample_weight=sample_weight))
+        predicted = self.predict(X)
+        exponent = -scaling.exponent_of(np.maximum(np.abs(y).max(0), np.abs(predicted).max(0)))
+        # R squared is the same of all numbers times a power of two, and then squares are finite.
+        return float(r2_score(np.ldexp(y, exponent), np.ldexp(predicted, exponent), sample_weight=sample_weight))
 
     def stream(self) -> RegressorStream:
         """The prediction after each step of a sequence as it arrives; see `RegressorStream`."""

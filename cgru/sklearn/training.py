@@ -108,9 +108,9 @@ class Trainer:
         """Train until the plan or held-out data end it; the network then has the weights that were kept.
 
         Without held-out data those are the last, with them the best. So they are when Ctrl-C interrupts training after
-        the first epoch; the history then has a notice. Within the first epoch nothing is worth keeping, and
-        KeyboardInterrupt goes on. Where training diverges, the network has the weights of the best epoch before, and
-        the history has the exception, which goes on where there was no such epoch.
+        the first epoch; the history then has a notice. Within the first or only epoch nothing is worth keeping, and
+        KeyboardInterrupt goes on: a loop over partial_fit ends. Where training diverges, the network has the weights of
+        the best epoch before, and the history has the exception, which goes on where there was no such epoch.
 
         Parameters
         ----------
@@ -142,7 +142,7 @@ class Trainer:
                 raise
             keep_best, failure = True, error
         except KeyboardInterrupt:
-            if not self.best[1]:
+            if not self.best[1] or plan.epochs == 1:
                 raise
             self.adam = Adam()  # the moments may be those of half a step
             which = f"best epoch, {self.best[1]}" if keep_best else "last step before it"
