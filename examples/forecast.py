@@ -15,6 +15,7 @@ Needs: pip install "cgru[sklearn,examples]".
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import sys
 import time
@@ -154,6 +155,22 @@ def table(errors: dict[str, np.ndarray]) -> str:
     return "\n".join(lines)
 
 
+def covered(
+    forecaster: GRUForecaster, series: np.ndarray, steps: np.ndarray, errors: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Shares (horizon,) of the values within intervals of fit, and of those calibrated anew every horizon weeks."""
+    horizon, held = errors.shape[1], len(forecaster.residuals_)
+    anew = copy.copy(forecaster)
+    hits: dict[str, list[np.ndarray]] = {"before": [], "known by then": []}
+    for first in range(0, len(steps), horizon):
+        known = series[: steps[first] + 1]
+        anew.calibrate(known, start=max(steps[0] + 1 - held, len(known) - 2 * held))  # the last ones, none trained on
+        for origin, used in (("before", forecaster), ("known by then", anew)):
+            lower, upper = used.predict_interval(coverage=COVERAGE)  # of one width after every value
+            hits[origin].extend(np.abs(errors[first : first + horizon]) <= (upper - lower) / 2)
+    return {origin: np.mean(hit, axis=0) for origin, hit in hits.items()}
+
+
 def run_live(forecaster: GRUForecaster, series: np.ndarray, learned: int, forecasts: np.ndarray) -> bool:
     """Give the part held out value by value; print what a step takes; whether forecasts are those of the whole."""
     stream = forecaster.stream()  # goes on where the part learned from ended
@@ -232,12 +249,11 @@ def main(arguments: Any = None) -> None:
     errors["GRU"] = true - forecasts[steps]
     print(f"# root mean squared error in ppm, of {len(steps)} forecasts from {dates[learned - 1]:.10} on")
     print(table(errors))
-    lower, upper = forecaster.predict_interval(coverage=COVERAGE)  # of one width after every value
-    within = np.mean(np.abs(errors["GRU"]) <= (upper - lower) / 2, axis=0)  # (horizon,)
-    print(
-        f"# intervals of {COVERAGE:.0%} from errors before: {within.mean():.0%} of the values lie within "
-        f"({within.min():.0%} to {within.max():.0%} by weeks ahead)"
-    )
+    for origin, within in covered(forecaster, series, steps, errors["GRU"]).items():
+        found = (
+            f"{within.mean():.0%} of the values lie within ({within.min():.0%} to {within.max():.0%} by weeks ahead)"
+        )
+        print(f"# intervals of {COVERAGE:.0%} from errors {origin}: {found}")
     same = run_live(forecaster, series, learned, forecasts)
     if arguments.plot:
         plot(arguments.plot, dates, series, learned, forecaster, errors)

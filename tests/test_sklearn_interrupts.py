@@ -126,6 +126,7 @@ def test_interrupted_anywhere(case, error):
             assert estimator.loss_curve_ == whole.loss_curve_[: estimator.n_iter_]
             assert estimator.validation_curve_ == whole.validation_curve_[: estimator.n_iter_]
             assert found["gru_"] == state(estimator._network.gru)
+            assert found["_adam"] == state(Adam())  # those there were may be of half a step
             assert estimator.head_weight_ is estimator._network.head_weight
             trained = ("gru_", "_network", "head_weight_", "head_bias_", "state_", "residuals_")
             history = ("loss_curve_", "validation_curve_", "n_iter_", "best_iter_", "_adam", "_rng")

@@ -11,7 +11,7 @@ from cgru.sklearn import GRUForecaster
 OPTIONS = {"hidden_size": 3, "max_iter": 3, "learning_rate": 0.02, "batch_size": 4, "window": 16}
 LEVELS = (0.5, 0.8, 0.95)
 HORIZON = 3
-RUNS = 400
+RUNS = 1000
 HELD, COUNT = 80, 160
 """Values held out, of so many; half of those held out calibrate: 40."""
 
