@@ -28,7 +28,7 @@ class Layer:
         bias: Array,  # (4, H): b_r + c_r, b_z + c_z, b_n, c_n; the last added to the third and zero if reset before
         *,
         reset_after: bool,
-        flip: bool,  # z weighs the candidate: only where negating the update gate cannot express it
+        flip: bool,  # z weighs the candidate: only where negating the update gate does not express it
         gate: Activation,
         candidate: Activation,
         clip: float,  # infinity: no bound
@@ -79,7 +79,8 @@ def canonical(
     """The canonical layer of PyTorch-shaped parameters under any convention of the contract.
 
     `update_gate="candidate"` is the canonical layer with the update gate's rows negated, since f(-x) = 1 - f(x) for the
-    usual gate functions; for the others the layer keeps a flag.
+    usual gate functions; for the others the layer keeps a flag. Unbounded candidates have it, too:
+    where 1 - f(x) is rounded to 1, a candidate of 1e9 still counts.
     """
     hidden = w_hh.shape[1]
     zero = xp.zeros(3 * hidden, w_ih.dtype)
@@ -89,7 +90,7 @@ def canonical(
         [b_r + c_r, b_z + c_z, b_n, c_n] if reset_after else [b_r + c_r, b_z + c_z, b_n + c_n, zero[:hidden]]
     )
     flip = update_gate == "candidate"
-    if flip and gate.mirrored_by_negation:
+    if flip and gate.mirrored_by_negation and candidate.within_one:
         update = slice(hidden, 2 * hidden)
         w_ih, w_hh = negated(w_ih, update), negated(w_hh, update)
         bias[1] *= -1

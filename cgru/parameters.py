@@ -235,7 +235,7 @@ class Model:
         ------
         TypeError, ValueError
             Another precision, a model that is not of float32, a weight that is not finite or too large, or calibration
-            data of another shape or dtype, not finite, or all zero.
+            data of another shape or dtype, not finite, all zero, or leading to states that are not finite.
 
         Examples
         --------
@@ -270,6 +270,9 @@ class Model:
             limit = calibration.largest(x, lengths)
             if not 0 < limit < float("inf"):
                 raise ValueError(f"calibrate: expected finite numbers that are not all zero, got {limit} as largest")
+            if h0 is not None and not np.isfinite(h0).all():
+                at = tuple(int(i) for i in np.argwhere(~np.isfinite(h0))[0])
+                raise ValueError(f"calibrate: expected initial states that are finite, got {h0[at]} at {at}")
             parameters |= calibration.fitted(self, x, h0, lengths)
         return self._restore(self.options, parameters, Arithmetic(compute, limit))
 

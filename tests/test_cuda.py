@@ -148,7 +148,7 @@ def test_weights_of_16_bits(way, precision, reset_after):
 
 
 def test_every_value_of_16_bits_is_widened_exactly():
-    """The fused kernels read U_n in every row's own value: h' = h + (1 - z) (U_n h - h) shows it."""
+    """The fused kernels read U_n in every row's own value: h' = z h + (1 - z) U_n h shows it."""
     halves = np.arange(0x10000, dtype=np.uint16).view(np.float16)
     finite = halves[np.isfinite(halves)].astype(np.float32)
     for precision, values in {
@@ -166,6 +166,26 @@ def test_every_value_of_16_bits_is_widened_exactly():
             x = np.ones((1, 20, 1), np.float32)
             y, _ = call(gru.quantize(precision), x, h0, "resident")
             np.testing.assert_array_equal(y[0].T, row.reshape(20, 20))
+
+
+@each_way
+@each_dtype
+@pytest.mark.parametrize("reset_after", [True, False])
+@pytest.mark.parametrize("update_gate", ["state", "candidate"])
+def test_states_beside_huge_candidates(way, dtype, reset_after, update_gate):
+    """A state survives one where z is 1, and one survives where its share is 1e-10."""
+    gru = cgru.GRU(2, 9, dtype=dtype, activation="relu", reset_after=reset_after, update_gate=update_gate)
+    sign, x, h0 = (1 if update_gate == "state" else -1), np.zeros((3, 5, 2), dtype), np.full((1, 5, 9), 3, dtype)
+    for update, candidate, expected in ((800, 1e17, 3), (-np.log(1e-10), 1e12, 103)):
+        if update_gate == "state" and expected > 3:
+            continue  # 1 - sigmoid(23) is not 1e-10 in float32
+        weights = {name: np.zeros_like(array) for name, array in gru.state_dict().items()}
+        weights["bias_ih_l0"][9:18], weights["bias_ih_l0"][18:] = sign * update, candidate
+        gru.load_state_dict(weights)
+        y, _ = call(gru, x, h0, way)
+        np.testing.assert_allclose(y[0], expected, rtol=1e-5)
+        if expected == 3:
+            np.testing.assert_array_equal(y, expected)
 
 
 @each_way
