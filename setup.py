@@ -128,6 +128,7 @@ setup(
     libraries=list(kernel_libraries()),
     ext_modules=cythonize(
         [
+            extension("_exclusive", "src/exclusive.pyx"),
             extension("_blas", "src/blas.pyx", OPENMP),
             extension("_packed", "src/packed.pyx", OPENMP),
             extension("_training", "src/training.pyx", OPENMP),

@@ -10,8 +10,6 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    import numpy.typing as npt
-
     from cgru.types import Array, Lengths, Shape
 
 MAX_DIMENSION = 2**31 - 1
@@ -64,28 +62,30 @@ def floating(name: str, value: object) -> np.dtype[Any]:
     return np.dtype(dtype)
 
 
-def array(name: str, value: object, dtype: np.dtype[Any], *shapes: Shape) -> Array:
-    """An array of a dtype and of one of the shapes, whose names stand for any size; strides are free."""
-    if isinstance(value, np.ndarray) and type(value) is not np.ndarray:
-        value = plain(name, value)
-    if isinstance(value, np.ndarray) and value.dtype == dtype:
-        for shape in shapes:
-            if fits(value.shape, shape):
-                return value if value.flags.aligned else value.copy()
-    raise _misfit(name, value, dtype, shapes)
+def plain(name: str, value: Array) -> Array:
+    """An array as NumPy's own kind, of the same memory: a subclass may index and reshape in ways of its own.
 
-
-def plain(name: str, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """An array of a subclass of ndarray as an ndarray of the same memory: subclasses have shapes of their own making.
-
-    A masked array is one only where nothing is masked: what stands there must not be taken for numbers.
+    A masked array that leaves numbers out is refused, since the mask would be lost.
     """
+    if type(value) is np.ndarray:
+        return value
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise TypeError(
-            f"{name}: expected a plain array, got a masked one; fill its gaps with {name}.filled(0), or leave steps "
-            "out with the argument mask"
+            f"{name}: expected an array without a mask, got a masked array; give what stands for the numbers left out, "
+            f"{name}.filled(0) say"
         )
-    return value.view(np.ndarray)
+    return np.asarray(value)
+
+
+def array(name: str, value: object, dtype: np.dtype[Any], *shapes: Shape) -> Array:
+    """A plain array of a dtype and of one of the shapes, whose names stand for any size; strides are free."""
+    if isinstance(value, np.ndarray):
+        value = plain(name, value)
+        if value.dtype == dtype:
+            for shape in shapes:
+                if fits(value.shape, shape):
+                    return value if value.flags.aligned else value.copy()
+    raise _misfit(name, value, dtype, shapes)
 
 
 def fits(shape: tuple[int, ...], expected: Shape) -> bool:
@@ -114,29 +114,34 @@ def _misfit(name: str, value: object, dtype: np.dtype[Any], shapes: tuple[Shape,
 
 
 def output(out: object, dtype: np.dtype[Any], shape: tuple[int, ...], inputs: dict[str, Array | None]) -> Array:
-    """An array to write a result to: writeable, without overlap of its own or with the inputs."""
-    if isinstance(out, np.ndarray) and not out.flags.aligned:
-        raise ValueError("out: expected an aligned array, got an unaligned one")
+    """A plain array to write a result to: writeable, without overlap of its own or with the inputs."""
+    if isinstance(out, np.ndarray):
+        out = plain("out", out)
+        if not out.flags.aligned:
+            raise ValueError("out: expected an aligned array, got an unaligned one")
     result = array("out", out, dtype, shape)
     if not result.flags.writeable:
         raise ValueError("out: expected a writeable array, got a read-only one")
     distinct("out", result)
     for name, value in inputs.items():
-        if value is not None and _overlap(result, value):
+        if value is not None and _overlap(result, np.asarray(value)):
             raise ValueError(f"out: expected memory of its own, got an array that overlaps {name}")
     return result
 
 
-def distinct(name: str, array: Any) -> None:
-    """Refuse an array whose elements share memory, or might: an axis must step over all that the smaller ones span."""
-    span = array.itemsize
+def distinct(name: str, array: Array) -> None:
+    """Refuse an array that has an element twice, as overlapping windows do.
+
+    Every axis has to step over all that the axes of shorter steps reach. So it does in all that indexing, transposing
+    and reshaping make of an array of distinct elements.
+    """
+    reach = array.itemsize  # bytes that the axes so far extend over
     for step, size in sorted((abs(step), size) for step, size in zip(array.strides, array.shape, strict=True)):
-        if array.size and size > 1:
-            if step < span:
-                raise ValueError(
-                    f"{name}: expected distinct elements, got an array that repeats them (strides {array.strides})"
-                )
-            span += (size - 1) * step
+        if array.size and size > 1 and step < reach:
+            raise ValueError(
+                f"{name}: expected distinct elements, got an array that repeats them (strides {array.strides})"
+            )
+        reach += (size - 1) * step
 
 
 def _overlap(a: Array, b: Array) -> bool:
@@ -149,7 +154,7 @@ def _overlap(a: Array, b: Array) -> bool:
 def lengths(value: object, batch: int, steps: int) -> Lengths:
     """(B,) integers from 0 to T, as a list or an array."""
     try:
-        result = np.asarray(value)
+        result = plain("lengths", value) if isinstance(value, np.ndarray) else np.asarray(value)
     except ValueError:  # lists of different lengths
         raise TypeError(f"lengths: expected {describe((batch,))} integers, got {type(value).__name__}") from None
     if result.shape != (batch,):

@@ -120,6 +120,8 @@ class Model:
     def load_state_dict(self, state_dict: Mapping[str, Array]) -> None:
         """Replace all parameters by copies of those given; nothing changes if one of them does not fit.
 
+        Streams and pools made before keep the weights that they have.
+
         Raises
         ------
         ValueError
@@ -171,7 +173,7 @@ class Model:
         ------
         TypeError, ValueError
             Another precision, a model that is not of float32, a weight that is not finite or too large, or calibration
-            data of another shape or dtype, not finite, or all zero.
+            data of another shape or dtype, not finite, all zero, or leading to states that are not finite.
 
         Examples
         --------
@@ -207,6 +209,9 @@ class Model:
             limit = calibration.largest(x, lengths)
             if not 0 < limit < float("inf"):
                 raise ValueError(f"calibrate: expected finite numbers that are not all zero, got {limit} as largest")
+            if h0 is not None and not np.isfinite(h0).all():
+                at = tuple(int(i) for i in np.argwhere(~np.isfinite(h0))[0])
+                raise ValueError(f"calibrate: expected initial states that are finite, got {h0[at]} at {at}")
             parameters |= calibration.fitted(value, x, h0, lengths)
         return type(self).of(
             self._engine.take(Value.of(value.spec, parameters, Arithmetic(compute, limit))), self._engine

@@ -15,6 +15,7 @@ Needs: pip install "cgru[sklearn,examples]".
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import sys
 import time
@@ -102,7 +103,7 @@ def autoregression(series: np.ndarray, learned: int, horizon: int) -> np.ndarray
 
 
 def gru(series: np.ndarray, learned: int, horizon: int, seed: int) -> tuple[np.ndarray, GRUForecaster]:
-    """A GRU that reads weekly changes, trained on windows of three years; the last fifth tells when to stop."""
+    """A GRU that reads weekly changes, trained on windows of three years; the last fifth is held out."""
     try:
         from cgru.sklearn import GRUForecaster
     except ImportError:
@@ -152,6 +153,22 @@ def table(errors: dict[str, np.ndarray]) -> str:
         means = [np.sqrt(np.mean(error[:, week - 1] ** 2)) for week in weeks] + [np.sqrt(np.mean(error**2))]
         lines.append(f"{name:22}" + "".join(f"{mean:9.2f}" for mean in means))
     return "\n".join(lines)
+
+
+def covered(
+    forecaster: GRUForecaster, series: np.ndarray, steps: np.ndarray, errors: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Shares (horizon,) of the values within intervals of fit, and of those calibrated anew every horizon weeks."""
+    horizon, held = errors.shape[1], len(forecaster.residuals_)
+    anew = copy.copy(forecaster)
+    hits: dict[str, list[np.ndarray]] = {"before": [], "known by then": []}
+    for first in range(0, len(steps), horizon):
+        known = series[: steps[first] + 1]
+        anew.calibrate(known, start=max(steps[0] + 1 - held, len(known) - 2 * held))  # the last ones, none trained on
+        for origin, used in (("before", forecaster), ("known by then", anew)):
+            lower, upper = used.predict_interval(coverage=COVERAGE)  # of one width after every value
+            hits[origin].extend(np.abs(errors[first : first + horizon]) <= (upper - lower) / 2)
+    return {origin: np.mean(hit, axis=0) for origin, hit in hits.items()}
 
 
 def run_live(forecaster: GRUForecaster, series: np.ndarray, learned: int, forecasts: np.ndarray) -> bool:
@@ -232,9 +249,11 @@ def main(arguments: Any = None) -> None:
     errors["GRU"] = true - forecasts[steps]
     print(f"# root mean squared error in ppm, of {len(steps)} forecasts from {dates[learned - 1]:.10} on")
     print(table(errors))
-    lower, upper = np.quantile(forecaster.residuals_, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2], axis=0)
-    within = np.mean((errors["GRU"] >= lower) & (errors["GRU"] <= upper))
-    print(f"# intervals of {COVERAGE:.0%} from errors before: {within:.0%} of the values lie within")
+    for origin, within in covered(forecaster, series, steps, errors["GRU"]).items():
+        found = (
+            f"{within.mean():.0%} of the values lie within ({within.min():.0%} to {within.max():.0%} by weeks ahead)"
+        )
+        print(f"# intervals of {COVERAGE:.0%} from errors {origin}: {found}")
     same = run_live(forecaster, series, learned, forecasts)
     if arguments.plot:
         plot(arguments.plot, dates, series, learned, forecaster, errors)

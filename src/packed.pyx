@@ -6,14 +6,13 @@ No arithmetic here: layouts and kernels are in kernels/packed.h, the loop over t
 checked before they arrive (cgru/checks.py).
 """
 
-import os
-
 import numpy as np
 
 cimport numpy as cnp
 from libc.stdint cimport int32_t, int64_t, uintptr_t
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
 
 from kernels cimport (
     Activation, IntegerScale, Kernels, Machine, PackedCall, PackedLayer, PackedStream, Sharing, StorageKernels,
@@ -22,6 +21,8 @@ from kernels cimport (
     storage_int8, thread_counts
 )
 
+from cgru._exclusive cimport Exclusive
+
 from cgru import checks
 from cgru.model.precision import Matrix
 
@@ -29,6 +30,7 @@ cnp.import_array()
 
 cdef const Kernels* table = kernels()
 if table == NULL:
+    import os
     raise ImportError(f"CGRU_ISA: expected one of {', '.join(runnable_sets().decode().split())} on this machine, "
                       f"got {os.environ['CGRU_ISA']}")
 
@@ -125,7 +127,8 @@ def aligned(array):
     return result
 
 
-# An array as it may go to the kernels: float32, so many axes, aligned, every stride a number of floats.
+# An array as it may go to the kernels: float32, so many axes, aligned, every stride a number of floats. It is no subclass,
+# whose own ways may surprise: cgru/checks.py makes plain arrays of those.
 cdef inline bint is_array(object array, int axes):
     cdef cnp.ndarray a
     cdef int axis
@@ -288,48 +291,7 @@ def probe_read(const float[::1] memory, int times):
 cdef int64_t RELEASE_WORK = 1 << 20
 
 
-cdef extern from "claim.h" namespace "cgru" nogil:
-    cdef cppclass CppClaim "cgru::Claim":
-        bint take()
-        void release()
-    void new_generation()
-
-
-def _forked():
-    new_generation()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
-
-
-cdef class Claim:
-    """The right to use an object, of one thread at a time.
-
-    `what` is how errors call the object. Signals are handled between the steps of Python code, and there is none between
-    taking the claim and giving it back but the function's own: so an interrupt leaves no object claimed for ever.
-    """
-    cdef CppClaim claim
-    cdef str what
-
-    def __init__(self, str what):
-        self.what = what
-
-    def run(self, function, *arguments):
-        """function(*arguments), if no other thread is using the object; else RuntimeError."""
-        if not self.claim.take():
-            raise in_use(self.what)
-        try:
-            return function(*arguments)
-        finally:
-            self.claim.release()
-
-
-cdef object in_use(str what):
-    return RuntimeError(f"this {what} is in use by another thread: a {what} belongs to one thread at a time")
-
-
-cdef class Stream:
+cdef class Stream(Exclusive):
     """States of a stack of layers kept between steps; cgru/stream.py gives it its face.
 
     A step allocates nothing when it is given `out`, takes no lock, starts no thread and makes no system call.
@@ -338,7 +300,6 @@ cdef class Stream:
     cdef object weights  # kept alive
     cdef int64_t layers, batch, inputs, hidden, work
     cdef bint single
-    cdef CppClaim claim
 
     def __cinit__(self, list weights, batch_size):
         cdef int64_t k
@@ -361,10 +322,10 @@ cdef class Stream:
     def __dealloc__(self):
         del self.stream
 
-    # An array as it may go to the kernels: float32, of this shape, values of a row contiguous and aligned.
+    # An array as it may go to the kernels: float32, of this shape, values of a row contiguous and aligned; no subclass.
     cdef inline bint fits(self, object array, int64_t width):
         cdef cnp.ndarray a
-        if not cnp.PyArray_CheckExact(array):  # others may be of any shape when they are looked at again
+        if not cnp.PyArray_CheckExact(array):
             return False
         a = <cnp.ndarray> array
         return (cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT32 and cnp.PyArray_ISBEHAVED_RO(a)
@@ -374,6 +335,20 @@ cdef class Stream:
                 and cnp.PyArray_STRIDE(a, 0 if self.single else 1) == sizeof(float)
                 and (self.single or cnp.PyArray_STRIDE(a, 0) >= <cnp.npy_intp> (width * sizeof(float)))
                 and (self.single or cnp.PyArray_STRIDE(a, 0) % <cnp.npy_intp> sizeof(float) == 0))
+
+    # Whether a step can read x and write out as they are.
+    cdef inline bint direct(self, object x, object out):
+        return (self.fits(x, self.inputs) and self.fits(out, self.hidden) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out)
+                and not self.overlap(<cnp.ndarray> x, <cnp.ndarray> out))
+
+    # Whether the extents of two arrays meet; both have passed `fits`.
+    cdef inline bint overlap(self, cnp.ndarray x, cnp.ndarray out):
+        cdef uintptr_t a = <uintptr_t> cnp.PyArray_DATA(x), b = <uintptr_t> cnp.PyArray_DATA(out)
+        cdef uintptr_t a_end = a + self.inputs * sizeof(float), b_end = b + self.hidden * sizeof(float)
+        if not self.single:
+            a_end += (self.batch - 1) * cnp.PyArray_STRIDE(x, 0)
+            b_end += (self.batch - 1) * cnp.PyArray_STRIDE(out, 0)
+        return a < b_end and b < a_end
 
     def step(self, x, out=None):
         """The output of one more step.
@@ -398,75 +373,82 @@ cdef class Stream:
             Another thread is using this stream.
         """
         cdef cnp.npy_intp shape[2]
-        if not self.fits(x, self.inputs):
-            x = self.checked(x)
         if out is None:
             shape[0], shape[1] = self.hidden if self.single else self.batch, self.hidden
             out = cnp.PyArray_EMPTY(1 if self.single else 2, shape, cnp.NPY_FLOAT32, 0)
-        cdef cnp.ndarray source = <cnp.ndarray> x
-        cdef cnp.ndarray target
-        result = out
-        if self.fits(out, self.hidden) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out) and not self.overlap(source, out):
-            target = <cnp.ndarray> out
-        else:
-            target = self.checked_out(x, out)
-        cdef const float* x_first = <const float*> cnp.PyArray_DATA(source)
-        cdef float* y_first = <float*> cnp.PyArray_DATA(target)
-        cdef int64_t x_stride = 0, y_stride = 0
-        if not self.single:
-            x_stride = cnp.PyArray_STRIDE(source, 0) // <int64_t> sizeof(float)
-            y_stride = cnp.PyArray_STRIDE(target, 0) // <int64_t> sizeof(float)
-        if not self.claim.take():  # from here to the release no Python code runs
-            raise in_use("stream")
-        if self.work < RELEASE_WORK:
-            self.stream.step(x_first, x_stride, y_first, y_stride)
-        else:
-            with nogil:
-                self.stream.step(x_first, x_stride, y_first, y_stride)
-        self.claim.release()
+        # A short step need not take the stream: from here to its end no other thread runs, nor does any Python code.
+        if not self.thread and self.work < RELEASE_WORK and self.direct(x, out):
+            self.advance(<cnp.ndarray> x, <cnp.ndarray> out)
+            return out
+        self.take()
+        try:
+            return self.careful(x, out)
+        finally:
+            self.free()
+
+    # A step whose arguments may need a look, and a copy where they lie unusually; all that can fail comes before it.
+    cdef object careful(self, object x, object out):
+        if self.direct(x, out):
+            self.advance(<cnp.ndarray> x, <cnp.ndarray> out)
+            return out
+        dtype = np.dtype(np.float32)
+        source = checks.array("x", x, dtype, self.shape(self.inputs))
+        result = target = checks.output(out, dtype, self.shape(self.hidden), {"x": source})
+        if not self.fits(source, self.inputs):
+            source = np.array(source, order="C")
+        if not self.fits(target, self.hidden):
+            target = np.empty(self.shape(self.hidden), dtype)
+        self.advance(<cnp.ndarray> source, <cnp.ndarray> target)
         if target is not result:
             result[...] = target
         return result
 
-    # Whether the extents of two arrays meet; both have passed `fits`.
-    cdef inline bint overlap(self, cnp.ndarray x, object out):
-        cdef uintptr_t a = <uintptr_t> cnp.PyArray_DATA(x), b = <uintptr_t> cnp.PyArray_DATA(<cnp.ndarray> out)
-        cdef uintptr_t a_end = a + self.inputs * sizeof(float), b_end = b + self.hidden * sizeof(float)
+    cdef void advance(self, cnp.ndarray x, cnp.ndarray out) noexcept:
+        cdef const float* x_first = <const float*> cnp.PyArray_DATA(x)
+        cdef float* out_first = <float*> cnp.PyArray_DATA(out)
+        cdef int64_t x_stride = 0, out_stride = 0
         if not self.single:
-            a_end += (self.batch - 1) * cnp.PyArray_STRIDE(x, 0)
-            b_end += (self.batch - 1) * cnp.PyArray_STRIDE(<cnp.ndarray> out, 0)
-        return a < b_end and b < a_end
+            x_stride = cnp.PyArray_STRIDE(x, 0) // <int64_t> sizeof(float)
+            out_stride = cnp.PyArray_STRIDE(out, 0) // <int64_t> sizeof(float)
+        if self.work < RELEASE_WORK:
+            self.stream.step(x_first, x_stride, out_first, out_stride)
+        else:
+            with nogil:
+                self.stream.step(x_first, x_stride, out_first, out_stride)
 
     cdef tuple shape(self, int64_t width):
         if self.single:
             return (width,)
         return (self.batch, width)
 
-    cdef object checked(self, x):
-        """x in a form that fits, or the error that says why there is none."""
-        return np.array(checks.array("x", x, np.dtype(np.float32), self.shape(self.inputs)), order="C")
-
-    cdef object checked_out(self, x, out):
-        """Memory to compute into for an `out` of unusual strides, or the error that says why it cannot be."""
-        return np.empty_like(checks.output(out, np.dtype(np.float32), self.shape(self.hidden), {"x": x}), order="C")
-
-    def _read(self):
-        """A copy of the states (L, B, H)."""
+    @property
+    def _states(self):
+        """A copy of the states (L, B, H); set, they are replaced."""
         cdef float[:, :, ::1] states = np.empty((self.layers, self.batch, self.hidden), np.float32)
         self.stream.get_state(&states[0, 0, 0])
         return np.asarray(states)
 
-    def _write(self, const float[:, :, ::1] states):
-        """Set the states (L, B, H)."""
+    @_states.setter
+    def _states(self, const float[:, :, ::1] states not None):
         if (states.shape[0], states.shape[1], states.shape[2]) != (self.layers, self.batch, self.hidden):
-            raise ValueError(f"states: expected {(self.layers, self.batch, self.hidden)}, got {np.shape(states)}")
+            raise ValueError(f"states: expected {(self.layers, self.batch, self.hidden)}")
         self.stream.set_state(&states[0, 0, 0])
 
-    def _claimed(self, function, *arguments):
-        """function(*arguments), if no other thread is using the stream; see `Claim.run`."""
-        if not self.claim.take():
-            raise in_use("stream")
-        try:
-            return function(*arguments)
-        finally:
-            self.claim.release()
+
+def put(states, rows, values):
+    """states[:, rows] = values, both of (L, N, H) and contiguous, rows (n,) intp.
+
+    It keeps the GIL: a process that forks meanwhile has all of it or nothing.
+    """
+    cdef const char[:, :, ::1] source = values.view(np.int8)
+    cdef char[:, :, ::1] target = states.view(np.int8)
+    cdef const cnp.npy_intp[::1] chosen = rows
+    cdef int64_t k, i, width = target.shape[2]
+    if (source.shape[0], source.shape[1], source.shape[2]) != (target.shape[0], chosen.shape[0], width):
+        raise ValueError(f"values: expected {(len(states), len(rows), states.shape[2])}, got {values.shape}")
+    for i in range(chosen.shape[0]):
+        if not 0 <= chosen[i] < target.shape[1]:
+            raise ValueError(f"rows: expected numbers below {target.shape[1]}, got {chosen[i]}")
+    for k in range(target.shape[0]):
+        for i in range(chosen.shape[0]):
+            memcpy(&target[k, chosen[i], 0], &source[k, i, 0], width)

@@ -22,6 +22,7 @@ from cgru.bench import cuda as bench_cuda
 from cgru.engines.cuda import device as devices
 from cgru.engines.cuda import forward, intake, plan
 
+from .concurrency import held
 from .cuda_on_cpu import KERNELS, SOURCE, STRUCTURES, DeviceArray, Simulator, library, on_device, on_host, place, xp
 from .options import BOUNDED, UNBOUNDED, Problem, relative_error
 
@@ -149,7 +150,7 @@ def test_weights_of_16_bits(way, precision, reset_after):
 
 
 def test_every_value_of_16_bits_is_widened_exactly():
-    """The fused kernels read U_n in every row's own value: h' = h + (1 - z) (U_n h - h) shows it."""
+    """The fused kernels read U_n in every row's own value: h' = z h + (1 - z) U_n h shows it."""
     halves = np.arange(0x10000, dtype=np.uint16).view(np.float16)
     finite = halves[np.isfinite(halves)].astype(np.float32)
     for precision, values in {
@@ -167,6 +168,26 @@ def test_every_value_of_16_bits_is_widened_exactly():
             x = np.ones((1, 20, 1), np.float32)
             y, _ = call(gru.quantize(precision), x, h0, "resident")
             np.testing.assert_array_equal(y[0].T, row.reshape(20, 20))
+
+
+@each_way
+@each_dtype
+@pytest.mark.parametrize("reset_after", [True, False])
+@pytest.mark.parametrize("update_gate", ["state", "candidate"])
+def test_states_beside_huge_candidates(way, dtype, reset_after, update_gate):
+    """A state survives one where z is 1, and one survives where its share is 1e-10."""
+    gru = cgru.GRU(2, 9, dtype=dtype, activation="relu", reset_after=reset_after, update_gate=update_gate)
+    sign, x, h0 = (1 if update_gate == "state" else -1), np.zeros((3, 5, 2), dtype), np.full((1, 5, 9), 3, dtype)
+    for update, candidate, expected in ((800, 1e17, 3), (-np.log(1e-10), 1e12, 103)):
+        if update_gate == "state" and expected > 3:
+            continue  # 1 - sigmoid(23) is not 1e-10 in float32
+        weights = {name: np.zeros_like(array) for name, array in gru.state_dict().items()}
+        weights["bias_ih_l0"][9:18], weights["bias_ih_l0"][18:] = sign * update, candidate
+        gru.load_state_dict(weights)
+        y, _ = call(gru, x, h0, way)
+        np.testing.assert_allclose(y[0], expected, rtol=1e-5)
+        if expected == 3:
+            np.testing.assert_array_equal(y, expected)
 
 
 @each_way
@@ -478,6 +499,7 @@ BAD_CALLS = [
     (lambda m: m(on_device(X), out=np.zeros((6, 2, 4), F)), TypeError, "out: expected (6, 2, 4) float32 on cuda:0, got numpy.ndarray; make it with cupy.empty"),
     (lambda m: m(on_device(X), out=on_device(np.zeros((6, 2, 5), F))), ValueError, "out: expected (6, 2, 4) float32 on cuda:0, got (6, 2, 5)"),
     (lambda m: m(on_device(X), out=on_device(np.broadcast_to(np.zeros(4, F), (6, 2, 4)))), ValueError, "out: expected distinct elements"),
+    (lambda m: m(on_device(X), out=on_device(np.lib.stride_tricks.as_strided(np.zeros(60, F), (6, 2, 4), (28, 12, 4)))), ValueError, "out: expected distinct elements"),
     (lambda m: m(on_device(X), lengths=[1]), ValueError, "lengths: expected (2,) integers, got (1,)"),
     (lambda m: m(on_device(X), lengths=[1, 7]), ValueError, "lengths: expected integers from 0 to 6, got 7 at position 1"),
     (lambda m: m(on_device(X), engine="packed"), ValueError, "engine: expected 'auto' or 'steps' or 'fused', got 'packed'"),
@@ -639,8 +661,18 @@ def test_bad_steps_leave_the_state():
         with pytest.raises(error, match=re.escape(message)):
             bad()
     np.testing.assert_array_equal(on_host(stream.state), before)
-    with pytest.raises(RuntimeError, match="this stream is in use by another thread"):
-        stream._claimed(stream.step, on_device(np.ones(7, F)))
+    with held(stream):
+        for call in (
+            lambda: stream.step(on_device(np.ones(7, F))),
+            lambda: stream.process(on_device(np.ones((2, 7), F))),
+            lambda: stream.state,
+            lambda: setattr(stream, "state", on_device(before)),
+            stream.reset,
+            stream.copy,
+        ):
+            with pytest.raises(RuntimeError, match="this stream is in use by another thread"):
+                call()
+    np.testing.assert_array_equal(on_host(stream.state), before)
     for gru in (cgru.GRU(3, 4, bidirectional=True), cgru.GRU(3, 4, reverse=True)):
         model = place(gru, Simulator())
         for make in (model.stream, lambda: model.pool(4)):  # noqa: B023
@@ -681,8 +713,98 @@ def test_pool():
     pool.close(4)
     assert pool.open() == 4
     assert not on_host(pool.state(4)).any()
-    with pytest.raises(RuntimeError, match="this pool is in use by another thread"):
-        pool._claimed(pool.step, [4], on_device(np.ones((1, 7), F)))
+    with held(pool):
+        for call in (
+            lambda: pool.step([4], on_device(np.ones((1, 7), F))),
+            pool.open,
+            lambda: pool.close(4),
+            lambda: pool.reset(4),
+            lambda: pool.state(4),
+            lambda: pool.set_state(4, on_device(np.ones((2, 13), F))),
+            pool.copy,
+        ):
+            with pytest.raises(RuntimeError, match="this pool is in use by another thread"):
+                call()
+
+
+@each_dtype
+def test_streams_and_pools_keep_their_weights(dtype):
+    gru = cgru.GRU(7, 13, num_layers=2, rng=0, dtype=dtype)
+    x = np.random.default_rng(0).standard_normal((6, 7)).astype(dtype)
+    expected, _ = gru(x)
+    model = place(gru, Simulator())
+    stream, pool = model.stream(), model.pool(2)
+    i = pool.open()
+    model.load_state_dict({name: on_device(np.zeros_like(w)) for name, w in gru.state_dict().items()})
+    for twin in (stream.copy(), copy.copy(stream), copy.deepcopy(stream), stream):
+        assert relative_error(on_host(twin.copy().process(on_device(x))), expected) < 2e-6
+        assert relative_error(np.array([on_host(twin.step(on_device(v))) for v in x]), expected) < 2e-6
+    for twin in (pool.copy(), copy.copy(pool), copy.deepcopy(pool), pool):
+        y = np.array([on_host(twin.step([i], on_device(v[None])))[0] for v in x])
+        assert relative_error(y, expected) < 2e-6
+    assert not on_host(model(on_device(x))[0]).any()
+
+
+def test_a_failure_leaves_the_state(monkeypatch):
+    """A call that fails between two layers, or after the last."""
+    model = place(cgru.GRU(7, 13, num_layers=2, rng=0), Simulator())
+    stream, pool = model.stream(), model.pool(2)
+    i = pool.open()
+    x = np.random.default_rng(0).standard_normal((4, 7)).astype(F)
+    stream.process(on_device(x))
+    pool.step([i], on_device(x[:1]))
+    before = on_host(stream.state), on_host(pool.state(i))
+    direction = forward.direction
+    for last in (1, 2):
+        for call in (
+            lambda: stream.step(on_device(x[0])),
+            lambda: stream.process(on_device(x)),
+            lambda: pool.step([i], on_device(x[:1])),
+        ):
+            calls = []
+
+            def failing(*arguments, calls=calls, last=last, **options):
+                direction(*arguments, **options)
+                calls.append(None)
+                if len(calls) == last:
+                    raise KeyboardInterrupt
+
+            with monkeypatch.context() as patch:
+                patch.setattr(forward, "direction", failing)
+                with pytest.raises(KeyboardInterrupt):
+                    call()
+            np.testing.assert_array_equal(on_host(stream.state), before[0])
+            np.testing.assert_array_equal(on_host(pool.state(i)), before[1])
+
+
+class Stubborn(DeviceArray):
+    """An array that stays two-dimensional."""
+
+    def __getitem__(self, index):
+        found = np.asarray(self)[index]
+        return np.atleast_2d(found).view(Stubborn)
+
+
+def test_arrays_of_subclasses_are_taken_as_plain_ones():
+    gru = cgru.GRU(7, 13, rng=0)
+    model, x, h = place(gru, Simulator()), np.ones((5, 7), F), np.ones((1, 13), F)
+    expected, h_n = gru(x, h)
+    out = np.zeros((5, 13), F)
+    y, last = model(x.view(Stubborn), h.view(Stubborn), out=out.view(Stubborn))
+    assert type(y) is type(last) is DeviceArray
+    assert relative_error(out, expected) < 2e-6
+    assert relative_error(on_host(last), h_n) < 2e-6
+    stream = model.stream(batch_size=5)
+    assert relative_error(on_host(stream.step(x.view(Stubborn))), gru.stream(batch_size=5).step(x)) < 2e-6
+    y, _, tape = model.record(x.view(Stubborn))
+    assert type(tape.backward(y.view(Stubborn)).x) is DeviceArray
+
+
+def test_a_tape_in_use_refuses():
+    y, _, tape = place(cgru.GRU(7, 13), Simulator()).record(on_device(np.ones((5, 7), F)))
+    with held(tape), pytest.raises(RuntimeError, match="this tape is in use by another thread"):
+        tape.backward(y)
+    tape.backward(y)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import cgru
+from cgru.model import activations
 
 from .cuda_on_cpu import Simulator, on_device, on_host, place
 from .options import BOUNDED, UNBOUNDED, Problem, relative_error
@@ -37,7 +38,7 @@ def forward(problem, x, h0, parameters, factors=()):
     clip = np.inf if gru.clip is None else gru.clip
 
     def function(option):
-        activation = cgru.activations.parse("activation", option)
+        activation = activations.parse("activation", option)
         formula = FUNCTIONS[activation.name]
         return lambda v: formula(torch.clamp(v, -clip, clip), activation.alpha, activation.beta)
 

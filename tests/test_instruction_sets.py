@@ -20,7 +20,7 @@ def test_forced(isa):
     if os.environ.get("CGRU_ISA"):
         pytest.skip(f"CGRU_ISA={_packed.ISA} is already forced for this run")
     command = [sys.executable, "-m", "pytest", "-q", "-x", "--import-mode=importlib", "-p", "no:cacheprovider"]
-    names = ("precision",) if isa in PARTS else ("functions", "engines", "invariance", "precision")
+    names = ("precision",) if isa in PARTS else ("functions", "engines", "invariance", "numbers", "precision")
     files = [str(HERE / f"test_{name}.py") for name in names]
     environment = {**os.environ, "CGRU_ISA": isa}
     run = subprocess.run(

@@ -156,14 +156,15 @@ def test_cut_short_or_by_its_length(kind, bidirectional):
 
 @pytest.mark.parametrize("engine", ["packed", "blas"])
 def test_backwards_is_forwards_on_turned_sequences(engine):
-    """Also for a stack so long that it runs through time in blocks."""
+    """Also for a stack so long that it runs through time in blocks; BLAS promises no equal bits."""
     gru, x, h0 = problem("deep", steps=3000, batch=3, inputs=5, hidden=48)
     backwards = cgru.GRU(5, 48, reverse=True, **OPTIONS["deep"])
     backwards.load_state_dict(gru.state_dict())
     y, h_n = gru(x[::-1], h0, engine=engine)
     again, h_again = backwards(x, h0, engine=engine)
-    np.testing.assert_array_equal(again[::-1], y)
-    np.testing.assert_array_equal(h_again, h_n)
+    tolerance = 0 if engine == "packed" else 2e-6
+    np.testing.assert_allclose(again[::-1], y, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(h_again, h_n, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("kind", OPTIONS)

@@ -459,6 +459,27 @@ def test_int8_refusals(tmp_path):
             ValueError, match=f"calibrate: expected finite numbers that are not all zero, got {float(value)} as"
         ):
             gru.quantize("int8", calibrate=x * F(value))
+    for value in (np.nan, np.inf, -np.inf):
+        h0 = np.zeros((1, 2, 4), F)
+        h0[0, 1, 2] = value
+        message = f"calibrate: expected initial states that are finite, got {value} at (0, 1, 2)"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            gru.quantize("int8", calibrate=(np.ones((5, 2, 3), F), h0))
+        message = f"calibrate: expected initial states that are finite, got {value} at (0, 0, 2)"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            cgru.GRUCell(3, 4).quantize("int8", calibrate=(x[:1], h0[0, 1:]))
+
+
+def test_calibration_on_states_that_run_away_is_refused():
+    gru = cgru.GRU(3, 4, activation="relu", rng=0)
+    weights = {name: np.full_like(array, 9) for name, array in gru.state_dict().items()}
+    for array in weights.values():
+        array[4:8] = 0  # z is 1/2
+    gru.load_state_dict(weights)
+    with pytest.raises(
+        ValueError, match="calibrate: expected inputs whose states stay finite, got infinite ones to meet"
+    ):
+        gru.quantize("int8", calibrate=np.ones((200, 3), F))
 
 
 @pytest.mark.parametrize(

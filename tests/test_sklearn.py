@@ -297,17 +297,19 @@ def test_forecaster_of_several_series():
 
 
 def test_intervals_are_quantiles_of_errors(forecaster):
-    held = 52  # a fifth of 260
+    held = 26  # half of the fifth of 260 held out; the other half stops training
     forecasts = forecaster.backtest(WAVE[:260])
-    origins = np.arange(260 - held - 1, 260 - 6)
-    errors = np.stack([WAVE[t + 1 : t + 7] for t in origins]) - forecasts[origins]
+    errors = np.array([[WAVE[t] - forecasts[t - k, k - 1] for k in range(1, 7)] for t in range(260 - held, 260)])
     np.testing.assert_allclose(forecaster.residuals_, errors, atol=1e-6)
-    lower, upper = forecaster.predict_interval(coverage=0.6)
-    np.testing.assert_allclose(lower, forecaster.predict() + np.quantile(errors, 0.2, axis=0), atol=1e-6)
-    np.testing.assert_allclose(upper, forecaster.predict() + np.quantile(errors, 0.8, axis=0), atol=1e-6)
-    wider = forecaster.predict_interval(4, coverage=0.95)
-    assert wider[0].shape == (4,)
-    assert (wider[0] <= lower[:4]).all()
+    sizes = np.sort(np.abs(errors), axis=0)
+    for coverage, rank in [(0.6, 17), (0.8, 22), (0.96, 26)]:  # ceil(27 * coverage)
+        lower, upper = forecaster.predict_interval(coverage=coverage)
+        np.testing.assert_allclose(lower, forecaster.predict() - sizes[rank - 1], atol=1e-6)
+        np.testing.assert_allclose(upper, forecaster.predict() + sizes[rank - 1], atol=1e-6)
+    assert forecaster.predict_interval(4, coverage=0.95)[0].shape == (4,)
+    lower, upper = forecaster.predict_interval(coverage=0.97)  # ceil(27 * 0.97) > 26
+    assert (lower == -np.inf).all()
+    assert (upper == np.inf).all()
 
 
 def test_forecaster_streams(forecaster):
@@ -563,7 +565,7 @@ BAD_DATA = {
     "empty sequence": (lambda X, y: ([*X[:9], X[9][:0]], y), "X[9]: expected an array (t, I) of numbers with at least one step and one feature, got (0, 2)"),
     "empty sequences": (lambda X, y: (X[:, :0], y), "X: expected (N, T, I) with at least one step and one feature, got (10, 0, 2)"),
     "no sequences": (lambda X, y: (X[:0], y[:0]), "0 sample(s)"),
-    "an empty list": (lambda X, y: ([], []), "Expected 2D array, got 1D array"),
+    "an empty list": (lambda X, y: ([], []), "X: expected at least one sequence, got none"),
     "other features": (lambda X, y: ([*X[:9], X[9][:, :1]], y), "X[9]: expected an array (t, I) of numbers with 2 features as X[0], got 1"),
     "one axis in a list": (lambda X, y: ([*X[:9], X[9][:, 0]], y), "X[9]: expected an array (t, I) of numbers, got (12,); one feature is (t, 1)"),
     "words": (lambda X, y: ([*X[:9], [["a", "b"]]], y), "X[9]: expected an array (t, I) of numbers: could not convert"),

@@ -240,11 +240,59 @@ def test_one_thread_at_a_time(dtype):
         pytest.fail("the worker's result was disturbed")
 
 
+def replace_weights(gru):
+    gru.load_state_dict({name: np.zeros_like(array) for name, array in gru.state_dict().items()})
+
+
 def test_a_stream_keeps_the_weights_it_was_made_with():
     gru, x, y, _ = make("usual", None)
     stream = gru.stream()
-    gru.load_state_dict({name: np.zeros_like(array) for name, array in gru.state_dict().items()})
+    replace_weights(gru)
     np.testing.assert_array_equal([stream.step(v) for v in x], y)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@each_batch
+def test_weights_are_kept_in_every_method_and_copy(batch, dtype):
+    gru, x, y, _ = make("deep", batch, dtype=dtype)
+    stream = gru.stream(batch_size=batch)
+    replace_weights(gru)
+    ways = {
+        "step": lambda s: np.array([s.step(v) for v in x]),
+        "step, strided": lambda s: np.array([s.step(np.repeat(v, 2, axis=-1)[..., ::2]) for v in x]),
+        "process": lambda s: s.process(x),
+    }
+    copies = {
+        "itself": lambda s: s,
+        "copy": lambda s: s.copy(),
+        "copy of a copy": lambda s: s.copy().copy(),
+        "copy.copy": copy.copy,
+        "copy.deepcopy": copy.deepcopy,
+        "pickle": lambda s: pickle.loads(pickle.dumps(s)),
+    }
+    for made in copies.values():
+        for way in ways.values():
+            stream.reset()
+            assert relative_error(way(made(stream)), y) < 1e-14
+    assert not gru(x)[0].any()  # the model has the new ones
+    assert not gru.stream(batch_size=batch).process(x).any()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_pool_keeps_the_weights_it_was_made_with(dtype):
+    gru, x, y, _ = make("deep", None, dtype=dtype)
+    pool = gru.pool(2)
+    i = pool.open()
+    replace_weights(gru)
+    for twin in (pool.copy(), copy.copy(pool), copy.deepcopy(pool), pickle.loads(pickle.dumps(pool)), pool):
+        assert relative_error(np.array([twin.step([i], v[None])[0] for v in x]), y) < 1e-14
+
+
+def test_a_snapshot_copies_nothing():
+    gru = cgru.GRU(3, 8, rng=0)
+    gru.stream()
+    assert gru.stream()._gru.value is gru.value
+    assert repr(gru.stream()) == f"Stream({gru!r})"
 
 
 @each_kind

@@ -80,6 +80,9 @@ FUNCTIONS: dict[str, Function] = {
     "affine": Function(lambda x, a, b: a * x + b, lambda x, a, b: np.full_like(x, a), alpha=1.0),
     "linear": Function(lambda x, a, b: x, lambda x, a, b: np.ones_like(x)),
 }
+WITHIN_ONE = ("tanh", "sigmoid", "hard_sigmoid", "softsign")
+"""Whose values lie between -1 and 1."""
+
 CODES = {name: code for code, name in enumerate(FUNCTIONS)}
 
 
@@ -117,6 +120,11 @@ class Activation(NamedTuple):
     def mirrored_by_negation(self) -> bool:
         """Whether f(-x) = 1 - f(x) for every x."""
         return self.name == "sigmoid" or (self.name == "hard_sigmoid" and self.beta == 0.5)
+
+    @property
+    def within_one(self) -> bool:
+        """Whether |f(x)| <= 1 for every x."""
+        return self.name in WITHIN_ONE or (self.name == "scaled_tanh" and abs(self.alpha) <= 1)
 
 
 def parse(argument: str, value: object) -> Activation:

@@ -24,7 +24,7 @@ class Layer:
         bias: Array,  # (4, H): b_r + c_r, b_z + c_z, b_n, c_n; the last added to the third and zero if reset before
         *,
         reset_after: bool,
-        flip: bool,  # z weighs the candidate: only where negating the update gate cannot express it
+        flip: bool,  # z weighs the candidate: only where negating the update gate does not express it
         gate: Activation,
         candidate: Activation,
         clip: float,  # infinity: no bound

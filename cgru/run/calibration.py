@@ -46,6 +46,8 @@ def fitted(value: Value, x: Array, h0: Array | None, lengths: Array | None) -> d
     scales: dict[str, Array] = {}
     numbers: dict[str, Array] = {}
     for name, rows, samples in _products(value, x, h0, lengths):
+        if not np.isfinite(samples).all():  # relu's states, say, have no bound
+            raise ValueError(f"calibrate: expected inputs whose states stay finite, got infinite ones to meet {name}")
         weights = wide(value.parameters[name])
         scales[name] = row_scale(weights)
         fitted_rows = fit(weights[rows], scales[name][rows], samples)

@@ -1,4 +1,8 @@
-"""Many independent streams served together, any of them at a time: what `gru.pool(capacity)` gives."""
+"""Many independent streams served together, any of them at a time: what `gru.pool(capacity)` gives.
+
+One thread at a time may be in a pool (src/exclusive.pyx). A method replaces states last of all, so that an error or an
+interrupt leaves them as they were.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +12,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgru import _packed, checks
-from cgru.run.stream import refuse_backwards
+from cgru._exclusive import Exclusive, alone
+from cgru.engines import HOST
+from cgru.run.stream import frozen
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
+    from cgru.engines.interface import How
     from cgru.gru import GRU
     from cgru.types import Array
 
 
-class StreamPool:
+class StreamPool(Exclusive):
     """Many independent streams served together, any of them at a time; made by `gru.pool(capacity)`.
 
-    A pool keeps the model as it was when the pool was made. It belongs to one thread at a time. On a GPU states stay
-    there, while numbers of streams are a list or an array in host memory.
+    It keeps the weights that the model had then, whatever is loaded into the model later. One thread at a time may use
+    it, whichever of its streams.
 
     >>> import numpy as np, cgru
     >>> pool = cgru.GRU(3, 8, rng=0).pool(1000)
@@ -32,98 +37,97 @@ class StreamPool:
     >>> pool.close(a)
     """
 
+    _kind = "pool"
+
     def __init__(self, gru: GRU, capacity: int) -> None:
-        refuse_backwards(gru, "pool")
+        self._gru = frozen(gru, "pool")
         capacity = checks.integer("capacity", capacity, 1)
-        self._gru = gru.of(gru.value, gru.engine)  # of its own: the weights stay as they are
-        with gru.engine.use():
-            self._states = gru.engine.xp.zeros((gru.num_layers, capacity, gru.hidden_size), gru.dtype)
-        self._open = np.zeros(capacity, bool)
-        self._free = list(range(capacity - 1, -1, -1))
-        self._claimed = _packed.Claim("pool").run
+        self._states = self._zeros(capacity)  # (L, capacity, H)
+        self._open = np.zeros(capacity + 1, bool)
+        """By number; one more, which is never open, ends a search."""
+        self._lowest = 0
+        """No closed stream has a lower number."""
+
+    def _zeros(self, count: int) -> Array:
+        """The zero states (L, N, H) of so many streams."""
+        spec, engine = self._gru.spec, self._gru.engine
+        with engine.use():
+            zeros: Array = engine.xp.zeros((spec.num_layers, count, spec.hidden_size), spec.dtype)
+        return zeros
+
+    def _put(self, chosen: Array | list[int], states: Array) -> None:
+        """Replace the states (L, N, H) of some streams."""
+        engine = self._gru.engine
+        if engine is HOST:  # in one act, as a fork sees it
+            _packed.put(self._states, np.asarray(chosen, np.intp), states)
+            return
+        with engine.use():
+            self._states[:, engine.xp.asarray(chosen)] = states
 
     @property
     def capacity(self) -> int:
         """How many streams may be open at once."""
-        return len(self._open)
+        return len(self._open) - 1
 
     def __len__(self) -> int:
         """How many streams are open."""
-        return self.capacity - len(self._free)
+        return int(np.count_nonzero(self._open))
 
+    @alone
     def open(self) -> int:
-        """Open a new stream in the zero state; its number is that of a closed one where there is one.
+        """A new stream in the zero state; its number is that of a closed one where there is one.
 
         Raises
         ------
         RuntimeError
             `capacity` streams are open, or another thread is using this pool.
         """
+        i = self._lowest + int(self._open[self._lowest :].argmin())
+        if i == self.capacity:
+            raise RuntimeError(f"all {self.capacity} streams of the pool are open; close one, or make a larger pool")
+        self._put([i], self._zeros(1))
+        self._open[i] = True
+        self._lowest = i + 1
+        return i
 
-        def opened() -> int:
-            if not self._free:
-                raise RuntimeError(
-                    f"all {self.capacity} streams of the pool are open; close one, or make a larger pool"
-                )
-            i = self._free[-1]
-            self._states[:, i] = 0
-            self._open[i] = True
-            del self._free[-1]
-            return i
-
-        with self._gru.engine.use():
-            number: int = self._claimed(opened)
-        return number
-
+    @alone
     def close(self, i: int) -> None:
         """End a stream; its number may be given to another."""
+        i = self._one(i)
+        self._lowest = min(self._lowest, i)
+        self._open[i] = False
 
-        def closed(i: int) -> None:
-            self._open[i] = False
-            self._free.append(i)
-
-        self._on_one(i, closed)
-
+    @alone
     def reset(self, i: int) -> None:
         """Set a stream's state to zero."""
+        self._put([self._one(i)], self._zeros(1))
 
-        def zero(i: int) -> None:
-            self._states[:, i] = 0
-
-        self._on_one(i, zero)
-
+    @alone
     def state(self, i: int) -> Array:
-        """Return a copy of a stream's states, (L, H)."""
-        copy: Array = self._on_one(i, lambda i: self._states[:, i].copy())
-        return copy
+        """A copy of a stream's states, (L, H)."""
+        with self._gru.engine.use():
+            states: Array = self._states[:, self._one(i)].copy()
+        return states
 
+    @alone
     def set_state(self, i: int, h: Array) -> None:
         """Set a stream's states, (L, H)."""
-        spec, engine = self._gru.spec, self._gru.engine
+        i, spec, engine = self._one(i), self._gru.spec, self._gru.engine
         with engine.use():
             states = engine.array("h", h, spec.dtype, (spec.num_layers, spec.hidden_size))
+            states = engine.xp.array(states[:, None], order="C")
+        self._put([i], states)
 
-        def put(i: int) -> None:
-            self._states[:, i] = states
-
-        self._on_one(i, put)
-
-    def _on_one(self, i: int, function: Any) -> Any:
-        """function(i) for the number of an open stream, with the pool claimed."""
+    def _one(self, i: int) -> int:
         i = checks.integer("i", i, 0, self.capacity - 1)
-
-        def checked() -> Any:
-            if not self._open[i]:
-                raise ValueError(f"i: expected the number of an open stream, got {i}, which is closed")
-            return function(i)
-
-        with self._gru.engine.use():
-            return self._claimed(checked)
+        if not self._open[i]:
+            raise ValueError(f"i: expected the number of an open stream, got {i}, which is closed")
+        return i
 
     def step(
         self, ids: Iterable[int] | Array, x: Array, out: Array | None = None, *, num_threads: int | None = None
     ) -> Array:
-        """Take one more step of the streams named, and return their outputs.
+        """One more step of the streams named.
 
         Parameters
         ----------
@@ -148,69 +152,66 @@ class StreamPool:
         RuntimeError
             Another thread is using this pool.
         """
-        value, engine = self._gru.value, self._gru.engine
-        spec = value.spec
-        how = engine.how(spec.dtype, num_threads=num_threads)
-        chosen = self._numbers(ids)
+        return self._step(integers(ids), x, out, self._gru.engine.how(self._gru.dtype, num_threads=num_threads))
+
+    @alone
+    def _step(self, ids: Array, x: Array, out: Array | None, how: How) -> Array:
+        chosen, value, engine = self._many(ids), self._gru.value, self._gru.engine
+        spec, xp = value.spec, engine.xp
         with engine.use():
             x = engine.array("x", x, spec.dtype, (len(chosen), spec.input_size))
             shape = (len(chosen), spec.hidden_size)
-            y = engine.xp.empty(shape, spec.dtype) if out is None else engine.output(out, spec.dtype, shape, {"x": x})
-            written = y if engine.strided or y.strides[-1] == y.itemsize else engine.xp.empty(shape, spec.dtype)
-
-            def advance() -> None:
-                closed = ~self._open[chosen]
-                if closed.any():
-                    raise ValueError(f"ids: expected open streams, got {chosen[closed][0]}, which is closed")
-                if len(chosen):
-                    rows = engine.xp.asarray(chosen)
-                    states = engine.xp.take(self._states, rows, axis=1)
-                    engine.run(value.stack, x[None], states, written[None], None, how)
-                    self._states[:, rows] = states
-
-            self._claimed(advance)
+            y = xp.empty(shape, spec.dtype) if out is None else engine.output(out, spec.dtype, shape, {"x": x})
+            written = y if engine.strided or y.strides[-1] == y.itemsize else xp.empty(shape, spec.dtype)
+            states = xp.take(self._states, xp.asarray(chosen), axis=1)
+            engine.run(value.stack, x[None], states, written[None], None, how)
             if written is not y:
                 y[...] = written
-            return y
+        if len(chosen):
+            self._put(chosen, states)
+        return y
 
-    def _numbers(self, ids: Iterable[int] | Array) -> npt.NDArray[np.intp]:
-        """The argument `ids` as an array, if these may be numbers of streams, each there once."""
-        if hasattr(ids, "__cuda_array_interface__"):
-            raise TypeError("ids: expected (N,) integers in host memory, got an array on a GPU; use ids.get()")
-        given = np.array(ids if isinstance(ids, np.ndarray) else list(ids))
-        if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
-            raise TypeError(f"ids: expected (N,) integers, got {checks.describe(given.shape)} {given.dtype}")
-        wrong = (given < 0) | (given >= self.capacity)
+    def _many(self, ids: Array) -> Array:
+        """Numbers of open streams, each once, as (N,) intp."""
+        wrong = (ids < 0) | (ids >= self.capacity)
         if wrong.any():
-            raise ValueError(f"ids: expected integers from 0 to {self.capacity - 1}, got {given[wrong][0]}")
-        chosen = given.astype(np.intp)
+            raise ValueError(f"ids: expected integers from 0 to {self.capacity - 1}, got {ids[wrong][0]}")
+        chosen = ids.astype(np.intp)
+        closed = ~self._open[chosen]
+        if closed.any():
+            raise ValueError(f"ids: expected open streams, got {chosen[closed][0]}, which is closed")
         named = np.bincount(chosen, minlength=1)
         if named.max() > 1:
             raise ValueError(f"ids: expected each stream once, got {named.argmax()} {named.max()} times")
         return chosen
 
-    def copy(self) -> StreamPool:
-        """Return another pool with the same streams, which go their own way from here."""
-        return _restore(*self.__reduce__()[1])
+    @alone
+    def copy(self) -> Any:
+        """Another pool of the same weights, open streams and states, which goes its own way from here."""
+        return _restore_pool(self._gru, self._open.copy(), self._states.copy())
 
-    def __copy__(self) -> StreamPool:
+    def __copy__(self) -> Any:
         return self.copy()
 
-    def __deepcopy__(self, memo: object) -> StreamPool:
+    def __deepcopy__(self, memo: object) -> Any:
         return self.copy()
 
+    @alone
     def __reduce__(self) -> Any:
-        def taken() -> tuple[Any, ...]:
-            return self._gru, self._states.copy(), self._open.copy(), list(self._free)
-
-        with self._gru.engine.use():
-            return _restore, self._claimed(taken)
-
-    def __repr__(self) -> str:
-        return f"StreamPool({self._gru!r}, {self.capacity})"
+        return _restore_pool, (self._gru, self._open.copy(), self._states.copy())
 
 
-def _restore(gru: GRU, states: Array, opened: npt.NDArray[np.bool_], free: list[int]) -> StreamPool:
-    pool = StreamPool(gru, len(opened))
-    pool._states, pool._open, pool._free = states, opened.copy(), list(free)
+def _restore_pool(gru: GRU, is_open: Array, states: Array) -> Any:
+    pool = StreamPool(gru, len(is_open) - 1)
+    pool._open, pool._states = is_open, states
     return pool
+
+
+def integers(ids: Iterable[int] | Array) -> Array:
+    """The numbers (N,) that a caller names; read before the pool is taken, since an iterator may use it."""
+    if hasattr(ids, "__cuda_array_interface__"):
+        raise TypeError("ids: expected (N,) integers in host memory, got an array on a GPU; use ids.get()")
+    numbers = np.array(checks.plain("ids", ids) if isinstance(ids, np.ndarray) else list(ids))
+    if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+        raise TypeError(f"ids: expected (N,) integers, got {checks.describe(numbers.shape)} {numbers.dtype}")
+    return numbers

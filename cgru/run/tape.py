@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from cgru import _packed, checks
+from cgru import checks
+from cgru._exclusive import Exclusive, alone
 from cgru.run import arguments
 
 if TYPE_CHECKING:
@@ -88,13 +89,14 @@ class Gradients(Mapping[str, "Array"]):
         return f"<Gradients by x, h0, {', '.join(self)}>"
 
 
-class Tape:
+class Tape(Exclusive):
     """What a recorded call leaves for its way back, which can be gone once; `gru.record` makes it."""
+
+    _kind = "tape"
 
     def __init__(self, model: Model, dropout: float, x_shape: tuple[int, ...]) -> None:
         self._model, self._dropout, self._x_shape = model, dropout, x_shape
         self._value: Value = model.value
-        self._claimed = _packed.Claim("tape").run
         self._passes: list[list[Pass]] | None = []  # of each layer, of each direction; none if there was nothing to do
         self._masks: list[Array] = []  # of each layer but the last: which of its outputs went on to the next
 
@@ -165,7 +167,7 @@ class Tape:
         TypeError, ValueError
             A gradient does not fit, or there is none; the tape is as it was.
         RuntimeError
-            The tape has been used, or the model has got other weights since.
+            The tape has been used, another thread is using it, or the model has got other weights since.
 
         Examples
         --------
@@ -178,14 +180,11 @@ class Tape:
         """
         return self.run_back(grad_y, grad_h_n)
 
+    @alone
     def run_back(
         self, grad_y: Array | None, grad_h_n: Array | None, by_x: bool = True, again: bool = False
     ) -> Gradients:
         """As `backward`; not `by_x`, that gradient is zero; `again` leaves the tape good for another time."""
-        gradients: Gradients = self._claimed(self._run_back, grad_y, grad_h_n, by_x, again)
-        return gradients
-
-    def _run_back(self, grad_y: Array | None, grad_h_n: Array | None, by_x: bool, again: bool) -> Gradients:
         value, device = self._value, self._engine
         spec = value.spec
         passes = self._passes
@@ -205,15 +204,15 @@ class Tape:
                 if not device.strided and grad.strides[-1] != grad.itemsize:
                     grad = device.xp.ascontiguousarray(grad)
             grad_h = arguments.states(spec, device, "grad_h_n", grad_h_n, batch, single)
-            if not again:
-                self._passes = None
             grad_x = device.xp.zeros(self._x_shape, spec.dtype)
             by_name = {name: device.xp.zeros(shape, spec.dtype) for name, shape in spec.shapes.items() if not passes}
-            found = self._back(list(passes), grad, grad_h, arguments.time_first(spec, grad_x), by_x, again)
+            found = self._back(passes, grad, grad_h, arguments.time_first(spec, grad_x), by_x)
             for (ends, _), directions, gradients in zip(spec.layers, value.stack.layers, found):  # noqa: B905 - or none
                 for end, layer, gradient in zip(ends, directions, gradients, strict=True):
                     own = spec.cell.by_parameters(spec, layer, gradient, device.xp)
                     by_name.update({name + end: array for name, array in own.items()})
+            if not again:
+                self._passes = None  # last of all: an interrupt leaves the tape as it was
             return Gradients(grad_x, grad_h[:, 0] if single else grad_h, by_name)
 
     def _back(
@@ -223,7 +222,6 @@ class Tape:
         grad_h: Array,  # (L*D, B, H); by h_n on entry, by h0 on return
         grad_x: Array,  # (T, B, I), zero; written
         by_x: bool,
-        again: bool,
     ) -> list[list[Gradient]]:
         """The gradients by the arrays of every direction of every layer."""
         spec = self._value.spec
@@ -240,8 +238,6 @@ class Tape:
                     part = grad[:, :, d * hidden : (d + 1) * hidden]
                 target = by_input if k or by_x else None
                 gradients.append(passed.backward(part, grad_h[k * directions + d], target, d > 0))
-            if not again:
-                del passes[k:]  # what it kept is needed no more
             found.insert(0, gradients)
             grad = self._dropped(by_input, k - 1) if k and self._dropout else by_input
         return found

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from contextlib import contextmanager
+import warnings
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -16,11 +17,11 @@ from cgru import checks, config
 from cgru.gru import GRU
 from cgru.sklearn import files
 from cgru.sklearn.network import Network
-from cgru.sklearn.training import SCHEDULES, Adam, DivergedError, Plan, Trainer
+from cgru.sklearn.training import SCHEDULES, Adam, Plan, Trainer
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from typing_extensions import Self
 
@@ -33,7 +34,8 @@ class Estimator(BaseEstimator):  # type: ignore[misc] # scikit-learn is not type
 
     gru_: GRU
     _network: Network
-    _rng: np.random.Generator  # that partial_fit goes on with
+    _rng: np.random.Generator  # that partial_fit goes on with, and its optimizer
+    _adam: Adam
     _every_step: ClassVar[bool] = False  # whether there are outputs after every step, or after the last
     _facts: ClassVar[tuple[str, ...]] = ()  # what is fitted and no array
 
@@ -68,18 +70,29 @@ class Estimator(BaseEstimator):  # type: ignore[misc] # scikit-learn is not type
         if self.num_threads is not None:
             checks.integer("num_threads", self.num_threads, 1, config.MAX_THREADS)
 
-    @contextmanager
-    def _unchanged_by_errors(self) -> Iterator[None]:
-        """Leave what was fitted as it was, if what is given does not fit."""
-        before = dict(vars(self))
-        try:
-            yield
-        except Exception:
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
+    def _refit(self, *arguments: Any, **options: Any) -> Self:
+        """Fit a copy, which then takes this estimator's place in one act.
 
-    def _generator(self) -> np.random.Generator:
+        Whatever fails or interrupts it before, this estimator stays as it was, wholly; after, it is wholly the new one.
+        """
+        new = object.__new__(type(self))
+        new.__dict__.update(vars(self))
+        history = new._fit(*arguments, **options)
+        self.__dict__ = new.__dict__  # one step of the interpreter, and no signal is served within
+        if history.notice is not None:
+            warnings.warn(history.notice, stacklevel=3)
+        if history.failure is not None:
+            raise history.failure
+        return self
+
+    def _fit(self, *arguments: Any, **options: Any) -> History:
+        """Train a copy that `_refit` made; what it shares with the estimator, arrays or generators, is not changed."""
+        raise NotImplementedError
+
+    def _generator(self, proceed: bool = False) -> np.random.Generator:
+        """A generator by random_state, or, to proceed, a copy of the one that partial_fit goes on with."""
+        if proceed:
+            return copy.deepcopy(self._rng)
         return np.random.default_rng(check_random_state(self.random_state).randint(2**31 - 1))
 
     def _threads(self) -> int | None:
@@ -98,8 +111,8 @@ class Estimator(BaseEstimator):  # type: ignore[misc] # scikit-learn is not type
         return Network(GRU(**self._gru_options(inputs), rng=rng), outputs, self._every_step, rng)
 
     def _trained_before(self, inputs: int, outputs: int) -> Network:
-        """The network to train further, if it is of the shape that the parameters ask for."""
-        network = self._network
+        """A copy of the network, to train further, if it is of the shape that the parameters ask for."""
+        network = copy.deepcopy(self._network)
         for name, value in self._gru_options(inputs).items():
             if network.gru.options[name] != value:
                 raise ValueError(
@@ -119,14 +132,14 @@ class Estimator(BaseEstimator):  # type: ignore[misc] # scikit-learn is not type
         batches: Callable[[], Iterable[Batch]],
         validate: Callable[[], float] | None,
         rng: np.random.Generator,
-        epochs: int,
-        adam: Adam | None = None,
-    ) -> None:
-        """Train a network and take it over, whole or interrupted."""
+        again: bool,
+        once: bool,
+    ) -> History:
+        """Train a network, for one epoch if `once`, and take it over; `again` goes on with the moments there are."""
         plan = Plan(
-            epochs=epochs,
+            epochs=1 if once else self.max_iter,
             rate=self.learning_rate,
-            schedule="constant" if adam is not None else self.schedule,
+            schedule="constant" if once else self.schedule,
             clip_norm=self.clip_norm,
             decay=self.weight_decay,
             patience=self.n_iter_no_change,
@@ -135,26 +148,13 @@ class Estimator(BaseEstimator):  # type: ignore[misc] # scikit-learn is not type
             verbose=int(self.verbose),
             name=type(self).__name__,
         )
-        self._adam = Adam() if adam is None else adam
-        trainer = Trainer(network, self._adam, plan, rng)
-        history = trainer.history
-        try:
-            trainer.run(batches, validate)
-        except DivergedError:
-            if history.kept:
-                self._take(network, history)
-            raise
-        self._take(network, history)
-
-    def _take(self, network: Network, history: History) -> None:
+        trainer = Trainer(network, copy.deepcopy(self._adam) if once and again else Adam(), plan, rng)
+        history = trainer.run(batches, validate)
+        self._adam = trainer.adam
         self._set_network(network)
         self.loss_curve_, self.validation_curve_ = history.losses, history.validation
         self.n_iter_, self.best_iter_ = len(history.losses), history.kept
-
-    def _forget(self) -> None:
-        """What was fitted before is no more, whatever becomes of the training that begins."""
-        for name in ("gru_", "_network"):
-            self.__dict__.pop(name, None)
+        return history
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "gru_")

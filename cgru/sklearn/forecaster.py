@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from sklearn.utils.validation import check_array, check_is_fitted
+from sklearn.utils.validation import _check_feature_names, check_is_fitted
 
 from cgru import checks
 from cgru.sklearn.base import Estimator
 from cgru.sklearn.network import squared_error
-from cgru.sklearn.sequences import scale_of
+from cgru.sklearn.scaling import exponent_of, numbers, scaled, standardization
 from cgru.sklearn.streams import ForecasterStream
-from cgru.sklearn.training import Adam
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from typing_extensions import Self
 
-    from cgru.sklearn.training import Batch
+    from cgru.sklearn.training import Batch, History
     from cgru.types import Array
 
 
@@ -27,7 +27,8 @@ class GRUForecaster(Estimator):
     """The future of a series: a GRU reads it value by value, a linear head on its state gives the next `horizon`.
 
     It learns from windows of the series, by the squared error of all forecasts after each of a window's values. The end
-    of the series is held out: it tells when to stop, and how large errors are, which makes the intervals.
+    of the series is held out: its first half tells when to stop, its second how large errors are, which makes the
+    intervals; see `predict_interval`.
 
     Parameters
     ----------
@@ -43,8 +44,8 @@ class GRUForecaster(Estimator):
     max_iter, batch_size, learning_rate, schedule, clip_norm, weight_decay
         As in GRURegressor; a batch is of windows.
     early_stopping : bool
-        Whether to hold out the last validation_fraction of the series. Without, intervals are of the errors in
-        training, and too narrow.
+        Whether to hold out the last validation_fraction of the series. Without, no errors are known but those in
+        training, which are too small, and intervals are infinite until `calibrate`.
     validation_fraction, n_iter_no_change, tol, warm_start, dtype, random_state, num_threads, verbose
         As in GRURegressor.
 
@@ -52,7 +53,7 @@ class GRUForecaster(Estimator):
     ----------
     gru_ : cgru.GRU
     residuals_ : (n, K * I)
-        Values less forecasts, of the held-out share.
+        Of each of the last n values held out, what it differs by from the forecasts of it 1 to K steps before.
     n_features_in_ : int
         I.
     loss_curve_, validation_curve_, n_iter_, best_iter_
@@ -144,38 +145,35 @@ class GRUForecaster(Estimator):
             The series is too short or not finite, or a parameter does not fit; the message names it.
         FloatingPointError
             The loss is no number any more; the estimator keeps the weights of the best epoch before.
+        KeyboardInterrupt
+            As in GRURegressor.fit; so it is that the estimator stays as it was, whatever else is raised.
         """
-        return self._fit(series, self.warm_start and hasattr(self, "gru_"), once=False)
+        return self._refit(series, self.warm_start and hasattr(self, "gru_"), once=False)
 
     def partial_fit(self, series: Any, y: Any = None) -> Self:
         """One epoch on this series, from the weights that there are; what is held out, and y, are as in fit."""
-        return self._fit(series, hasattr(self, "gru_"), once=True)
+        return self._refit(series, hasattr(self, "gru_"), once=True)
 
-    def _fit(self, series: Any, again: bool, once: bool) -> Self:
+    def _fit(self, series: Any, again: bool, once: bool) -> History:
         self._check_parameters()
-        with self._unchanged_by_errors():
-            values = self._read("series", series, reset=not again)
-            held = self._held_out(len(values))
+        values = self._read("series", series, reset=not again)
+        held = self._held_out(len(values))
         end = len(values) - held  # of what is trained on
-        rng = self._rng if once and again else self._generator()
-        self._rng = rng
+        calibrated = len(values) - held // 2  # from here on, what training is not stopped by either
+        self._rng = rng = self._generator(proceed=once and again)
         ahead = np.arange(len(values))[:, None] + np.arange(1, self.horizon + 1)  # (T, horizon): of which value
         trained = np.repeat(ahead < end, values.shape[1], axis=1)  # (T, K)
-        judged = np.repeat((ahead >= end) & (ahead < len(values)), values.shape[1], axis=1)
+        judged = np.repeat((ahead >= end) & (ahead < calibrated), values.shape[1], axis=1)
         targets = self._targets(values, ahead)
-        if not again:
-            self._forget()
-            inputs = self._changes(values[:end])
-            self.input_mean_ = inputs.mean(0)
-            self.input_scale_ = scale_of(inputs.std(0), self.input_mean_)
-            self.target_mean_ = targets.mean(0, where=trained)
-            self.target_scale_ = scale_of(targets.std(0, where=trained), self.target_mean_)
-            self._adam = Adam()
-            network = self._make(values.shape[1], targets.shape[1], rng)
-        else:
+        if again:
             network = self._trained_before(values.shape[1], targets.shape[1])
-        x = self._inputs(values, network.gru.dtype)
-        targets = (targets - self.target_mean_) / self.target_scale_
+        else:
+            self.input_mean_, self.input_scale_ = standardization(self._changes(values[:end]), lambda v: v.mean(0))
+            self.target_mean_, self.target_scale_ = standardization(targets, lambda v: v.mean(0, where=trained))
+            network = self._make(values.shape[1], targets.shape[1], rng)
+        self._set_network(network)
+        x = self._checked("series", values)
+        targets = scaled("series", targets, self.target_mean_, self.target_scale_, x.dtype)  # that of gradients, too
         window = min(self.window, end)
 
         def batches() -> Iterator[Batch]:
@@ -191,19 +189,11 @@ class GRUForecaster(Estimator):
             outputs = network(x[:, None], None, self._threads())[:, 0]
             return squared_error(targets, judged / judged.mean())(outputs)[0]
 
-        try:
-            self._train(
-                network,
-                batches,
-                validate if held and not once else None,
-                rng,
-                1 if once else self.max_iter,
-                self._adam if once else None,
-            )
-        finally:
-            if hasattr(self, "gru_"):  # there are weights to forecast with, even where training failed later on
-                self._end_with(values, targets, end - 1 if held else 0)
-        return self
+        history = self._train(network, batches, validate if held and not once else None, rng, again, once)
+        states, h_n = self.gru_(x[:, None], num_threads=self._threads())
+        self.state_, self.last_ = h_n[:, 0], values[-1]
+        self.residuals_ = self._errors(network.head(states[:, 0]), values, calibrated)
+        return history
 
     def _held_out(self, count: int) -> int:
         """How many of so many values are not trained on; refuses too short a series."""
@@ -220,18 +210,16 @@ class GRUForecaster(Estimator):
             )
         return held
 
-    def _end_with(self, values: Array, targets: Array, first: int) -> None:
-        """Keep the state after a series, and the errors of the forecasts from step `first` on."""
-        states, h_n = self.gru_(self._inputs(values)[:, None], num_threads=self._threads())
-        self.state_, self.last_ = h_n[:, 0], values[-1]
-        steps = slice(first, len(values) - self.horizon)  # all of the horizon is known after these
-        self.residuals_ = (targets[steps] - self._network.head(states[steps, 0])) * self.target_scale_
+    def _errors(self, outputs: Array, values: Array, first: int) -> Array:
+        """Values (n, K) less what was forecast of them 1 to horizon steps before; of those from value `first` on."""
+        steps = np.arange(first, len(values))[:, None] - np.arange(1, self.horizon + 1)  # (n, horizon)
+        forecasts = self._forecasts(outputs, values)[steps, np.arange(self.horizon)]  # (n, horizon, I)
+        return (values[first:, None] - forecasts).reshape(len(steps), self.horizon * values.shape[1])
 
     def _read(self, name: str, series: Any, reset: bool = False) -> Array:
         """A series as (T, I), in float64."""
-        values = check_array(series, ensure_2d=False, dtype=np.float64, input_name=name)
-        if values.ndim > 2 or 0 in values.shape:
-            raise ValueError(f"{name}: expected (T,) or (T, I), got {values.shape}")
+        values = numbers(name, series)
+        _check_feature_names(self, series, reset=reset)
         single = values.ndim == 1
         values = values.reshape(len(values), -1)
         if reset:
@@ -247,9 +235,14 @@ class GRUForecaster(Estimator):
         """What the GRU reads, before scaling; of differences the first, which is not known, is 0."""
         return np.diff(values, axis=0, prepend=values[:1]) if self.difference else values
 
-    def _inputs(self, values: Array, dtype: Any = None) -> Array:
+    def _inputs(self, values: Array) -> Array:
         """What the GRU reads, (T, I)."""
-        return ((self._changes(values) - self.input_mean_) / self.input_scale_).astype(dtype or self.gru_.dtype)
+        return ((self._changes(values) - self.input_mean_) / self.input_scale_).astype(self.gru_.dtype)
+
+    def _checked(self, name: str, values: Array) -> Array:
+        """What the GRU reads, (T, I), of a series that may be too large for it."""
+        dtype = self.gru_.dtype
+        return scaled(name, self._changes(values), self.input_mean_, self.input_scale_, dtype).astype(dtype)
 
     def _targets(self, values: Array, ahead: Array) -> Array:
         """The values (T, K) that lie `ahead`, of each step, or what they differ by from it; the last where unknown."""
@@ -280,9 +273,19 @@ class GRUForecaster(Estimator):
     def predict_interval(
         self, horizon: int | None = None, coverage: float = 0.8, history: Any = None
     ) -> tuple[Array, Array]:
-        """Bounds between which the next values lie with a probability of `coverage`, if errors stay what they were.
+        """Bounds between which each of the next values lies with a probability of `coverage` or more.
 
-        They are the forecast and the quantiles of its errors, by how far ahead it is, on the share held out.
+        The forecast plus and minus the ceil((n + 1) * coverage)-th smallest of the n errors in size, each number of
+        steps ahead by itself: split conformal prediction (Vovk, Gammerman and Shafer, 2005; Lei et al., 2018, theorem
+        2.2; for forecasts of several steps Stankeviciute et al., 2021, who also divide 1 - coverage by the horizon to
+        cover all of it at once). The errors are those of the values held out last, which neither weights nor the
+        epoch kept depend on.
+
+        The promise holds, on average over series, if the error to come and those n are exchangeable: in any order
+        they are equally likely. Errors of a series are so only roughly, since neighbours are alike; where it changes
+        its nature, errors grow and the intervals cover less, until `calibrate` measures them anew. Where n is too
+        small for the coverage, below coverage / (1 - coverage), the bounds are infinite: no finite ones keep the
+        promise. For 0.8 n is 4 or more, for 0.95 it is 19.
 
         Returns
         -------
@@ -291,18 +294,39 @@ class GRUForecaster(Estimator):
         self._steps(horizon)
         return self._interval(self._next(history), horizon, coverage)
 
+    def calibrate(self, series: Any, start: int = 0) -> Self:
+        """Take the errors that intervals are made of from a newer series; weights and forecasts stay as they are.
+
+        Parameters
+        ----------
+        series : (T,) or (T, I)
+            Values that fit has not seen, at even intervals, with or without those before them.
+        start : int
+            How many of them, from the first, only lead up to the others, as those that fit has seen; the errors are
+            of all that follow. Of the first horizon values not all forecasts exist, so they are left out, too.
+        """
+        check_is_fitted(self)
+        values = self._read("series", series)
+        first = max(checks.integer("start", start, 0), self.horizon)
+        if first >= len(values):
+            raise ValueError(f"series: expected more than {first} values, of which errors are known, got {len(values)}")
+        outputs = self._network(self._checked("series", values)[:, None], None, self._threads())[:, 0]
+        self.residuals_ = self._errors(outputs, values, first)
+        return self
+
     def backtest(self, series: Any) -> Array:
         """The forecasts after every value of a series, (T, horizon) or (T, horizon, I); none has seen what follows."""
         check_is_fitted(self)
         values = self._read("series", series)
-        outputs = self._network(self._inputs(values)[:, None], None, self._threads())[:, 0]
+        outputs = self._network(self._checked("series", values)[:, None], None, self._threads())[:, 0]
         forecasts = self._forecasts(outputs, values)
         return forecasts[..., 0] if self._single else forecasts
 
     def score(self, series: Any, y: Any = None) -> float:
         """1 less the ratio of squared errors to those of persistence, which forecasts the last value.
 
-        Over all forecasts of the horizon within the series: 1 is perfect, 0 as good as persistence.
+        Over all forecasts of the horizon within the series: 1 is perfect, 0 as good as persistence. Where persistence
+        is perfect, as of a constant series, it is 1 or 0.
         """
         check_is_fitted(self)
         values = self._read("series", series)
@@ -311,7 +335,12 @@ class GRUForecaster(Estimator):
         origins = np.arange(len(values) - self.horizon)
         true = values[origins[:, None] + np.arange(1, self.horizon + 1)]  # (T - horizon, horizon, I)
         forecasts = self.backtest(values).reshape(len(values), self.horizon, -1)[origins]
-        return float(1 - np.sum((true - forecasts) ** 2) / np.sum((true - values[origins, None]) ** 2))
+        errors, changes = true - forecasts, true - values[origins, None]
+        if not changes.any():
+            return float(not errors.any())
+        exponent = -exponent_of(max(np.abs(errors).max(), np.abs(changes).max()))  # so that squares are finite
+        with np.errstate(divide="ignore"):  # -inf, where forecasts are that far off
+            return float(1 - np.sum(np.ldexp(errors, exponent) ** 2) / np.sum(np.ldexp(changes, exponent) ** 2))
 
     def stream(self, history: Any = None) -> ForecasterStream:
         """The forecasts after each new value of a series; see `ForecasterStream`.
@@ -327,7 +356,7 @@ class GRUForecaster(Estimator):
             stream.resume(self.state_, self.last_)
         elif len(history):
             values = self._read("history", history)
-            _, h_n = self.gru_(self._inputs(values)[:, None], num_threads=self._threads())
+            _, h_n = self.gru_(self._checked("history", values)[:, None], num_threads=self._threads())
             stream.resume(h_n[:, 0], values[-1])
         return stream
 
@@ -340,7 +369,7 @@ class GRUForecaster(Estimator):
         if history is None:
             return self._forecasts(self._network.head(self.state_[-1]), self.last_)
         values = self._read("history", history)
-        outputs = self._network(self._inputs(values)[:, None], None, self._threads())[-1, 0]
+        outputs = self._network(self._checked("history", values)[:, None], None, self._threads())[-1, 0]
         return self._forecasts(outputs, values[-1])
 
     def _forecasts(self, outputs: Array, last: Array) -> Array:
@@ -352,10 +381,13 @@ class GRUForecaster(Estimator):
     def _interval(self, forecasts: Array, horizon: int | None, coverage: float) -> tuple[Array, Array]:
         if isinstance(coverage, bool) or not isinstance(coverage, (int, float, np.number)) or not 0 < coverage < 1:
             raise ValueError(f"coverage: expected a number above 0 and below 1, got {coverage!r}")
-        steps = self._steps(horizon)
-        tails = np.quantile(self.residuals_, [(1 - coverage) / 2, (1 + coverage) / 2], axis=0)  # (2, K)
-        lower, upper = forecasts + tails.reshape(2, *forecasts.shape)
-        return self._shaped(lower[:steps]), self._shaped(upper[:steps])
+        steps, count = self._steps(horizon), len(self.residuals_)
+        rank = math.ceil((count + 1) * coverage - 1e-9)  # 1e-9: for 19 errors and 0.95 it is 19, however it is rounded
+        margin = np.full(forecasts.shape, np.inf)
+        if rank <= count:
+            sizes = np.abs(self.residuals_).reshape(count, *forecasts.shape)
+            margin = np.partition(sizes, rank - 1, axis=0)[rank - 1]
+        return self._shaped((forecasts - margin)[:steps]), self._shaped((forecasts + margin)[:steps])
 
     def _shaped(self, values: Array) -> Array:
         return values[..., 0] if self._single else values

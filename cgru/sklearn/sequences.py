@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.utils.validation import check_array, validate_data
+from sklearn.utils.validation import _check_feature_names, _get_feature_names, check_array, validate_data
+
+from cgru.sklearn import scaling
 
 if TYPE_CHECKING:
     from cgru.types import Array, Lengths
+
+FORMS = ("(N, F)", "(N, T, I) or a list of (t, I)")
+"""What an estimator is fitted to: a table, or sequences."""
 
 
 class Sequences:
@@ -26,17 +31,23 @@ class Sequences:
         return self.items[0].shape[-1]
 
     def statistics(self, weight: Array) -> tuple[Array, Array]:
-        """Mean and standard deviation (I,) of each feature over all steps; a sequence counts `weight` (N,) times."""
-        counts = weight * np.array([len(item) for item in self.items])
-        mean = sum(w * item.sum(0) for w, item in zip(weight, self.items, strict=True)) / counts.sum()
-        squares = sum(w * ((item - mean) ** 2).sum(0) for w, item in zip(weight, self.items, strict=True))
-        return mean, scale_of(np.sqrt(squares / counts.sum()), mean)
+        """Mean and scale (I,) of each feature over all steps; a sequence counts `weight` (N,) times."""
+        exponent = scaling.exponent_of(np.max([np.abs(item).max(0) for item in self.items], axis=0))
+        total = (weight * np.array([len(item) for item in self.items])).sum()
+
+        def average(center: Array | float, power: int) -> Array:
+            pairs = zip(weight, self.items, strict=True)
+            return sum(w * ((np.ldexp(item, -exponent) - center) ** power).sum(0) for w, item in pairs) / total
+
+        mean = average(0.0, 1)
+        return scaling.unscaled(mean, np.sqrt(average(mean, 2)), exponent)
 
     def standardized(self, mean: Array, scale: Array, dtype: np.dtype[Any]) -> Sequences:
         """(x - mean) / scale, in the network's dtype."""
         if isinstance(self.items, list):
-            return Sequences([((item - mean) / scale).astype(dtype) for item in self.items])
-        return Sequences(((self.items - mean) / scale).astype(dtype))
+            named = ((f"X[{i}]", item) for i, item in enumerate(self.items))
+            return Sequences([scaling.scaled(name, x, mean, scale, dtype).astype(dtype) for name, x in named])
+        return Sequences(scaling.scaled("X", self.items, mean, scale, dtype).astype(dtype))
 
     def take(self, index: Array) -> Sequences:
         """Some of the sequences."""
@@ -55,34 +66,53 @@ class Sequences:
         return x, lengths
 
 
-def scale_of(deviation: Array, mean: Array) -> Array:
-    """What to divide by: the deviation, and 1 where it is nothing but rounding, as of a constant."""
-    return np.where(deviation > 1e-12 * np.maximum(np.abs(mean), 1e-300), deviation, 1.0)
-
-
 def read(estimator: Any, X: Any, reset: bool) -> Sequences:
-    """Sequences out of what a method was given; `reset` in fit, which sets n_features_in_, else that must agree."""
-    several = isinstance(X, (list, tuple)) or (isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1)
-    several = several and any(_axes(item) > 1 for item in X)
-    kind = several or _axes(X) == 3
+    """Sequences out of what a method was given; `reset` in fit, which sets n_features_in_, else that must agree.
+
+    Rows of one axis are a table (N, F) where they are of one length, as scikit-learn has it. They are sequences (t,) of
+    one feature where their lengths differ, or where fit got sequences of one feature.
+    """
+    rows = _rows(X)
+    axes = {_axes(row) for row in rows or ()}
+    flat = axes == {1}
+    if rows is not None and flat:
+        ragged = len({len(row) for row in rows}) > 1
+        kind = ragged or (not reset and estimator._takes_sequences and estimator.n_features_in_ == 1)
+    else:
+        kind = _axes(X) == 3 if rows is None else max(axes) > 1
     if not reset and kind != estimator._takes_sequences:
-        forms = ("(N, F)", "(N, T, I) or a list of (t, I)")
-        raise ValueError(f"X: expected {forms[not kind]} as in fit, got {forms[kind]}")
-    if kind:
-        found = _list(X) if several else _array(X)
+        mend = "a table has rows of one length" if kind else "one sequence x alone is [x]"
+        raise ValueError(f"X: expected {FORMS[not kind]} as in fit, got {FORMS[kind]}; {mend}")
+    if not kind:
+        found = _table(estimator, X, reset)
+    else:
+        found = _list(rows, flat) if rows is not None else _array(X)
+        _check_feature_names(estimator, X if rows is None else rows[0], reset=reset)
         if reset:
             estimator.n_features_in_ = found.features
-            estimator.__dict__.pop("feature_names_in_", None)
         elif found.features != estimator.n_features_in_:
             raise ValueError(
                 f"X has {found.features} features, but {type(estimator).__name__} is expecting "
                 f"{estimator.n_features_in_} features as input"
             )
-    else:
-        found = Sequences(validate_data(estimator, X, reset=reset, dtype=np.float64)[:, :, None])
     if reset:
         estimator._takes_sequences = kind
     return found
+
+
+def _rows(X: Any) -> list[Any] | None:
+    """What a list, a tuple or a column of objects (NumPy's, pandas' or polars') holds; None of anything else."""
+    if hasattr(X, "__next__"):
+        raise TypeError(f"X: expected {' or '.join(FORMS)}, got a {type(X).__name__}; make a list of it: list(X)")
+    if not isinstance(X, (list, tuple)):
+        if len(getattr(X, "shape", ())) != 1:
+            return None
+        X = np.asarray(X)
+        if X.dtype != object:
+            return None
+    if len(X) == 0:
+        raise ValueError("X: expected at least one sequence, got none")
+    return list(X)
 
 
 def _axes(value: Any) -> int:
@@ -92,16 +122,30 @@ def _axes(value: Any) -> int:
         return 1
 
 
+def _table(estimator: Any, X: Any, reset: bool) -> Sequences:
+    """Rows of F numbers, each a sequence of F steps of one feature."""
+    cell = X.iloc[0, 0] if hasattr(X, "iloc") and X.ndim == 2 and X.size else None
+    if _axes(cell) > 0:
+        raise ValueError(
+            f"X: expected numbers in a table, got {type(cell).__name__}; of sequences give their column alone"
+        )
+    with scaling.sums_overflow():
+        return Sequences(validate_data(estimator, X, reset=reset, dtype=np.float64)[:, :, None])
+
+
 def _array(X: Any) -> Sequences:
-    items = check_array(X, allow_nd=True, dtype=np.float64, input_name="X")
+    with scaling.sums_overflow():
+        items = check_array(X, allow_nd=True, dtype=np.float64, input_name="X")
     if 0 in items.shape:
         raise ValueError(f"X: expected (N, T, I) with at least one step and one feature, got {items.shape}")
     return Sequences(items)
 
 
-def _list(X: Any) -> Sequences:
+def _list(rows: list[Any], flat: bool) -> Sequences:
+    """Sequences (t, I); where they are `flat`, (t,), of one feature."""
     items: list[Array] = []
-    for i, given in enumerate(X):
+    names = _names(rows[0])
+    for i, given in enumerate(rows):
         expected = f"X[{i}]: expected an array (t, I) of numbers"
         try:
             item = np.asarray(given, dtype=np.float64)
@@ -109,12 +153,16 @@ def _list(X: Any) -> Sequences:
             raise ValueError(f"{expected}: {error}") from error
         if np.iscomplexobj(given):
             raise ValueError(f"{expected}, got complex ones: Complex data not supported")
+        if flat and item.ndim == 1:
+            item = item[:, None]
         if item.ndim != 2:
             raise ValueError(f"{expected}, got {item.shape}; one feature is (t, 1)")
         if 0 in item.shape:
             raise ValueError(f"{expected} with at least one step and one feature, got {item.shape}")
         if items and item.shape[1] != items[0].shape[1]:
             raise ValueError(f"{expected} with {items[0].shape[1]} features as X[0], got {item.shape[1]}")
+        if _names(given) != names:
+            raise ValueError(f"X[{i}]: expected columns {names} as X[0], got {_names(given)}; order them alike")
         wrong = np.argwhere(~np.isfinite(item))
         if len(wrong):
             step, feature = wrong[0]
@@ -123,3 +171,9 @@ def _list(X: Any) -> Sequences:
             )
         items.append(item)
     return Sequences(items)
+
+
+def _names(item: Any) -> list[str] | None:
+    """The names of a frame's columns; None of an array, which has none."""
+    names = None if isinstance(item, (np.ndarray, list, tuple)) else _get_feature_names(item)
+    return None if names is None else list(names)

@@ -6,22 +6,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.metrics import r2_score
 from sklearn.model_selection import train_test_split
 from sklearn.utils import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import (
     _check_sample_weight,
-    check_array,
     check_consistent_length,
     check_is_fitted,
     column_or_1d,
 )
 
-from cgru.sklearn import sequences
+from cgru.sklearn import scaling, sequences
 from cgru.sklearn.base import Estimator
 from cgru.sklearn.network import cross_entropy, probabilities, squared_error
 from cgru.sklearn.streams import ClassifierStream, RegressorStream
-from cgru.sklearn.training import Adam
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
     from cgru.sklearn.network import Criterion, Network
     from cgru.sklearn.sequences import Sequences
-    from cgru.sklearn.training import Batch
+    from cgru.sklearn.training import Batch, History
     from cgru.types import Array
 
 PREDICTED = 256
@@ -94,8 +93,11 @@ class Supervised(Estimator):
     def _read_targets(self, y: Any, count: int, reset: bool) -> Array:
         raise NotImplementedError
 
-    def _scale_targets(self, y: Array, weight: Array) -> None:
+    def _learn_scale(self, y: Array, weight: Array) -> None:
         """Learn the targets' scaling from what is trained on."""
+
+    def _scaled_targets(self, y: Array, dtype: np.dtype[Any]) -> Array:
+        return y
 
     def _criterion(self, y: Array, weight: Array) -> Criterion:
         raise NotImplementedError
@@ -115,9 +117,11 @@ class Supervised(Estimator):
 
         Parameters
         ----------
-        X : (N, T, I), list of N arrays (t, I), or (N, F)
+        X : (N, T, I), list of N arrays or frames (t, I) or (t,), or (N, F)
             Sequences of one length or of different ones; or rows of F values, each a sequence of F steps of one
-            feature.
+            feature. Sequences (t,) of different lengths have one feature, as (t, 1); of one length they are rows. A
+            tuple, an array of objects or a Series serves as a list. Columns' names, where there are some, are to be the
+            same in all frames and in all later calls.
         y : (N,), or for a regressor (N, K), too
         sample_weight : (N,), optional
             How often a sequence counts; 0 leaves it out.
@@ -128,31 +132,34 @@ class Supervised(Estimator):
             An argument or a parameter does not fit; the message names it.
         FloatingPointError
             The loss is no number any more; the estimator keeps the weights of the best epoch before.
-        """
-        return self._fit(X, y, sample_weight, again=self.warm_start and hasattr(self, "gru_"))
+        KeyboardInterrupt
+            Ctrl-C within the first epoch or outside of training. Later, training ends with a warning, and the estimator
+            keeps the weights of the best epoch with early_stopping, else the last ones.
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, again: bool, once: bool = False) -> Self:
+        Whatever else is raised, the estimator stays as it was before the call.
+        """
+        return self._refit(X, y, sample_weight, again=self.warm_start and hasattr(self, "gru_"))
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, again: bool, once: bool = False) -> History:
         self._check_parameters()
-        with self._unchanged_by_errors():
-            given, targets, weight = self._read(X, y, sample_weight, reset=not again)
-            self._rng = rng = self._rng if once and again else self._generator()
-            counted = np.flatnonzero(weight)  # a sequence that does not count is as one that is not there
-            held: Array = counted[:0]
-            if self.early_stopping and not once:
-                counted, held = self._held_out(counted, targets, rng)
-        if not again:
-            self._forget()
+        given, targets, weight = self._read(X, y, sample_weight, reset=not again)
+        self._rng = rng = self._generator(proceed=once and again)
+        counted = np.flatnonzero(weight)  # a sequence that does not count is as one that is not there
+        held: Array = counted[:0]
+        if self.early_stopping and not once:
+            counted, held = self._held_out(counted, targets, rng)
+        if again:
+            network = self._trained_before(given.features, self._outputs())
+        else:
             mean, scale = np.zeros(given.features), np.ones(given.features)
             if self.standardize:
                 mean, scale = given.take(counted).statistics(weight[counted])
             self.input_mean_, self.input_scale_ = mean, scale
-            self._scale_targets(targets[counted], weight[counted])
-            self._adam = Adam()
+            self._learn_scale(targets[counted], weight[counted])
             network = self._make(given.features, self._outputs(), rng)
-        else:
-            network = self._trained_before(given.features, self._outputs())
         weight = weight / weight[counted].mean()
         inputs = given.standardized(self.input_mean_, self.input_scale_, network.gru.dtype)
+        targets = self._scaled_targets(targets, network.gru.dtype)
 
         def batches() -> Iterator[Batch]:
             order = rng.permutation(counted)
@@ -165,15 +172,7 @@ class Supervised(Estimator):
             outputs = self._run(network, inputs.take(held))
             return self._criterion(targets[held], weight[held] / weight[held].mean())(outputs)[0]
 
-        self._train(
-            network,
-            batches,
-            validate if len(held) else None,
-            rng,
-            1 if once else self.max_iter,
-            self._adam if once else None,
-        )
-        return self
+        return self._train(network, batches, validate if len(held) else None, rng, again, once)
 
     def _read(self, X: Any, y: Any, sample_weight: Any, reset: bool) -> tuple[Sequences, Array, Array]:
         """Sequences, targets and weights, checked."""
@@ -188,7 +187,7 @@ class Supervised(Estimator):
         weight = self._weight(targets, weight)
         if not weight.any():
             raise ValueError("sample_weight: expected a number above 0 among them, got none")
-        return given, targets, weight
+        return given, targets, np.ldexp(weight, -scaling.exponent_of(weight.max()))  # so that their sum is finite
 
     def _held_out(self, counted: Array, targets: Array, rng: np.random.Generator) -> tuple[Array, Array]:
         """The sequences to train on, and those to judge by."""
@@ -313,25 +312,32 @@ class GRUClassifier(ClassifierMixin, Supervised):  # type: ignore[misc]
         classes : (K,), at the first call
         """
         again = hasattr(self, "gru_")
-        if not again:
-            if classes is None:
-                raise ValueError("classes: expected all of them at the first call of partial_fit, got None")
-            self.classes_ = unique_labels(classes)
-        elif classes is not None and not np.array_equal(self.classes_, unique_labels(classes)):
-            raise ValueError(f"classes: expected {self.classes_} as at the first call, got {unique_labels(classes)}")
-        self._partial = True
-        try:
-            return self._fit(X, y, sample_weight, again, once=True)
-        finally:
-            del self._partial
+        if classes is None and not again:
+            raise ValueError("classes: expected all of them at the first call of partial_fit, got None")
+        return self._refit(X, y, sample_weight, again, once=True, classes=classes)
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, again: bool, once: bool = False, classes: Any = None) -> History:
+        if classes is not None:
+            classes = unique_labels(classes)
+            if again and not np.array_equal(self.classes_, classes):
+                raise ValueError(f"classes: expected {self.classes_} as at the first call, got {classes}")
+        if classes is not None:
+            self.classes_ = classes
+        elif not again:
+            self.__dict__.pop("classes_", None)  # those of y are learned
+        return super()._fit(X, y, sample_weight, again, once)
 
     def _read_targets(self, y: Any, count: int, reset: bool) -> Array:
         y = column_or_1d(y, warn=True)
         if y.dtype.kind == "f" and not np.isfinite(y).all():
             raise ValueError("Input y contains NaN or infinity.")
-        check_classification_targets(y)
-        classes = np.unique(y)
-        if reset and not hasattr(self, "_partial"):
+        with np.errstate(invalid="ignore"):  # scikit-learn tries whether 1e300 is an integer
+            check_classification_targets(y)
+        try:
+            classes = np.unique(y)
+        except TypeError as error:
+            raise ValueError(f"y: expected classes of one kind, text or numbers: {error}") from error
+        if not hasattr(self, "classes_"):
             self.classes_ = classes
         unknown = classes[~np.isin(classes, self.classes_)]
         if len(unknown):
@@ -396,12 +402,10 @@ class GRURegressor(RegressorMixin, Supervised):  # type: ignore[misc]
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """One epoch on these sequences, from the weights that there are; arguments are those of fit."""
-        return self._fit(X, y, sample_weight, hasattr(self, "gru_"), once=True)
+        return self._refit(X, y, sample_weight, hasattr(self, "gru_"), once=True)
 
     def _read_targets(self, y: Any, count: int, reset: bool) -> Array:
-        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
-        if y.ndim > 2 or 0 in y.shape:
-            raise ValueError(f"y: expected (N,) or (N, K), got {y.shape}")
+        y = scaling.numbers("y", y)
         if reset:
             self._single = y.ndim == 1
         targets = y.reshape(count, -1)
@@ -410,16 +414,17 @@ class GRURegressor(RegressorMixin, Supervised):  # type: ignore[misc]
             raise ValueError(f"y: expected {expected} as at the first fit, got {y.shape}")
         return targets
 
-    def _scale_targets(self, y: Array, weight: Array) -> None:
-        mean = np.average(y, 0, weight)
-        self.target_mean_ = mean
-        self.target_scale_ = sequences.scale_of(np.sqrt(np.average((y - mean) ** 2, 0, weight)), mean)
+    def _learn_scale(self, y: Array, weight: Array) -> None:
+        self.target_mean_, self.target_scale_ = scaling.standardization(y, lambda v: np.average(v, 0, weight))
+
+    def _scaled_targets(self, y: Array, dtype: np.dtype[Any]) -> Array:
+        return scaling.scaled("y", y, self.target_mean_, self.target_scale_, dtype)  # gradients are in this dtype
 
     def _outputs(self) -> int:
         return len(self.target_mean_)
 
     def _criterion(self, y: Array, weight: Array) -> Criterion:
-        return squared_error((y - self.target_mean_) / self.target_scale_, weight[:, None])
+        return squared_error(y, weight[:, None])
 
     def _values(self, outputs: Array) -> Array:
         """Targets (..., K), or (...) where they were single, of outputs (..., K)."""
@@ -429,6 +434,14 @@ class GRURegressor(RegressorMixin, Supervised):  # type: ignore[misc]
     def predict(self, X: Any) -> Array:
         """The numbers of each sequence, (N,) or (N, K)."""
         return self._values(self._outputs_of(X))
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """R squared of the predictions, the mean of all targets', as scikit-learn has it; numbers may be huge."""
+        y = scaling.numbers("y", y)
+        predicted = self.predict(X)
+        exponent = -scaling.exponent_of(np.maximum(np.abs(y).max(0), np.abs(predicted).max(0)))
+        # R squared is the same of all numbers times a power of two, and then squares are finite.
+        return float(r2_score(np.ldexp(y, exponent), np.ldexp(predicted, exponent), sample_weight=sample_weight))
 
     def stream(self) -> RegressorStream:
         """The prediction after each step of a sequence as it arrives; see `RegressorStream`."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -82,11 +81,13 @@ class Plan:
 
 @dataclass
 class History:
-    """What happened: losses by epoch, and the epoch, from 1 on, whose weights were kept."""
+    """What happened: losses by epoch, the epoch, from 1 on, whose weights were kept, and what ended training early."""
 
-    losses: list[float] = field(default_factory=list)
-    validation: list[float] = field(default_factory=list)
-    kept: int = 0
+    losses: list[float]
+    validation: list[float]
+    kept: int
+    notice: str | None = None  # training was interrupted; the network is whole
+    failure: DivergedError | None = None  # training diverged; the network is that of the epoch kept
 
 
 class DivergedError(FloatingPointError):
@@ -98,16 +99,18 @@ class Trainer:
 
     def __init__(self, network: Network, adam: Adam, plan: Plan, rng: np.random.Generator) -> None:
         self.network, self.adam, self.plan, self.rng = network, adam, plan, rng
-        self.history = History()
-        self.weights = self.best = network.weights  # of the last whole step, of the best epoch
+        self.weights = network.weights  # of the last whole step
+        self.epochs: list[tuple[float, float]] = []  # loss in training, and the one that an epoch is judged by
+        self.best = (math.inf, 0, self.weights)  # lowest loss judged by, its epoch from 1 on, the weights then
         self.largest = "none was computed"  # gradient, of the step before
 
     def run(self, batches: Callable[[], Iterable[Batch]], validate: Callable[[], float] | None) -> History:
         """Train until the plan or held-out data end it; the network then has the weights that were kept.
 
-        Without held-out data those are the last, with them the best. So they are when training is interrupted by
-        Ctrl-C, which becomes a warning. Where training diverges, the network has those of the best epoch before, or,
-        where there was none, those it came with, and the exception says what happened.
+        Without held-out data those are the last, with them the best. So they are when Ctrl-C interrupts training after
+        the first epoch; the history then has a notice. Within the first or only epoch nothing is worth keeping, and
+        KeyboardInterrupt goes on: a loop over partial_fit ends. Where training diverges, the network has the weights of
+        the best epoch before, and the history has the exception, which goes on where there was no such epoch.
 
         Parameters
         ----------
@@ -116,43 +119,44 @@ class Trainer:
         validate : callable, optional
             The network's loss on held-out data; with it training stops early.
         """
-        plan, history = self.plan, self.history
-        lowest, waited = math.inf, 0
+        plan, waited = self.plan, 0
         keep_best = validate is not None
+        notice, failure = None, None
         bar = progress_bar(plan) if plan.verbose else None
         try:
             for epoch in range(plan.epochs):
-                history.losses.append(self._epoch(epoch, batches))
-                judged = history.losses[-1]
-                if validate is not None:
-                    judged = validate()
-                    history.validation.append(judged)
-                waited = 0 if judged < lowest - plan.tolerance else waited + 1
+                loss = self._epoch(epoch, batches)
+                judged = loss if validate is None else validate()
+                lowest = self.best[0]
+                self.epochs.append((loss, judged))
                 if judged < lowest:
-                    self.best, lowest, history.kept = self.weights, judged, epoch + 1
+                    self.best = (judged, epoch + 1, self.weights)
+                waited = 0 if judged < lowest - plan.tolerance else waited + 1
                 if bar is not None:
-                    bar.set_postfix_str(f"loss {history.losses[-1]:.4g}" + f", held out {judged:.4g}" * keep_best)
+                    bar.set_postfix_str(f"loss {loss:.4g}" + f", held out {judged:.4g}" * keep_best)
                     bar.update()
                 if keep_best and waited >= plan.patience:
                     break
-        except DivergedError:
-            keep_best = True
-            raise
+        except DivergedError as error:
+            if not self.best[1]:
+                raise
+            keep_best, failure = True, error
         except KeyboardInterrupt:
-            keep_best = keep_best and history.kept > 0
-            which = f"best epoch, {history.kept}" if keep_best else "last step before it"
-            warnings.warn(
-                f"{plan.name}: training was interrupted in epoch {len(history.losses) + 1}; "
-                f"the estimator keeps the weights of the {which}",
-                stacklevel=5,
+            if not self.best[1] or plan.epochs == 1:
+                raise
+            self.adam = Adam()  # the moments may be those of half a step
+            which = f"best epoch, {self.best[1]}" if keep_best else "last step before it"
+            notice = (
+                f"{plan.name}: training was interrupted in epoch {len(self.epochs) + 1}; "
+                f"the estimator keeps the weights of the {which}"
             )
         finally:
             if bar is not None:
                 bar.close()
-            self.network.load(self.best if keep_best else self.weights)
-            if not keep_best:
-                history.kept = len(history.losses)
-        return history
+        losses = [loss for loss, _ in self.epochs]
+        validation = [judged for _, judged in self.epochs] if validate is not None else []
+        self.network.load(self.best[2] if keep_best else self.weights)
+        return History(losses, validation, self.best[1] if keep_best else len(losses), notice, failure)
 
     def _epoch(self, epoch: int, batches: Callable[[], Iterable[Batch]]) -> float:
         """One pass over the batches; their mean loss."""
@@ -173,9 +177,8 @@ class Trainer:
     def _refuse(self, epoch: int, loss: float, grads: dict[str, Array]) -> NoReturn:
         broken = [name for name, grad in grads.items() if not np.isfinite(grad).all()]
         what = f"the gradient by {', '.join(broken)} is not finite" if broken else "gradients are finite"
-        kept = (
-            f"keeps the weights of epoch {self.history.kept}" if self.history.kept else "keeps nothing of this training"
-        )
+        best = self.best[1]
+        kept = f"keeps the weights of epoch {best}" if best else "keeps nothing of this training"
         raise DivergedError(
             f"loss: {loss} in step {self.adam.steps + 1}, epoch {epoch + 1}; {what}; the largest gradient in the step "
             f"before: {self.largest}. The estimator {kept}; try a smaller learning_rate"

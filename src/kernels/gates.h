@@ -3,13 +3,14 @@
 //   r = f(W_r x + U_r h + b_r)      z = f(W_z x + U_z h + b_z)
 //   after:   n = g(W_n x + b_n + r * (U_n h + c_n))
 //   before:  n = g(W_n x + b_n + U_n (r * h))             (c_n is part of b_n)
-//   h' = n + z * (h - n)
+//   h' = z h + (1 - z) n                              (update.h)
 //
 // One loop per kernel serves every width: whole vectors, then the lanes left over. The usual layer (sigmoid, tanh, no
 // clip) has its functions compiled in; `Any` serves all others.
 #pragma once
 
 #include "activations.h"
+#include "update.h"
 
 namespace cgru {
 namespace CGRU_NAMESPACE {
@@ -20,7 +21,7 @@ template <class T> struct UsualFunctions {
     explicit UsualFunctions(const GateStep<T>&) {}
     CGRU_MEMBER V gate(V x) const { return sigmoid<T>(x); }
     CGRU_MEMBER V candidate(V x) const { return tanh<T>(x); }
-    CGRU_MEMBER V weight_of_state(V z) const { return z; }
+    CGRU_MEMBER Shares<T> shares(V z) const { return shares_of<T>(z); }
 };
 
 template <class T> struct AnyFunctions {
@@ -30,7 +31,7 @@ template <class T> struct AnyFunctions {
     explicit AnyFunctions(const GateStep<T>& s) : f(s.gate), g(s.candidate), flip(s.flip) {}
     V gate(V x) const { return f(x); }
     V candidate(V x) const { return g(x); }
-    V weight_of_state(V z) const { return flip ? T(1) - z : z; }
+    Shares<T> shares(V z) const { return shares_of<T>(z, flip); }
 };
 
 template <class T> static bool is_usual(const GateStep<T>& s) {
@@ -70,10 +71,10 @@ struct ResetAfter {
     static CGRU_MEMBER void run(const L& w, const F& f, int64_t j, Lanes... lanes) {
         typedef typename Vector<T>::Value V;
         const V r = f.gate(w.sum(0, j, lanes...));
-        const V z = f.weight_of_state(f.gate(w.sum(1, j, lanes...)));
+        const Shares<T> shares = f.shares(f.gate(w.sum(1, j, lanes...)));
         const V u = load<T>(w.recurrent[2] + j, lanes...) + w.load_bias(3, j, lanes...);
         const V n = f.candidate(fma(r, u, load<T>(w.input[2] + j, lanes...) + w.load_bias(2, j, lanes...)));
-        store<T>(w.state + j, fma(z, load<T>(w.state + j, lanes...) - n, n), lanes...);
+        store<T>(w.state + j, new_state<T>(shares, load<T>(w.state + j, lanes...), n), lanes...);
     }
 };
 
@@ -82,7 +83,7 @@ struct ResetBefore {
     static CGRU_MEMBER void run(const L& w, const F& f, int64_t j, Lanes... lanes) {
         typedef typename Vector<T>::Value V;
         const V r = f.gate(w.sum(0, j, lanes...));
-        const V z = f.weight_of_state(f.gate(w.sum(1, j, lanes...)));
+        const V z = f.gate(w.sum(1, j, lanes...));
         store<T>(w.reset_state + j, r * load<T>(w.state + j, lanes...), lanes...);
         store<T>(w.recurrent[1] + j, z, lanes...);
     }
@@ -92,9 +93,9 @@ struct UpdateState {
     template <class T, class L, class F, class... Lanes>
     static CGRU_MEMBER void run(const L& w, const F& f, int64_t j, Lanes... lanes) {
         typedef typename Vector<T>::Value V;
-        const V z = load<T>(w.recurrent[1] + j, lanes...);
+        const Shares<T> shares = f.shares(load<T>(w.recurrent[1] + j, lanes...));
         const V n = f.candidate(w.sum(2, j, lanes...));
-        store<T>(w.state + j, fma(z, load<T>(w.state + j, lanes...) - n, n), lanes...);
+        store<T>(w.state + j, new_state<T>(shares, load<T>(w.state + j, lanes...), n), lanes...);
     }
 };
 

@@ -12,6 +12,7 @@
 #pragma once
 
 #include "activations.h"
+#include "update.h"
 
 namespace cgru {
 namespace CGRU_NAMESPACE {
@@ -21,7 +22,7 @@ template <class T> struct UsualTraining {
     explicit UsualTraining(const TrainingStep<T>&) {}
     static CGRU_MEMBER V gate(V x) { return sigmoid<T>(x); }
     static CGRU_MEMBER V candidate(V x) { return tanh<T>(x); }
-    static CGRU_MEMBER V weight_of_state(V z) { return z; }
+    static CGRU_MEMBER Shares<T> shares(V z) { return shares_of<T>(z); }
     static CGRU_MEMBER V kept(V, V value) { return value; }
     static CGRU_MEMBER V gate_of_kept(V kept) { return kept; }
     static CGRU_MEMBER V candidate_of_kept(V kept) { return kept; }
@@ -36,7 +37,7 @@ template <class T> struct AnyTraining {
     explicit AnyTraining(const TrainingStep<T>& s) : f(s.gate), g(s.candidate), flip(s.flip) {}
     V gate(V x) const { return f(x); }
     V candidate(V x) const { return g(x); }
-    V weight_of_state(V z) const { return flip ? T(1) - z : z; }
+    Shares<T> shares(V z) const { return shares_of<T>(z, flip); }
     V kept(V argument, V) const { return argument; }
     V gate_of_kept(V kept) const { return f(kept); }
     V candidate_of_kept(V kept) const { return g(kept); }
@@ -83,14 +84,14 @@ struct RecordAfter {
     static CGRU_MEMBER void run(const TrainingRow<T>& w, const F& f, int64_t j, Lanes... lanes) {
         typedef typename Vector<T>::Value V;
         const V at_r = w.sum(0, j, lanes...), at_z = w.sum(1, j, lanes...);
-        const V r = f.gate(at_r), gate_z = f.gate(at_z), z = f.weight_of_state(gate_z);
+        const V r = f.gate(at_r), z = f.gate(at_z);
         const V u = w.from(w.recurrent, 2, j, lanes...) + w.from(w.s.bias, 3, j, lanes...);
         const V at_n = fma(r, u, w.from(w.kept, kept_n, j, lanes...) + w.from(w.s.bias, 2, j, lanes...));
         const V n = f.candidate(at_n);
-        const V h = fma(z, w.from(w.state, 0, j, lanes...) - n, n);
+        const V h = new_state<T>(f.shares(z), w.from(w.state, 0, j, lanes...), n);
         w.to(w.kept, kept_u, j, u, lanes...);
         w.to(w.kept, kept_r, j, f.kept(at_r, r), lanes...);
-        w.to(w.kept, kept_z, j, f.kept(at_z, gate_z), lanes...);
+        w.to(w.kept, kept_z, j, f.kept(at_z, z), lanes...);
         w.to(w.kept, kept_n, j, f.kept(at_n, n), lanes...);
         w.to(w.state, 0, j, h, lanes...);
         w.to(w.s.y[w.row], 0, j, h, lanes...);
@@ -114,9 +115,9 @@ struct RecordStateBefore {
     template <class T, class F, class... Lanes>
     static CGRU_MEMBER void run(const TrainingRow<T>& w, const F& f, int64_t j, Lanes... lanes) {
         typedef typename Vector<T>::Value V;
-        const V z = f.weight_of_state(f.gate_of_kept(w.from(w.kept, kept_z, j, lanes...)));
+        const V z = f.gate_of_kept(w.from(w.kept, kept_z, j, lanes...));
         const V at_n = w.sum(2, j, lanes...), n = f.candidate(at_n);
-        const V h = fma(z, w.from(w.state, 0, j, lanes...) - n, n);
+        const V h = new_state<T>(f.shares(z), w.from(w.state, 0, j, lanes...), n);
         w.to(w.kept, kept_n, j, f.kept(at_n, n), lanes...);
         w.to(w.state, 0, j, h, lanes...);
         w.to(w.s.y[w.row], 0, j, h, lanes...);
@@ -130,14 +131,15 @@ CGRU_INLINE typename Vector<T>::Value backward_state(const TrainingRow<T>& w, co
     typedef typename Vector<T>::Value V;
     const V e = w.grad_state(j, lanes...), h = w.from(w.s.before[w.row], 0, j, lanes...);
     const V kept_at_z = w.from(w.kept, kept_z, j, lanes...), kept_at_n = w.from(w.kept, kept_n, j, lanes...);
-    const V z = f.weight_of_state(f.gate_of_kept(kept_at_z)), n = f.candidate_of_kept(kept_at_n);
+    const Shares<T> shares = f.shares(f.gate_of_kept(kept_at_z));
+    const V n = f.candidate_of_kept(kept_at_n);
     for (int at = kept_u; at <= kept_n; ++at) prefetch(w.kept + w.s.next + at * w.s.hidden + j);
-    const V passed = e * z, by_weight = e * (h - n);
-    const V a_n = (e - passed) * f.candidate_slope(kept_at_n);
+    const V by_weight = e * (h - n);
+    const V a_n = e * shares.candidate * f.candidate_slope(kept_at_n);
     a_z = (w.s.flip ? -by_weight : by_weight) * f.gate_slope(kept_at_z);
     w.to(w.kept, kept_z, j, a_z, lanes...);
     w.to(w.kept, kept_n, j, a_n, lanes...);
-    w.to(w.state, 0, j, passed, lanes...);
+    w.to(w.state, 0, j, e * shares.state, lanes...);
     w.add_grad_bias(kept_z, j, a_z, lanes...);
     w.add_grad_bias(kept_n, j, a_n, lanes...);
     return a_n;

@@ -309,6 +309,7 @@ class PackedStream {
     struct Layer;
     const PackedKernels& kernels;
     int64_t count, batch;
+    int turn;  // which of a layer's two states is the last
     char* memory;
     Layer* layers;
 };

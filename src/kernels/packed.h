@@ -19,6 +19,7 @@
 #include "activations.h"
 #include "bfloat16.h"
 #include "int8.h"
+#include "update.h"
 
 namespace cgru {
 namespace CGRU_NAMESPACE {
@@ -305,7 +306,7 @@ CGRU_INLINE void update(const Tile<R, B>& tile, const PackedLayer& layer, const 
                         FloatVector z, FloatVector candidate) {
     const int64_t unit = (tile.block + b) * lanes, row = tile.row + r;
     const FloatVector n = f.candidate(candidate);
-    const FloatVector h = fma(z, load<float>(step.state + row * step.stride + unit) - n, n);
+    const FloatVector h = new_state<float>(f.shares(z), load<float>(step.state + row * step.stride + unit), n);
     store<float>(step.next + row * step.stride + unit, h);
     const int64_t left = layer.hidden - unit;
     if (left >= lanes)
@@ -337,7 +338,7 @@ template <class S, bool from_input> struct ResetAfterStep {
         Products<S>::add_recurrent(tile, layer, step, 0, step.state, sums);
         Gates<R, B, 3>::each(sums, [&](int r, int b, const FloatVector(&own)[3]) CGRU_LAMBDA {
             const FloatVector reset = f.gate(own[0]);
-            const FloatVector z = f.weight_of_state(f.gate(own[1]));
+            const FloatVector z = f.gate(own[1]);
             update(tile, layer, step, f, r, b, z, fma(reset, own[2], load<float>(input[r][b])));
         });
     }
@@ -356,7 +357,7 @@ template <class S> struct ResetBeforeGates {
         Gates<R, B, 2>::each(sums, [&](int r, int b, const FloatVector(&own)[2]) CGRU_LAMBDA {
             const int64_t at = (tile.row + r) * step.stride + (tile.block + b) * lanes;
             store<float>(step.reset_state + at, f.gate(own[0]) * load<float>(step.state + at));
-            store<float>(step.update + at, f.weight_of_state(f.gate(own[1])));
+            store<float>(step.update + at, f.gate(own[1]));
         });
     }
 };
@@ -414,7 +415,7 @@ struct UsualLayer {
     explicit UsualLayer(const PackedLayer&) {}
     CGRU_MEMBER FloatVector gate(FloatVector x) const { return sigmoid<float>(x); }
     CGRU_MEMBER FloatVector candidate(FloatVector x) const { return tanh<float>(x); }
-    CGRU_MEMBER FloatVector weight_of_state(FloatVector z) const { return z; }
+    CGRU_MEMBER Shares<float> shares(FloatVector z) const { return shares_of<float>(z); }
 };
 
 struct AnyLayer {
@@ -423,7 +424,7 @@ struct AnyLayer {
     explicit AnyLayer(const PackedLayer& layer) : f(layer.gate), g(layer.candidate), flip(layer.flip) {}
     FloatVector gate(FloatVector x) const { return f(x); }
     FloatVector candidate(FloatVector x) const { return g(x); }
-    FloatVector weight_of_state(FloatVector z) const { return flip ? 1.0f - z : z; }
+    Shares<float> shares(FloatVector z) const { return shares_of<float>(z, flip); }
 };
 
 template <class Kernel> static void run_packed(const PackedLayer& layer, const PackedStep& step) {

@@ -9,13 +9,13 @@ namespace cgru {
 struct PackedStream::Layer {
     const PackedLayer* layer;
     PackedStep step;
-    float* states[2];       // [batch][stride], taken in turns
+    float* states[2];       // [batch][stride]: before the step and after it, by `turn`
     const float** inputs;   // [batch] addresses of a step's inputs
     float** outputs;        // [batch] addresses of a step's outputs
 };
 
 PackedStream::PackedStream(const PackedKernels& kernels, const PackedLayer* const* given, int64_t count, int64_t batch)
-    : kernels(kernels), count(count), batch(batch), memory(nullptr), layers(nullptr) {
+    : kernels(kernels), count(count), batch(batch), turn(0), memory(nullptr), layers(nullptr) {
     int64_t size = Parts::size<Layer>(count);
     for (int64_t k = 0; k < count; ++k) {
         const int64_t stride = row_stride(*given[k], kernels.lanes), width = given[k]->blocks * 3 * kernels.lanes;
@@ -56,8 +56,8 @@ void PackedStream::step(const float* x, int64_t x_stride, float* out, int64_t ou
         PackedStep& step = l.step;
         const StorageKernels& compute = kernels.of[l.layer->storage];
         const bool last = k == count - 1;
-        step.state = l.states[0];
-        step.next = l.states[1];
+        step.state = l.states[turn];
+        step.next = l.states[!turn];
         step.downwards = !step.downwards;
         for (int64_t b = 0; b < batch; ++b) {
             l.inputs[b] = x + b * x_stride;
@@ -72,21 +72,20 @@ void PackedStream::step(const float* x, int64_t x_stride, float* out, int64_t ou
         }
         x = step.next;
         x_stride = step.stride;
-        l.states[1] = l.states[0];
-        l.states[0] = step.next;
     }
+    turn = !turn;  // of all layers at once: a process that forks meanwhile has the states before the step, or after it
 }
 
 void PackedStream::get_state(float* states) const {
     for (int64_t k = 0; k < count; ++k)
         for (int64_t b = 0; b < batch; ++b, states += layers[k].layer->hidden)
-            memcpy(states, layers[k].states[0] + b * layers[k].step.stride, layers[k].layer->hidden * sizeof(float));
+            memcpy(states, layers[k].states[turn] + b * layers[k].step.stride, layers[k].layer->hidden * sizeof(float));
 }
 
 void PackedStream::set_state(const float* states) {
     for (int64_t k = 0; k < count; ++k)
         for (int64_t b = 0; b < batch; ++b, states += layers[k].layer->hidden)
-            memcpy(layers[k].states[0] + b * layers[k].step.stride, states, layers[k].layer->hidden * sizeof(float));
+            memcpy(layers[k].states[turn] + b * layers[k].step.stride, states, layers[k].layer->hidden * sizeof(float));
 }
 
 }  // namespace cgru

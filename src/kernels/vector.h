@@ -150,6 +150,12 @@ CGRU_INLINE DoubleBits bits_of(DoubleVector x) { DoubleBits r; memcpy(&r, &x, si
 CGRU_INLINE FloatVector from_bits(FloatBits x) { FloatVector r; memcpy(&r, &x, sizeof r); return r; }
 CGRU_INLINE DoubleVector from_bits(DoubleBits x) { DoubleVector r; memcpy(&r, &x, sizeof r); return r; }
 
+// x, every NaN of which is the quiet one without sign and payload.
+CGRU_INLINE FloatVector with_one_nan(FloatVector x) { return x == x ? x : from_bits(FloatBits{} + 0x7fc00000u); }
+CGRU_INLINE DoubleVector with_one_nan(DoubleVector x) {
+    return x == x ? x : from_bits(DoubleBits{} + (uint64_t(0x7ff8) << 48));
+}
+
 // Integers as floats, rounded to nearest, and the lowest half or byte of each.
 #if defined(CGRU_PLAIN)
 CGRU_INLINE FloatVector to_float(IntegerVector x) { return FloatVector(x); }

@@ -7,7 +7,7 @@
 //   r = f(W_r x + U_r h + b_r)      z = f(W_z x + U_z h + b_z)
 //   after:   n = g(W_n x + b_n + r * (U_n h + c_n))
 //   before:  n = g(W_n x + b_n + U_n (r * h))             (c_n is part of b_n)
-//   h' = n + z * (h - n)
+//   h' = z h + (1 - z) n
 //
 // Every kernel takes one structure, whose twin is in arguments.py. Shapes: T steps, B sequences, H hidden units.
 
@@ -108,6 +108,20 @@ __device__ Real derivative(const Function& f, Real x, Real y) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+// The new state, and what it takes of the state and of the candidate. Each of the two is weighed by itself:
+// n + z (h - n) would be shorter, but loses h beside a huge n, where z is 1 too.
+
+struct Shares {
+    Real state, candidate;
+
+    __device__ __forceinline__ Shares(Real z, int flip) : state(flip ? Real(1) - z : z), candidate(flip ? z : Real(1) - z) {}
+};
+
+__device__ __forceinline__ Real new_state(const Shares& shares, Real state, Real candidate) {
+    return shares.state * state + shares.candidate * candidate;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 // Forward
 
 struct Forward {
@@ -164,7 +178,7 @@ struct Cell {
     // h' from the arguments of the update gate and the candidate
     __device__ __forceinline__ Real next(Real h, Real z, Real a_n) const {
         const Real n = value(f.function, a_n);
-        return n + (f.flip ? Real(1) - z : z) * (h - n);
+        return new_state(Shares(z, f.flip), h, n);
     }
     // With the reset gate after the product, from U h of the three gates.
     __device__ __forceinline__ Real after(Real h, Real u_r, Real u_z, Real u_n) const {
@@ -427,11 +441,12 @@ struct Slope {
     // to the arguments of z and n, and the part of the gradient to h that does not come through a product
     __device__ void split(Real gradient, Real& to_z, Real& to_n, Real& to_h) const {
         const Real a_z = argument(1), a_n = argument(2), h = f.states[at_step];
-        const Real z = value(f.gate, a_z), n = value(f.function, a_n), weight = f.flip ? Real(1) - z : z;
+        const Real z = value(f.gate, a_z), n = value(f.function, a_n);
+        const Shares shares(z, f.flip);
         const Real to_weight = gradient * (h - n);
         to_z = (f.flip ? -to_weight : to_weight) * derivative(f.gate, a_z, z);
-        to_n = gradient * (Real(1) - weight) * derivative(f.function, a_n, n);
-        to_h = gradient * weight;
+        to_n = gradient * shares.candidate * derivative(f.function, a_n, n);
+        to_h = gradient * shares.state;
     }
 };
 

@@ -44,10 +44,10 @@ def array(device: Device, name: str, value: Any, dtype: np.dtype[Any], *shapes: 
 
 
 def _taken(device: Device, name: str, value: Any) -> Array | None:
-    """A CuPy array as it is; another library's array on a GPU as a CuPy array of the same memory; else None."""
+    """A CuPy array as it is; a subclass', or another library's on a GPU, as one of the same memory; else None."""
     xp = device.xp
     if isinstance(value, xp.ndarray):
-        return value
+        return value if type(value) is xp.ndarray else xp.from_dlpack(value)
     if isinstance(value, np.ndarray):
         return None
     if hasattr(value, "__dlpack__") and hasattr(value, "__dlpack_device__"):
@@ -76,7 +76,8 @@ def output(
     result = array(device, "out", out, dtype, shape)
     checks.distinct("out", result)
     for name, value in inputs.items():
-        if value is not None and _overlap(device, result, value):
+        taken = None if value is None else _taken(device, name, value)
+        if taken is not None and _overlap(device, result, taken):
             raise ValueError(f"out: expected memory of its own, got an array that overlaps {name}")
     return result
 

@@ -180,8 +180,11 @@ def weighing_the_other(parameters: Mapping[str, Any], hidden: int) -> dict[str, 
 
 
 def _is_negated(spec: Spec) -> bool:
-    """Whether the canonical layer's update gate has rows of the other sign than the parameters."""
-    return bool(spec.update_gate == "candidate" and spec.gate.mirrored_by_negation)
+    """Whether the canonical layer's update gate has rows of the other sign than the parameters.
+
+    Not for unbounded candidates: where 1 - f(x) is rounded to 1, one of 1e9 still counts.
+    """
+    return spec.update_gate == "candidate" and spec.gate.mirrored_by_negation and spec.candidate.within_one
 
 
 def canonical(spec: Spec, parameters: Mapping[str, Array | Matrix], input_limit: float | None, xp: Any) -> Layer:
