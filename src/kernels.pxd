@@ -1,9 +1,9 @@
-# The C++ kernels as Cython sees them; what each does is written in kernels/kernels.h.
+# The C++ kernels as Cython sees them; what each does is written in kernels.h.
 
 from libc.stdint cimport int32_t, int64_t
 
 
-cdef extern from "kernels/kernels.h" namespace "cgru" nogil:
+cdef extern from "kernels.h" namespace "cgru" nogil:
     cdef struct Activation:
         int code
         double alpha, beta, clip

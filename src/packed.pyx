@@ -2,7 +2,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """The packed engine's door: weights packed once a layer, and calls handed to the kernels without the GIL.
 
-No arithmetic here: layouts and kernels are in kernels/packed.h, the loop over time in kernels/sequence.cpp. Arrays are
+No arithmetic here: layouts and kernels are in packed/tiles.h, the loop over time in packed/sequence.cpp. Arrays are
 checked before they arrive (cgru/checks.py).
 """
 

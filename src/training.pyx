@@ -2,8 +2,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """The training engine's door: weights laid out once a layer, and passes handed to the kernels without the GIL.
 
-No arithmetic here: the loops over time are in kernels/training.cpp, products in kernels/products.h, gates in
-kernels/gradients.h. Arrays are checked before they arrive (cgru/checks.py).
+No arithmetic here: the loops over time are in training/training.cpp, products in training/products.h, gates in
+cells/gradients.h. Arrays are checked before they arrive (cgru/checks.py).
 """
 
 import numpy as np

@@ -1,0 +1,136 @@
+// The elementwise half of a GRU step, for the BLAS engine: gates, candidate and new state from the two products.
+//
+//   r = f(W_r x + U_r h + b_r)      z = f(W_z x + U_z h + b_z)
+//   after:   n = g(W_n x + b_n + r * (U_n h + c_n))
+//   before:  n = g(W_n x + b_n + U_n (r * h))             (c_n is part of b_n)
+//   h' = z h + (1 - z) n                              (update.h)
+//
+// One loop per kernel serves every width: whole vectors, then the lanes left over. The usual layer (sigmoid, tanh, no
+// clip) has its functions compiled in; `Any` serves all others.
+#pragma once
+
+#include "cells/activations.h"
+#include "cells/update.h"
+
+namespace cgru {
+namespace CGRU_SET {
+
+// The functions of a layer, looked up (Any) or compiled in (Usual).
+template <class T> struct UsualFunctions {
+    typedef typename Vector<T>::Value V;
+    explicit UsualFunctions(const GateStep<T>&) {}
+    CGRU_MEMBER V gate(V x) const { return sigmoid<T>(x); }
+    CGRU_MEMBER V candidate(V x) const { return tanh<T>(x); }
+    CGRU_MEMBER Shares<T> shares(V z) const { return shares_of<T>(z); }
+};
+
+template <class T> struct AnyFunctions {
+    typedef typename Vector<T>::Value V;
+    AnyActivation<T> f, g;
+    int flip;
+    explicit AnyFunctions(const GateStep<T>& s) : f(s.gate), g(s.candidate), flip(s.flip) {}
+    V gate(V x) const { return f(x); }
+    V candidate(V x) const { return g(x); }
+    Shares<T> shares(V z) const { return shares_of<T>(z, flip); }
+};
+
+template <class T> static bool is_usual(const GateStep<T>& s) {
+    return s.gate.code == activation_sigmoid && s.candidate.code == activation_tanh && !s.flip &&
+           s.gate.clip > 1e300 && s.candidate.clip > 1e300;
+}
+
+// Addresses of one line.
+template <class T, bool single> struct Line {
+    typedef typename Vector<T>::Value V;
+    const T* input[3];
+    T* recurrent[3];
+    const T* bias[4];
+    T *state, *reset_state;
+
+    CGRU_MEMBER Line(const GateStep<T>& s, int64_t i) {
+        for (int g = 0; g < 3; ++g) {
+            input[g] = s.input + g * s.input_gate + i * s.input_line;
+            recurrent[g] = s.recurrent + g * s.recurrent_gate + i * s.line;
+        }
+        for (int g = 0; g < 4; ++g) bias[g] = s.bias + g * s.bias_gate + i;
+        state = s.state + i * s.line;
+        reset_state = s.reset_state + i * s.line;
+    }
+    template <class... Lanes> CGRU_MEMBER V load_bias(int g, int64_t j, Lanes... lanes) const {
+        return single ? load<T>(bias[g] + j, lanes...) : broadcast<T>(*bias[g]);
+    }
+    // W x + U h + b of the gate r (0) or z (1)
+    template <class... Lanes> CGRU_MEMBER V sum(int g, int64_t j, Lanes... lanes) const {
+        return load<T>(input[g] + j, lanes...) + load<T>(recurrent[g] + j, lanes...) + load_bias(g, j, lanes...);
+    }
+};
+
+// One vector of values from j on; `Lanes` is empty for whole vectors or holds the count of the last, partial one.
+struct ResetAfter {
+    template <class T, class L, class F, class... Lanes>
+    static CGRU_MEMBER void run(const L& w, const F& f, int64_t j, Lanes... lanes) {
+        typedef typename Vector<T>::Value V;
+        const V r = f.gate(w.sum(0, j, lanes...));
+        const Shares<T> shares = f.shares(f.gate(w.sum(1, j, lanes...)));
+        const V u = load<T>(w.recurrent[2] + j, lanes...) + w.load_bias(3, j, lanes...);
+        const V n = f.candidate(fma(r, u, load<T>(w.input[2] + j, lanes...) + w.load_bias(2, j, lanes...)));
+        store<T>(w.state + j, new_state<T>(shares, load<T>(w.state + j, lanes...), n), lanes...);
+    }
+};
+
+struct ResetBefore {
+    template <class T, class L, class F, class... Lanes>
+    static CGRU_MEMBER void run(const L& w, const F& f, int64_t j, Lanes... lanes) {
+        typedef typename Vector<T>::Value V;
+        const V r = f.gate(w.sum(0, j, lanes...));
+        const V z = f.gate(w.sum(1, j, lanes...));
+        store<T>(w.reset_state + j, r * load<T>(w.state + j, lanes...), lanes...);
+        store<T>(w.recurrent[1] + j, z, lanes...);
+    }
+};
+
+struct UpdateState {
+    template <class T, class L, class F, class... Lanes>
+    static CGRU_MEMBER void run(const L& w, const F& f, int64_t j, Lanes... lanes) {
+        typedef typename Vector<T>::Value V;
+        const Shares<T> shares = f.shares(load<T>(w.recurrent[1] + j, lanes...));
+        const V n = f.candidate(w.sum(2, j, lanes...));
+        store<T>(w.state + j, new_state<T>(shares, load<T>(w.state + j, lanes...), n), lanes...);
+    }
+};
+
+// The loops of every kernel: lines, whole vectors, the rest of a line.
+template <class T, class Kernel, class Functions, bool single>
+static void run_lines(const GateStep<T>& s, int64_t first, int64_t last) {
+    const Functions f(s);
+    const int64_t whole = s.width - s.width % Vector<T>::lanes;
+    for (int64_t i = first; i < last; ++i) {
+        const Line<T, single> w(s, i);
+        for (int64_t j = 0; j < whole; j += Vector<T>::lanes) Kernel::template run<T>(w, f, j);
+        if (whole < s.width) Kernel::template run<T>(w, f, whole, s.width - whole);
+    }
+}
+
+template <class T, class Kernel> static void run_step(const GateStep<T>& s, int64_t first, int64_t last) {
+    FlushDenormals mode;
+    if (is_usual(s))
+        (s.single ? run_lines<T, Kernel, UsualFunctions<T>, true> : run_lines<T, Kernel, UsualFunctions<T>, false>)(
+            s, first, last);
+    else
+        (s.single ? run_lines<T, Kernel, AnyFunctions<T>, true> : run_lines<T, Kernel, AnyFunctions<T>, false>)(
+            s, first, last);
+}
+
+template <class T> static void activate(const Activation& a, const T* x, T* y, int64_t count) {
+    const AnyActivation<T> f(a);
+    const int64_t whole = count - count % Vector<T>::lanes;
+    for (int64_t j = 0; j < whole; j += Vector<T>::lanes) store<T>(y + j, f(load<T>(x + j)));
+    if (whole < count) store<T>(y + whole, f(load<T>(x + whole, count - whole)), count - whole);
+}
+
+template <class T> constexpr GateKernels<T> gate_kernels() {
+    return {run_step<T, ResetAfter>, run_step<T, ResetBefore>, run_step<T, UpdateState>, activate<T>};
+}
+
+}  // namespace CGRU_SET
+}  // namespace cgru

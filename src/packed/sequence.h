@@ -1,0 +1,230 @@
+// The packed engine's loop over time for one direction of one layer: which rows run, where their inputs, products, states
+// and outputs are. The arithmetic is in packed.h; which thread has which rows or units is decided in sequence.cpp.
+#pragma once
+
+#include <string.h>
+
+#include "threads/parallel.h"
+#include "packed/rows.h"
+
+namespace cgru {
+namespace {
+
+const int64_t product_bytes = 128 * 1024;  // of input products made at once: they stay in a core's second-level cache
+
+inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// One direction of one layer over some steps of all sequences.
+struct Pass {
+    const PackedLayer* layer;
+    int64_t steps, batch;
+    const float* x;  // (T, B, I) at these strides; read
+    int64_t x_step, x_sequence, x_feature;
+    float* state;  // (B, H) contiguous, in the order of `order`
+    float* y;      // (T, B, H) at these strides, units contiguous; written
+    int64_t y_step, y_sequence;
+    const int64_t* order;    // [B] or null
+    const int64_t* lengths;  // [B] falling, of these steps; or null
+    bool reverse;
+};
+
+// Threads that share the states of their rows and own a part of the units each; they meet once a step, or twice.
+struct Team {
+    Meeting meeting;
+    float *state = nullptr, *other = nullptr, *reset_state = nullptr, *update = nullptr;
+    bool abandoned = false;  // written by the first member before a meeting, read by all after it
+    double lost = 0;         // seconds that the first member waited for cores
+
+    explicit Team(int size) : meeting(size) {}
+};
+
+// The sequences [first, last) of a pass, and their part of the scratch memory; with a team, a member's share of the units.
+class Rows {
+  public:
+    Rows(const PackedKernels& kernels, const Pass& pass, int64_t first, int64_t last, Team* team = nullptr, int member = 0)
+        : team(team), member(member), kernels(kernels), compute(kernels.of[pass.layer->storage]), pass(pass), layer(*pass.layer), first(first), count(last - first),
+          stride(row_stride(layer, kernels.lanes)), width(layer.blocks * 3 * kernels.lanes) {
+        together = layer.reset_after && count >= kernels.tile_rows;
+        chunk = together || count == 0 ? 1 : larger(1, smaller(pass.steps, product_bytes / int64_t(sizeof(float)) / (count * width)));
+        dense = pass.x_feature != 1;
+    }
+
+    // Bytes of scratch that `run` takes.
+    int64_t scratch_size() const {
+        return Parts::size<float*>(chunk * count) + Parts::size<float*>(count) + 4 * Parts::size<float>(count * stride) +
+               Parts::size<float>(together ? 0 : chunk * count * width) +
+               Parts::size<float>(dense ? chunk * count * layer.inputs : 0) +
+               Parts::narrow_size(compute, chunk * count, layer.inputs) + Parts::narrow_size(compute, count, layer.hidden);
+    }
+
+    void run(char* scratch) {
+        if (count == 0) return;
+        FlushDenormals mode;
+        Parts parts(scratch);
+        x_rows = parts.take<const float*>(chunk * count);
+        y_rows = parts.take<float*>(count);
+        memset(&step, 0, sizeof step);
+        step.x = x_rows;
+        step.y = y_rows;
+        step.stride = stride;
+        step.last_block = layer.blocks;
+        state = take_states(parts);
+        other = take_states(parts);
+        step.reset_state = take_states(parts);
+        step.update = take_states(parts);
+        products = parts.take<float>(together ? 0 : chunk * count * width);
+        dense_x = parts.take<float>(dense ? chunk * count * layer.inputs : 0);
+        step.narrow_x = parts.take_narrow(compute, chunk * count, layer.inputs);
+        step.narrow_state = parts.take_narrow(compute, count, layer.hidden);
+        if (team) join();
+
+        for (int64_t done = 0; done < pass.steps; done += chunk) {
+            const int64_t size = smaller(chunk, pass.steps - done);
+            const double started = team && member == 0 ? seconds_now() : 0;
+            run_chunk(pass.reverse ? pass.steps - done - size : done, size);
+            if (team && !stay(started)) return;
+        }
+        if (member == 0) enter(0);
+    }
+
+  private:
+    Team* team;
+    const int member;
+    int64_t meetings = 0;
+    const PackedKernels& kernels;
+    const StorageKernels& compute;
+    const Pass& pass;
+    const PackedLayer& layer;
+    const int64_t first, count, stride, width;
+    int64_t chunk;
+    bool together, dense;
+    int64_t running = 0;  // rows whose state is in `state`; the others' is in the pass' array
+    const float** x_rows;
+    float** y_rows;
+    float *state, *other, *products, *dense_x;
+    PackedStep step;
+
+    // Room for a state of every row, zero where no unit is.
+    float* take_states(Parts& parts) {
+        float* states = parts.take<float>(count * stride);
+        memset(states, 0, size_t(count * stride) * sizeof(float));
+        return states;
+    }
+
+    // Take the team's states and a share of the blocks; the first member provides the states, with the rows in them.
+    void join() {
+        step.first_block = layer.blocks * member / team->meeting.size;
+        step.last_block = layer.blocks * (member + 1) / team->meeting.size;
+        if (member == 0) {
+            enter(count);
+            team->state = state;
+            team->other = other;
+            team->reset_state = step.reset_state;
+            team->update = step.update;
+        }
+        team->meeting.wait(meetings, member);
+        state = team->state;
+        other = team->other;
+        step.reset_state = team->reset_state;
+        step.update = team->update;
+        running = count;
+    }
+
+    // After a chunk: whether this member has more to do. If the first member has waited for cores that others had for most
+    // of a chunk's time, it goes on alone.
+    bool stay(double started) {
+        if (member == 0) {
+            team->abandoned = team->meeting.lost > 0.5 * (seconds_now() - started);
+            team->lost += team->meeting.lost;
+            team->meeting.lost = 0;
+        }
+        team->meeting.wait(meetings, member);
+        if (!team->abandoned) return true;
+        if (member > 0) return false;
+        team = nullptr;
+        step.first_block = 0;
+        step.last_block = layer.blocks;
+        return true;
+    }
+
+    int64_t sequence(int64_t row) const { return pass.order ? pass.order[first + row] : first + row; }
+
+    // How many rows have a step t: lengths fall.
+    int64_t rows_at(int64_t t) const {
+        if (!pass.lengths) return count;
+        int64_t low = 0, high = count;
+        while (low < high) {
+            const int64_t middle = (low + high) / 2;
+            if (pass.lengths[first + middle] > t)
+                low = middle + 1;
+            else
+                high = middle;
+        }
+        return low;
+    }
+
+    // Let so many rows run: states of those that begin are fetched, of those that end put back.
+    void enter(int64_t rows) {
+        const int64_t H = layer.hidden;
+        for (int64_t i = running; i < rows; ++i) memcpy(state + i * stride, pass.state + (first + i) * H, H * sizeof(float));
+        for (int64_t i = rows; i < running; ++i) memcpy(pass.state + (first + i) * H, state + i * stride, H * sizeof(float));
+        running = rows;
+    }
+
+    // Addresses of the inputs of the steps [start, start + size), `rows` a step; copied where a row is not contiguous.
+    void find_inputs(int64_t start, int64_t size, int64_t rows) {
+        for (int64_t t = 0; t < size; ++t)
+            for (int64_t i = 0; i < rows; ++i) {
+                const float* x = pass.x + (start + t) * pass.x_step + sequence(i) * pass.x_sequence;
+                if (dense) {
+                    float* copy = dense_x + (t * rows + i) * layer.inputs;
+                    for (int64_t k = 0; k < layer.inputs; ++k) copy[k] = x[k * pass.x_feature];
+                    x = copy;
+                }
+                x_rows[t * rows + i] = x;
+            }
+    }
+
+    void run_chunk(int64_t start, int64_t size) {
+        const int64_t most = rows_at(start);
+        find_inputs(start, size, most);
+        step.first_row = 0;
+        if (!together) {
+            step.products = products;
+            step.last_row = size * most;
+            compute.input_product(layer, step);
+        }
+        for (int64_t k = 0; k < size; ++k) {
+            const int64_t t = pass.reverse ? size - 1 - k : k;
+            const int64_t rows = rows_at(start + t);
+            enter(rows);
+            for (int64_t i = 0; i < count; ++i) {
+                float* y = pass.y + (start + t) * pass.y_step + sequence(i) * pass.y_sequence;
+                y_rows[i] = y;
+                if (i >= rows) memset(y, 0, layer.hidden * sizeof(float));
+            }
+            step.products = together ? nullptr : products + t * most * width;
+            step.last_row = rows;
+            step.state = state;
+            step.next = other;
+            step.downwards = !step.downwards;
+            if (together) {
+                compute.step_from_input(layer, step);
+            } else if (layer.reset_after) {
+                compute.step(layer, step);
+            } else {
+                compute.gates_before(layer, step);
+                if (team) team->meeting.wait(meetings, member);
+                compute.state_before(layer, step);
+            }
+            if (team) team->meeting.wait(meetings, member);
+            float* swap = state;
+            state = other;
+            other = swap;
+        }
+    }
+};
+
+}  // namespace
+}  // namespace cgru
