@@ -29,6 +29,13 @@ struct Activation {
     double clip;  // bounds the argument to [-clip, clip]; infinity where there is no clip
 };
 
+// Whether a layer has the functions that are compiled into the loops: sigmoid, tanh, no clip, no flip. (Static, as every
+// function that files of an instruction set see: no set's code may be handed to another.)
+static inline bool is_usual(const Activation& gate, const Activation& candidate, int flip) {
+    return gate.code == activation_sigmoid && candidate.code == activation_tanh && !flip && gate.clip > 1e300 &&
+           candidate.clip > 1e300;
+}
+
 // One step of a batch after its products, laid out as BLAS leaves it: lines of values side by side.
 //
 //   many sequences:  a line is one unit of all sequences;   H lines of B values, of which the first `width` still run
@@ -63,32 +70,46 @@ template <class T> struct GateKernels {
 // bfloat16 ones for products, meet inputs and states that were made such numbers, too (src/storage).
 enum { storage_float32, storage_bfloat16, storage_float16, storage_int8, storage_bfloat16_products, storage_count };
 
-// What the weights of a matrix in int8 mean, [blocks][3][lanes] each: the scale of every row, and the number that its
-// integer sums start from. And the limit of the inputs, or states, that it is multiplied by; infinity where there is none.
-struct IntegerScale {
-    const float* scale;
-    const int32_t* start;
+// The weights of a matrix (3H, K), rows of the gates r, z, n.
+struct CanonicalMatrix {
+    const void* numbers;             // contiguous: float, int8_t, or 16 bits of float16 or bfloat16, by the storage
+    const float* scale;              // [3H], of int8: w = scale * number
+    float limit;                     // of int8: what the inputs, or states, are clipped to; infinity where there is none
+};
+
+// A layer as it is given to be packed.
+struct CanonicalLayer {
+    int64_t inputs, hidden;          // I, H
+    int storage;                     // how the numbers of both matrices are stored
+    CanonicalMatrix input, recurrent;
+    const float* bias;               // [4][H]: r, z, candidate's input part, candidate's recurrent part
+    Activation gate, candidate;
+    int reset_after, flip;
+};
+
+// The same for the packed engine; how its arrays lie is written in packed/layout.h.
+struct PackedMatrix {
+    const void* weights;
+    const float* scale;              // of int8
+    const int32_t* start;            // of int8: what integer sums start from
     float limit;
 };
 
-// A layer for the packed engine; how its arrays lie is written in packed/tiles.h. float32.
 struct PackedLayer {
     int64_t inputs, hidden;          // I, H
     int64_t blocks;                  // of `lanes` units each; units beyond H are zero
-    int storage;                     // how the numbers of both are stored
-    const void* input_weights;
-    const void* recurrent_weights;
-    const float* bias;               // [blocks][3][lanes]: r, z, n's input part
-    const float* candidate_bias;     // [blocks][lanes]: n's recurrent part
-    IntegerScale input_scale, recurrent_scale;  // of int8
+    int storage;
+    PackedMatrix input, recurrent;
+    const float* bias;               // r, z, n's input part
+    const float* candidate_bias;     // n's recurrent part
     Activation gate, candidate;
     int reset_after, flip;
-    int usual;                       // 1: sigmoid, tanh, no clip, no flip
+    int usual;                       // `is_usual`
 };
 
 // Rows of inputs or states as int8 and bfloat16 kernels multiply them; written by the kernels that read them.
 struct NarrowRows {
-    uint8_t* bytes;                  // of int8 offset by StorageKernels::offset; behind a row there may be any
+    uint8_t* bytes;                  // of int8 offset as the kernels need it; behind a row there may be any
     float* scales;                   // [rows], of int8; NaN where a number of the row is not finite
     int64_t stride;                  // of bytes
 };
@@ -114,7 +135,9 @@ struct StorageKernels {
     double bytes;                    // of a weight
     double rate;                     // of multiply-adds, about, beside those of float32
     int narrow;                      // bytes of an input or state as it is multiplied; 0: the float32 that it is
-    int offset;                      // of an int8 input's byte: 128 where the bytes are unsigned
+    // Lay a layer out in memory from a cache line on, which is used from then on. Returns how many bytes it takes; without
+    // memory, only that.
+    int64_t (*pack)(const CanonicalLayer&, char* memory, PackedLayer&);
     void (*input_product)(const PackedLayer&, const PackedStep&);       // x -> products
     void (*step_from_input)(const PackedLayer&, const PackedStep&);     // x, state -> next, y; reset after
     void (*step)(const PackedLayer&, const PackedStep&);                // products, state -> next, y; reset after

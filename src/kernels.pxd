@@ -1,12 +1,14 @@
 # The C++ kernels as Cython sees them; what each does is written in kernels.h.
 
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int64_t
 
 
 cdef extern from "kernels.h" namespace "cgru" nogil:
     cdef struct Activation:
         int code
         double alpha, beta, clip
+
+    bint is_usual(const Activation&, const Activation&, int)
 
     cdef cppclass GateStep[T]:
         int64_t lines, width
@@ -32,21 +34,21 @@ cdef extern from "kernels.h" namespace "cgru" nogil:
     cdef enum:
         storage_float32, storage_bfloat16, storage_float16, storage_int8, storage_bfloat16_products
 
-    cdef struct IntegerScale:
+    cdef struct CanonicalMatrix:
+        const void* numbers
         const float* scale
-        const int32_t* start
         float limit
 
-    cdef struct PackedLayer:
-        int64_t inputs, hidden, blocks
+    cdef struct CanonicalLayer:
+        int64_t inputs, hidden
         int storage
-        const void* input_weights
-        const void* recurrent_weights
+        CanonicalMatrix input, recurrent
         const float* bias
-        const float* candidate_bias
-        IntegerScale input_scale, recurrent_scale
         Activation gate, candidate
-        int reset_after, flip, usual
+        int reset_after, flip
+
+    cdef struct PackedLayer:
+        int64_t inputs, hidden
 
     cdef struct PackedCall:
         const PackedLayer* const* layers
@@ -63,8 +65,7 @@ cdef extern from "kernels.h" namespace "cgru" nogil:
         int threads
 
     cdef struct StorageKernels:
-        double bytes, rate
-        int offset
+        int64_t (*pack)(const CanonicalLayer&, char*, PackedLayer&) noexcept nogil
 
     cdef struct PackedKernels:
         int64_t lanes

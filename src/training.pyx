@@ -12,7 +12,7 @@ from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport int64_t
 
 from kernels cimport (
-    Activation, Kernels, Panels, TrainingCall, TrainingKernels, TrainingLayer, run_backward, run_record
+    Activation, Kernels, Panels, TrainingCall, TrainingKernels, TrainingLayer, is_usual, run_backward, run_record
 )
 
 from cgru._packed import KERNELS
@@ -55,10 +55,9 @@ cdef int64_t lay_out(object layer, TrainingLayer[real]* made, real* memory, bint
     made.inputs, made.hidden = w.shape[1], H
     made.bias = &bias[0, 0]
     made.reset_after, made.flip = layer.reset_after, layer.flip
-    made.usual = (layer.gate.name, layer.candidate.name, layer.clip, layer.flip) == (
-        "sigmoid", "tanh", float("inf"), False)
     made.gate = Activation(layer.gate.code, layer.gate.alpha, layer.gate.beta, layer.clip)
     made.candidate_function = Activation(layer.candidate.code, layer.candidate.alpha, layer.candidate.beta, layer.clip)
+    made.usual = is_usual(made.gate, made.candidate_function, made.flip)
     made.input = panels_of[real](w, &memory, measure)
     made.input_back = panels_of[real](w.T, &memory, measure)
     if layer.reset_after:

@@ -34,11 +34,6 @@ template <class T> struct AnyFunctions {
     Shares<T> shares(V z) const { return shares_of<T>(z, flip); }
 };
 
-template <class T> static bool is_usual(const GateStep<T>& s) {
-    return s.gate.code == activation_sigmoid && s.candidate.code == activation_tanh && !s.flip &&
-           s.gate.clip > 1e300 && s.candidate.clip > 1e300;
-}
-
 // Addresses of one line.
 template <class T, bool single> struct Line {
     typedef typename Vector<T>::Value V;
@@ -113,7 +108,7 @@ static void run_lines(const GateStep<T>& s, int64_t first, int64_t last) {
 
 template <class T, class Kernel> static void run_step(const GateStep<T>& s, int64_t first, int64_t last) {
     FlushDenormals mode;
-    if (is_usual(s))
+    if (is_usual(s.gate, s.candidate, s.flip))
         (s.single ? run_lines<T, Kernel, UsualFunctions<T>, true> : run_lines<T, Kernel, UsualFunctions<T>, false>)(
             s, first, last);
     else

@@ -1,15 +1,5 @@
-// The fused kernels of the packed engine: products, gates, activations and state update in one pass over the weights.
-//
-// Weights lie in blocks of as many hidden units as a vector has lanes. A block holds, for every input k in turn, the
-// vectors of its gates side by side, so that one broadcast of x[k] or h[k] feeds all of them:
-//
-//   input weights       [blocks][I][3][lanes]     r, z, n
-//   recurrent weights   [blocks][H][3][lanes]     r, z, n         reset after the product
-//                       [blocks][H][2][lanes]     r, z; then      reset before the product
-//                       [blocks][H][1][lanes]     n
-//
-// Weights may be stored in fewer bytes (src/storage); then I and H are counted in pairs or fours where a unit of
-// memory holds so many.
+// The fused kernels of the packed engine: products, gates, activations and state update in one pass over the weights,
+// which lie as packed/layout.h says.
 //
 // A tile is a few rows (sequences) by a few blocks whose sums fit the registers. Every sum starts from its bias, adds
 // x[0] w[0], x[1] w[1], ..., and then h[0] u[0], h[1] u[1], ..., one fused multiply-add after the other. That order is
@@ -17,11 +7,12 @@
 #pragma once
 
 #include "cells/activations.h"
+#include "cells/update.h"
+#include "packed/layout.h"
 #include "storage/bfloat16.h"
 #include "storage/float16.h"
 #include "storage/float32.h"
 #include "storage/int8.h"
-#include "cells/update.h"
 
 namespace cgru {
 namespace CGRU_SET {
@@ -35,31 +26,14 @@ template <int R, int B> struct Tile {
     int64_t row, block;
 };
 
-// The weights of a block: units beyond `units`, scales beyond `gate` gates of [blocks][3][lanes].
-template <class S>
-CGRU_INLINE Block<S> block_at(const void* weights, int64_t units, const IntegerScale& meaning, int64_t gate) {
-    const auto* first = static_cast<const typename S::Unit*>(weights) + units;
-    if (!S::integer) return {first, nullptr, nullptr};
-    return {first, meaning.scale + gate * lanes, meaning.start + gate * lanes};
-}
-// The input weights of all gates of a block, and the recurrent ones of G gates from the `first` on.
-template <class S> CGRU_INLINE Block<S> input_block(const PackedLayer& layer, int64_t block) {
-    return block_at<S>(layer.input_weights, block * units_of<S>(layer.inputs, 3), layer.input_scale, block * 3);
-}
-template <class S, int G> CGRU_INLINE Block<S> recurrent_block(const PackedLayer& layer, int first, int64_t block) {
-    const int64_t before = layer.blocks * units_of<S>(layer.hidden, first);
-    return block_at<S>(layer.recurrent_weights, before + block * units_of<S>(layer.hidden, G), layer.recurrent_scale,
-                       block * 3 + first);
-}
-
 // Before any tile is run, the rows of x, or of h or r * h, are made what they are multiplied as.
 template <class S> CGRU_INLINE void prepare_inputs(const PackedLayer& layer, const PackedStep& step) {
     for (int64_t r = step.first_row; S::narrow && r < step.last_row; ++r)
-        S::prepare(step.x[r], layer.inputs, layer.input_scale.limit, step.narrow_x, r);
+        S::prepare(step.x[r], layer.inputs, layer.input.limit, step.narrow_x, r);
 }
 template <class S> CGRU_INLINE void prepare_states(const PackedLayer& layer, const PackedStep& step, const float* state) {
     for (int64_t r = step.first_row; S::narrow && r < step.last_row; ++r)
-        S::prepare(state + r * step.stride, layer.hidden, layer.recurrent_scale.limit, step.narrow_state, r);
+        S::prepare(state + r * step.stride, layer.hidden, layer.recurrent.limit, step.narrow_state, r);
 }
 
 // sums += W x of all gates
@@ -290,7 +264,7 @@ template <class S> constexpr StorageKernels storage_kernels() {
     return {S::bytes,
             S::rate,
             S::narrow,
-            S::offset,
+            pack_layer<S>,
             input_product<S>,
             run_packed<ResetAfterStep<S, true>>,
             run_packed<ResetAfterStep<S, false>>,

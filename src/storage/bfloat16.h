@@ -16,6 +16,7 @@ namespace CGRU_SET {
 struct Bfloat16 : Widened<Bfloat16> {
     static constexpr double bytes = 2;
     static const int inputs = 2;
+    typedef uint16_t Number;
     typedef uint32_t Unit;
     typedef FloatBits Raw;
     static CGRU_MEMBER Raw load_raw(const Unit* p) {
@@ -52,6 +53,7 @@ struct Bfloat16Products {
     static constexpr double bytes = 2, rate = PairProducts::rate;
     static const int narrow = 2, offset = 0, inputs = 2;
     static const bool integer = false;
+    typedef uint16_t Number;
     typedef uint32_t Unit;
     typedef const uint8_t* Row;
 

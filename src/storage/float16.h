@@ -9,6 +9,7 @@ namespace CGRU_SET {
 struct Float16 : Widened<Float16> {
     static constexpr double bytes = 2;
     static const int inputs = 1;
+    typedef uint16_t Number;
     typedef uint16_t Unit;
     typedef FloatVector Raw;
     static CGRU_MEMBER Raw load_raw(const Unit* p) { return widen_halves(p); }
