@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "cells/cell.h"
+
 namespace cgru {
 
 // In the order of cgru/activations.py.
@@ -58,11 +60,10 @@ template <class T> struct GateStep {
     int flip;                   // 1: z weighs the candidate and not the state
 };
 
-// The functions of one instruction set. Each step function works on the lines [first, last).
+// The functions of one instruction set. Those of a cell's phases work on the lines [first, last), behind the phase's product:
+// with one phase from gates to state; with two the first leaves r * h and z.
 template <class T> struct GateKernels {
-    void (*reset_after)(const GateStep<T>&, int64_t first, int64_t last);    // gates, candidate and state at once
-    void (*reset_before)(const GateStep<T>&, int64_t first, int64_t last);   // r and z; leaves r * h and z
-    void (*update_state)(const GateStep<T>&, int64_t first, int64_t last);   // candidate and state, after U (r * h)
+    void (*of[cell_count][most_phases])(const GateStep<T>&, int64_t first, int64_t last);
     void (*activate)(const Activation&, const T* x, T* y, int64_t count);    // y = f(x)
 };
 
@@ -83,8 +84,9 @@ struct CanonicalLayer {
     int storage;                     // how the numbers of both matrices are stored
     CanonicalMatrix input, recurrent;
     const float* bias;               // [4][H]: r, z, candidate's input part, candidate's recurrent part
+    int cell;                        // of cells/cell.h
     Activation gate, candidate;
-    int reset_after, flip;
+    int flip;
 };
 
 // The same for the packed engine; how its arrays lie is written in packed/layout.h.
@@ -102,8 +104,9 @@ struct PackedLayer {
     PackedMatrix input, recurrent;
     const float* bias;               // r, z, n's input part
     const float* candidate_bias;     // n's recurrent part
+    int cell;
     Activation gate, candidate;
-    int reset_after, flip;
+    int flip;
     int usual;                       // `is_usual`
 };
 
@@ -130,6 +133,14 @@ struct PackedStep {
     NarrowRows narrow_x, narrow_state;
 };
 
+// The kernels of a cell's step: from the products, phase by phase, to the new state; or at once from x, where there is one
+// phase (else null).
+typedef void (*PackedKernel)(const PackedLayer&, const PackedStep&);
+struct PackedCellKernels {
+    PackedKernel from_input;             // x, state -> next, y
+    PackedKernel phase[most_phases];     // products, state -> next, y; with two, by way of reset_state and update
+};
+
 // The kernels for weights of one storage.
 struct StorageKernels {
     double bytes;                    // of a weight
@@ -138,11 +149,8 @@ struct StorageKernels {
     // Lay a layer out in memory from a cache line on, which is used from then on. Returns how many bytes it takes; without
     // memory, only that.
     int64_t (*pack)(const CanonicalLayer&, char* memory, PackedLayer&);
-    void (*input_product)(const PackedLayer&, const PackedStep&);       // x -> products
-    void (*step_from_input)(const PackedLayer&, const PackedStep&);     // x, state -> next, y; reset after
-    void (*step)(const PackedLayer&, const PackedStep&);                // products, state -> next, y; reset after
-    void (*gates_before)(const PackedLayer&, const PackedStep&);        // products, state -> reset_state, update
-    void (*state_before)(const PackedLayer&, const PackedStep&);        // products, reset_state, update -> next, y
+    PackedKernel input_product;      // x -> products
+    PackedCellKernels of[cell_count];
 };
 
 struct PackedKernels {
@@ -206,6 +214,14 @@ template <class T> struct TrainingStep {
     int flip, usual;
 };
 
+// The kernels of a cell's phases, each behind its product while recording, and before it on the way back, from the last
+// phase to the first: grad_y, state -> kept, recurrent, state.
+template <class T> struct TrainingCellKernels {
+    typedef void (*Kernel)(const TrainingStep<T>&);
+    Kernel record[most_phases];      // recurrent -> kept, state, y; with two, by way of reset_state
+    Kernel backward[most_phases];
+};
+
 template <class T> struct TrainingKernels {
     int64_t (*panels_size)(int64_t inner, int64_t outer);               // values that a matrix in panels takes
     // panels := the matrix whose element (k, n) is at k * inner_stride + n * outer_stride
@@ -215,12 +231,7 @@ template <class T> struct TrainingKernels {
     void (*lay_out)(const T* const* rows, int64_t count, int64_t columns, T* to);
     int64_t (*outer_memory)(int64_t rows);
     void (*outer_product)(const OuterProduct<T>&);
-    void (*record_after)(const TrainingStep<T>&);                       // recurrent -> kept, state, y
-    void (*record_gates_before)(const TrainingStep<T>&);                // r, z of recurrent -> kept, reset_state
-    void (*record_state_before)(const TrainingStep<T>&);                // n of recurrent -> kept, state, y
-    void (*backward_after)(const TrainingStep<T>&);                     // grad_y, state -> kept, recurrent, state
-    void (*backward_state_before)(const TrainingStep<T>&);              // grad_y, state -> z, n of kept, recurrent, state
-    void (*backward_gates_before)(const TrainingStep<T>&);              // reset_state -> r of kept, recurrent, state
+    TrainingCellKernels<T> of[cell_count];
 };
 
 struct Kernels {
@@ -236,14 +247,13 @@ struct Kernels {
 template <class T> struct TrainingLayer {
     int64_t inputs, hidden;          // I, H
     Panels<T> input;                 // (I, 3H): r, z, n
-    Panels<T> recurrent;             // (H, 3H): r, z, n; with the reset gate before the product (H, 2H): r, z
-    Panels<T> candidate;             // (H, H): n, with the reset gate before
+    Panels<T> recurrent[most_phases];       // by phase: (H, 3H): r, z, n; or (H, 2H): r, z, and (H, H): n
     Panels<T> input_back;            // (3H, I): the same backwards
-    Panels<T> recurrent_back;        // (3H, H): n, r, z; with the reset gate before (2H, H): r, z
-    Panels<T> candidate_back;        // (H, H)
+    Panels<T> recurrent_back[most_phases];  // (3H, H): n, r, z; or (2H, H), (H, H)
     const T* bias;                   // (4, H)
+    int cell;
     Activation gate, candidate_function;
-    int reset_after, flip, usual;
+    int flip, usual;
 };
 
 // A direction of a layer over T steps of B sequences, recorded or backwards.

@@ -26,10 +26,20 @@ cdef extern from "kernels.h" namespace "cgru" nogil:
         int flip
 
     cdef cppclass GateKernels[T]:
-        void (*reset_after)(const GateStep[T]&, int64_t, int64_t) noexcept nogil
-        void (*reset_before)(const GateStep[T]&, int64_t, int64_t) noexcept nogil
-        void (*update_state)(const GateStep[T]&, int64_t, int64_t) noexcept nogil
+        void (*of[2][2])(const GateStep[T]&, int64_t, int64_t) noexcept nogil
         void (*activate)(const Activation&, const T*, T*, int64_t) noexcept nogil
+
+    cdef enum:
+        cell_gru_before, cell_gru_after
+
+    cdef struct Phase:
+        int first, gates
+
+    cdef struct Cell:
+        int phases
+        Phase phase[2]
+
+    const Cell cells[2]
 
     cdef enum:
         storage_float32, storage_bfloat16, storage_float16, storage_int8, storage_bfloat16_products
@@ -44,8 +54,9 @@ cdef extern from "kernels.h" namespace "cgru" nogil:
         int storage
         CanonicalMatrix input, recurrent
         const float* bias
+        int cell
         Activation gate, candidate
-        int reset_after, flip
+        int flip
 
     cdef struct PackedLayer:
         int64_t inputs, hidden
@@ -115,10 +126,13 @@ cdef extern from "kernels.h" namespace "cgru" nogil:
 
     cdef cppclass TrainingLayer[T]:
         int64_t inputs, hidden
-        Panels[T] input, recurrent, candidate, input_back, recurrent_back, candidate_back
+        Panels[T] input, input_back
+        Panels[T]* recurrent  # [2], by phase
+        Panels[T]* recurrent_back
         const T* bias
+        int cell
         Activation gate, candidate_function
-        int reset_after, flip, usual
+        int flip, usual
 
     cdef cppclass TrainingCall[T]:
         const TrainingLayer[T]* layer

@@ -15,8 +15,8 @@ from libc.stdlib cimport free, malloc
 
 from kernels cimport (
     Activation, CanonicalLayer, CanonicalMatrix, Kernels, Machine, PackedCall, PackedLayer, PackedStream, Sharing,
-    StorageKernels, ThreadCounts, kernels, machine, run_packed_call, runnable_sets, set_sharing, sharing_measured,
-    sharing_none, sharing_rows, sharing_units, storage_bfloat16, storage_bfloat16_products, storage_float16,
+    StorageKernels, ThreadCounts, cell_gru_after, cell_gru_before, kernels, machine, run_packed_call, runnable_sets, set_sharing,
+    sharing_measured, sharing_none, sharing_rows, sharing_units, storage_bfloat16, storage_bfloat16_products, storage_float16,
     storage_float32, storage_int8, thread_counts
 )
 
@@ -63,7 +63,8 @@ cdef class Weights:
         given.bias = <const float*> address(layer.bias, arrays)
         given.gate = Activation(layer.gate.code, layer.gate.alpha, layer.gate.beta, layer.clip)
         given.candidate = Activation(layer.candidate.code, layer.candidate.alpha, layer.candidate.beta, layer.clip)
-        given.reset_after, given.flip = layer.reset_after, layer.flip
+        given.cell = cell_gru_after if layer.reset_after else cell_gru_before
+        given.flip = layer.flip
         size = kernels.pack(given, NULL, self.layer)
         self.memory = np.empty(size + 64, np.uint8)
         start = <char*> cnp.PyArray_DATA(<cnp.ndarray> self.memory)

@@ -38,12 +38,9 @@ template <class T> constexpr TrainingKernels<T> training_kernels() {
             lay_out<T>,
             outer_memory<T>,
             outer_product<T>,
-            run_training<T, RecordAfter>,
-            run_training<T, RecordGatesBefore>,
-            run_training<T, RecordStateBefore>,
-            run_training<T, BackwardAfter>,
-            run_training<T, BackwardStateBefore>,
-            run_training<T, BackwardGatesBefore>};
+            {{{run_training<T, RecordGatesBefore>, run_training<T, RecordStateBefore>},
+              {run_training<T, BackwardGatesBefore>, run_training<T, BackwardStateBefore>}},
+             {{run_training<T, RecordAfter>, nullptr}, {run_training<T, BackwardAfter>, nullptr}}}};
 }
 
 }  // namespace CGRU_SET

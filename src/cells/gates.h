@@ -1,38 +1,13 @@
-// The elementwise half of a GRU step, for the BLAS engine: gates, candidate and new state from the two products.
-//
-//   r = f(W_r x + U_r h + b_r)      z = f(W_z x + U_z h + b_z)
-//   after:   n = g(W_n x + b_n + r * (U_n h + c_n))
-//   before:  n = g(W_n x + b_n + U_n (r * h))             (c_n is part of b_n)
-//   h' = z h + (1 - z) n                              (update.h)
+// The elementwise half of a GRU step (gru.h), for the BLAS engine: gates, candidate and new state from the two products.
 //
 // One loop per kernel serves every width: whole vectors, then the lanes left over. The usual layer (sigmoid, tanh, no
-// clip) has its functions compiled in; `Any` serves all others.
+// clip) has its functions compiled in; `Any` has all others'.
 #pragma once
 
-#include "cells/activations.h"
-#include "cells/update.h"
+#include "cells/gru.h"
 
 namespace cgru {
 namespace CGRU_SET {
-
-// The functions of a layer, looked up (Any) or compiled in (Usual).
-template <class T> struct UsualFunctions {
-    typedef typename Vector<T>::Value V;
-    explicit UsualFunctions(const GateStep<T>&) {}
-    CGRU_MEMBER V gate(V x) const { return sigmoid<T>(x); }
-    CGRU_MEMBER V candidate(V x) const { return tanh<T>(x); }
-    CGRU_MEMBER Shares<T> shares(V z) const { return shares_of<T>(z); }
-};
-
-template <class T> struct AnyFunctions {
-    typedef typename Vector<T>::Value V;
-    AnyActivation<T> f, g;
-    int flip;
-    explicit AnyFunctions(const GateStep<T>& s) : f(s.gate), g(s.candidate), flip(s.flip) {}
-    V gate(V x) const { return f(x); }
-    V candidate(V x) const { return g(x); }
-    Shares<T> shares(V z) const { return shares_of<T>(z, flip); }
-};
 
 // Addresses of one line.
 template <class T, bool single> struct Line {
@@ -61,7 +36,7 @@ template <class T, bool single> struct Line {
 };
 
 // One vector of values from j on; `Lanes` is empty for whole vectors or holds the count of the last, partial one.
-struct ResetAfter {
+struct BlasAfter {
     template <class T, class L, class F, class... Lanes>
     static CGRU_MEMBER void run(const L& w, const F& f, int64_t j, Lanes... lanes) {
         typedef typename Vector<T>::Value V;
@@ -73,7 +48,7 @@ struct ResetAfter {
     }
 };
 
-struct ResetBefore {
+struct BlasGatesBefore {
     template <class T, class L, class F, class... Lanes>
     static CGRU_MEMBER void run(const L& w, const F& f, int64_t j, Lanes... lanes) {
         typedef typename Vector<T>::Value V;
@@ -84,7 +59,7 @@ struct ResetBefore {
     }
 };
 
-struct UpdateState {
+struct BlasStateBefore {
     template <class T, class L, class F, class... Lanes>
     static CGRU_MEMBER void run(const L& w, const F& f, int64_t j, Lanes... lanes) {
         typedef typename Vector<T>::Value V;
@@ -109,10 +84,10 @@ static void run_lines(const GateStep<T>& s, int64_t first, int64_t last) {
 template <class T, class Kernel> static void run_step(const GateStep<T>& s, int64_t first, int64_t last) {
     FlushDenormals mode;
     if (is_usual(s.gate, s.candidate, s.flip))
-        (s.single ? run_lines<T, Kernel, UsualFunctions<T>, true> : run_lines<T, Kernel, UsualFunctions<T>, false>)(
+        (s.single ? run_lines<T, Kernel, Usual<T>, true> : run_lines<T, Kernel, Usual<T>, false>)(
             s, first, last);
     else
-        (s.single ? run_lines<T, Kernel, AnyFunctions<T>, true> : run_lines<T, Kernel, AnyFunctions<T>, false>)(
+        (s.single ? run_lines<T, Kernel, Any<T>, true> : run_lines<T, Kernel, Any<T>, false>)(
             s, first, last);
 }
 
@@ -124,7 +99,7 @@ template <class T> static void activate(const Activation& a, const T* x, T* y, i
 }
 
 template <class T> constexpr GateKernels<T> gate_kernels() {
-    return {run_step<T, ResetAfter>, run_step<T, ResetBefore>, run_step<T, UpdateState>, activate<T>};
+    return {{{run_step<T, BlasGatesBefore>, run_step<T, BlasStateBefore>}, {run_step<T, BlasAfter>, nullptr}}, activate<T>};
 }
 
 }  // namespace CGRU_SET

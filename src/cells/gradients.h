@@ -11,18 +11,14 @@
 //   before:  a_r = (U_n' a_n) h f'      and (U_n' a_n) r goes on to h
 #pragma once
 
-#include "cells/activations.h"
-#include "cells/update.h"
+#include "cells/gru.h"
 
 namespace cgru {
 namespace CGRU_SET {
 
-template <class T> struct UsualTraining {
+template <class T> struct UsualTraining : Usual<T> {
     typedef typename Vector<T>::Value V;
-    explicit UsualTraining(const TrainingStep<T>&) {}
-    static CGRU_MEMBER V gate(V x) { return sigmoid<T>(x); }
-    static CGRU_MEMBER V candidate(V x) { return tanh<T>(x); }
-    static CGRU_MEMBER Shares<T> shares(V z) { return shares_of<T>(z); }
+    using Usual<T>::Usual;
     static CGRU_MEMBER V kept(V, V value) { return value; }
     static CGRU_MEMBER V gate_of_kept(V kept) { return kept; }
     static CGRU_MEMBER V candidate_of_kept(V kept) { return kept; }
@@ -30,19 +26,14 @@ template <class T> struct UsualTraining {
     static CGRU_MEMBER V candidate_slope(V kept) { return T(1) - kept * kept; }
 };
 
-template <class T> struct AnyTraining {
+template <class T> struct AnyTraining : Any<T> {
     typedef typename Vector<T>::Value V;
-    AnyActivation<T> f, g;
-    int flip;
-    explicit AnyTraining(const TrainingStep<T>& s) : f(s.gate), g(s.candidate), flip(s.flip) {}
-    V gate(V x) const { return f(x); }
-    V candidate(V x) const { return g(x); }
-    Shares<T> shares(V z) const { return shares_of<T>(z, flip); }
+    using Any<T>::Any;
     V kept(V argument, V) const { return argument; }
-    V gate_of_kept(V kept) const { return f(kept); }
-    V candidate_of_kept(V kept) const { return g(kept); }
-    V gate_slope(V kept) const { return f.derivative(kept); }
-    V candidate_slope(V kept) const { return g.derivative(kept); }
+    V gate_of_kept(V kept) const { return this->f(kept); }
+    V candidate_of_kept(V kept) const { return this->g(kept); }
+    V gate_slope(V kept) const { return this->f.derivative(kept); }
+    V candidate_slope(V kept) const { return this->g.derivative(kept); }
 };
 
 // One row of a step; `lanes` is empty for whole vectors or holds the count of the last, partial one.

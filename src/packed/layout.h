@@ -78,16 +78,14 @@ template <class S> struct Packer {
         return to;
     }
 
-    // Gates [0, split) of the rows (3H, K), and behind them those from there on.
-    PackedMatrix matrix(const CanonicalMatrix& rows, int64_t count, int split) {
+    // Rows (3H, K), the gates of one phase behind those of another.
+    PackedMatrix matrix(const CanonicalMatrix& rows, int64_t count, const Cell& cell) {
         typedef typename S::Number Number;
         const auto* numbers = static_cast<const Number*>(rows.numbers);
         Number* to = take<Number>(blocks() * units_of<S>(count, 3) * S::inputs);
         PackedMatrix packed = {to, nullptr, nullptr, rows.limit};
-        if (memory) {
-            Number* end = pack_gates<S::inputs>(numbers, from.hidden, count, 0, split, to);
-            if (split < 3) pack_gates<S::inputs>(numbers, from.hidden, count, split, 3 - split, end);
-        }
+        for (int p = 0; memory && p < cell.phases; ++p)
+            to = pack_gates<S::inputs>(numbers, from.hidden, count, cell.phase[p].first, cell.phase[p].gates, to);
         if (!S::integer) return packed;
         packed.scale = vector(rows.scale, 3);
         int32_t* start = take<int32_t>(blocks() * 3 * lanes);
@@ -108,13 +106,13 @@ template <class S> struct Packer {
         to.hidden = from.hidden;
         to.blocks = blocks();
         to.storage = from.storage;
-        to.input = matrix(from.input, from.inputs, 3);
-        to.recurrent = matrix(from.recurrent, from.hidden, from.reset_after ? 3 : 2);
+        to.input = matrix(from.input, from.inputs, {1, {{0, 3}, {0, 0}}});
+        to.recurrent = matrix(from.recurrent, from.hidden, cells[from.cell]);
         to.bias = vector(from.bias, 3);
         to.candidate_bias = vector(from.bias + 3 * from.hidden, 1);
         to.gate = from.gate;
         to.candidate = from.candidate;
-        to.reset_after = from.reset_after;
+        to.cell = from.cell;
         to.flip = from.flip;
         to.usual = is_usual(from.gate, from.candidate, from.flip);
     }

@@ -96,7 +96,7 @@ Plan make_plan(const PackedKernels& kernels, const Pass& pass, int directions, i
         const int64_t largest = (tiles + parts - 1) / parts * kernels.tile_rows;
         consider(parts, false, seconds_of(kernels, m, pass, double(smaller(largest, pass.batch))));
     }
-    const double meetings = double(pass.steps) * (pass.layer->reset_after ? 1 : 2);
+    const double meetings = double(pass.steps) * cells[pass.layer->cell].phases;
     for (int parts = 2; parts <= most_units; ++parts) consider(parts, true, alone / parts + meetings * m.meeting);
     if (!best.at_once || spinning) return best;
     best.cold = true;

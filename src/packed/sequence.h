@@ -45,7 +45,7 @@ class Rows {
     Rows(const PackedKernels& kernels, const Pass& pass, int64_t first, int64_t last, Team* team = nullptr, int member = 0)
         : team(team), member(member), kernels(kernels), compute(kernels.of[pass.layer->storage]), pass(pass), layer(*pass.layer), first(first), count(last - first),
           stride(row_stride(layer, kernels.lanes)), width(layer.blocks * 3 * kernels.lanes) {
-        together = layer.reset_after && count >= kernels.tile_rows;
+        together = compute.of[layer.cell].from_input && count >= kernels.tile_rows;
         chunk = together || count == 0 ? 1 : larger(1, smaller(pass.steps, product_bytes / int64_t(sizeof(float)) / (count * width)));
         dense = pass.x_feature != 1;
     }
@@ -209,14 +209,11 @@ class Rows {
             step.state = state;
             step.next = other;
             step.downwards = !step.downwards;
-            if (together) {
-                compute.step_from_input(layer, step);
-            } else if (layer.reset_after) {
-                compute.step(layer, step);
-            } else {
-                compute.gates_before(layer, step);
-                if (team) team->meeting.wait(meetings, member);
-                compute.state_before(layer, step);
+            const PackedCellKernels& cell = compute.of[layer.cell];
+            if (together) cell.from_input(layer, step);
+            for (int p = 0; !together && p < cells[layer.cell].phases; ++p) {
+                if (p && team) team->meeting.wait(meetings, member);
+                cell.phase[p](layer, step);
             }
             if (team) team->meeting.wait(meetings, member);
             float* swap = state;

@@ -65,12 +65,12 @@ void PackedStream::step(const float* x, int64_t x_stride, float* out, int64_t ou
             l.inputs[b] = x + b * x_stride;
             l.outputs[b] = last ? out + b * out_stride : step.next + b * step.stride;
         }
-        if (l.layer->reset_after) {
-            compute.step_from_input(*l.layer, step);
+        const PackedCellKernels& cell = compute.of[l.layer->cell];
+        if (cell.from_input) {
+            cell.from_input(*l.layer, step);
         } else {
             compute.input_product(*l.layer, step);
-            compute.gates_before(*l.layer, step);
-            compute.state_before(*l.layer, step);
+            for (int p = 0; p < cells[l.layer->cell].phases; ++p) cell.phase[p](*l.layer, step);
         }
         x = step.next;
         x_stride = step.stride;

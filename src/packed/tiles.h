@@ -6,8 +6,7 @@
 // the same in every tile, which is why a result does not depend on what else is computed beside it.
 #pragma once
 
-#include "cells/activations.h"
-#include "cells/update.h"
+#include "cells/gru.h"
 #include "packed/layout.h"
 #include "storage/bfloat16.h"
 #include "storage/float16.h"
@@ -60,27 +59,30 @@ CGRU_INLINE void add_recurrent(const Tile<R, B>& tile, const PackedLayer& layer,
     S::add(sums, blocks, rows, layer.hidden);
 }
 
-// sums := bias + W x
-template <class S, int R, int B>
-CGRU_INLINE void start_from_input(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step,
-                                  FloatVector (&sums)[R][B][3]) {
-    CGRU_UNROLL for (int r = 0; r < R; ++r)
-        CGRU_UNROLL for (int b = 0; b < B; ++b)
-            CGRU_UNROLL for (int g = 0; g < 3; ++g)
-                sums[r][b][g] = load<float>(layer.bias + ((tile.block + b) * 3 + g) * lanes);
-    add_input<S>(tile, layer, step, sums);
-}
-
-// sums := the input products made before, G gates from the first on
-template <int R, int B, int G>
-CGRU_INLINE void start_from_product(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step, int first,
-                                    FloatVector (&sums)[R][B][G]) {
-    CGRU_UNROLL for (int r = 0; r < R; ++r)
-        CGRU_UNROLL for (int b = 0; b < B; ++b)
-            CGRU_UNROLL for (int g = 0; g < G; ++g)
-                sums[r][b][g] = load<float>(step.products + (tile.row + r) * layer.blocks * 3 * lanes +
-                                            ((tile.block + b) * 3 + first + g) * lanes);
-}
+// What sums start from: bias + W x, computed here for all gates, or made before, for G gates from the `first` on.
+template <class S, bool from_input> struct Start;
+template <class S> struct Start<S, true> {
+    template <int R, int B>
+    static CGRU_MEMBER void sums(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step, int,
+                                 FloatVector (&sums)[R][B][3]) {
+        CGRU_UNROLL for (int r = 0; r < R; ++r)
+            CGRU_UNROLL for (int b = 0; b < B; ++b)
+                CGRU_UNROLL for (int g = 0; g < 3; ++g)
+                    sums[r][b][g] = load<float>(layer.bias + ((tile.block + b) * 3 + g) * lanes);
+        add_input<S>(tile, layer, step, sums);
+    }
+};
+template <class S> struct Start<S, false> {
+    template <int R, int B, int G>
+    static CGRU_MEMBER void sums(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step, int first,
+                                 FloatVector (&sums)[R][B][G]) {
+        CGRU_UNROLL for (int r = 0; r < R; ++r)
+            CGRU_UNROLL for (int b = 0; b < B; ++b)
+                CGRU_UNROLL for (int g = 0; g < G; ++g)
+                    sums[r][b][g] = load<float>(step.products + (tile.row + r) * layer.blocks * 3 * lanes +
+                                                ((tile.block + b) * 3 + first + g) * lanes);
+    }
+};
 
 // products := bias + W x of a tile of rows, for many steps at once
 template <class S> struct InputProduct {
@@ -90,7 +92,7 @@ template <class S> struct InputProduct {
     template <int R, int B, class F>
     static CGRU_MEMBER void run(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step, const F&) {
         FloatVector sums[R][B][3];
-        start_from_input<S>(tile, layer, step, sums);
+        Start<S, true>::sums(tile, layer, step, 0, sums);
         CGRU_UNROLL for (int r = 0; r < R; ++r)
             CGRU_UNROLL for (int b = 0; b < B; ++b)
                 CGRU_UNROLL for (int g = 0; g < 3; ++g)
@@ -137,65 +139,83 @@ CGRU_INLINE void update(const Tile<R, B>& tile, const PackedLayer& layer, const 
         store<float>(step.y[row] + unit, h, left);
 }
 
-// A whole step, reset after the product; from x itself, or from the input products.
-template <class S, bool from_input> struct ResetAfterStep {
-    static CGRU_MEMBER void prepare(const PackedLayer& layer, const PackedStep& step) {
-        if (from_input) prepare_inputs<S>(layer, step);
-        prepare_states<S>(layer, step, step.state);
-    }
-    template <int R, int B, class F>
-    static CGRU_MEMBER void run(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step, const F& f) {
-        FloatVector sums[R][B][3];
-        float input[R][B][lanes];  // the candidate's input part waits in memory: registers are for the sums
-        if (from_input)
-            start_from_input<S>(tile, layer, step, sums);
-        else
-            start_from_product(tile, layer, step, 0, sums);
+// The phases of a step, as cells/cell.h has them: what a phase multiplies, and what it makes of the sums of its gates. `Kept`
+// is what of the sums with the input waits in memory: registers are for the sums with the state.
+
+// Reset after the product.
+struct PackedAfter {
+    static const int first = 0, gates = 3;
+    static CGRU_MEMBER const float* operand(const PackedStep& step) { return step.state; }
+
+    template <int R, int B> struct Kept {
+        float input[R][B][lanes];  // the candidate's part
+    };
+    template <int R, int B>
+    static CGRU_MEMBER void keep(Kept<R, B>& kept, const Tile<R, B>& tile, const PackedLayer& layer,
+                                 FloatVector (&sums)[R][B][3]) {
         CGRU_UNROLL for (int r = 0; r < R; ++r)
             CGRU_UNROLL for (int b = 0; b < B; ++b) {
-                store<float>(input[r][b], sums[r][b][2]);
+                store<float>(kept.input[r][b], sums[r][b][2]);
                 sums[r][b][2] = load<float>(layer.candidate_bias + (tile.block + b) * lanes);
             }
-        keep_in_memory(input);
-        add_recurrent<S>(tile, layer, step, 0, step.state, sums);
-        Gates<R, B, 3>::each(sums, [&](int r, int b, const FloatVector(&own)[3]) CGRU_LAMBDA {
-            const FloatVector reset = f.gate(own[0]);
-            const FloatVector z = f.gate(own[1]);
-            update(tile, layer, step, f, r, b, z, fma(reset, own[2], load<float>(input[r][b])));
-        });
+        keep_in_memory(kept.input);
+    }
+    template <int R, int B, class F>
+    static CGRU_MEMBER void finish(const Kept<R, B>& kept, const Tile<R, B>& tile, const PackedLayer& layer,
+                                   const PackedStep& step, const F& f, int r, int b, const FloatVector (&sums)[3]) {
+        const FloatVector reset = f.gate(sums[0]);
+        const FloatVector z = f.gate(sums[1]);
+        update(tile, layer, step, f, r, b, z, fma(reset, sums[2], load<float>(kept.input[r][b])));
     }
 };
 
-// Reset before the product, first half: z, and r * h of all units, which the second half multiplies.
-template <class S> struct ResetBeforeGates {
-    static CGRU_MEMBER void prepare(const PackedLayer& layer, const PackedStep& step) {
-        prepare_states<S>(layer, step, step.state);
-    }
+// Reset before the product, first phase: z, and r * h of all units, which the second multiplies.
+struct PackedGatesBefore {
+    static const int first = 0, gates = 2;
+    static CGRU_MEMBER const float* operand(const PackedStep& step) { return step.state; }
+
+    template <int R, int B> struct Kept {};
+    template <int R, int B>
+    static CGRU_MEMBER void keep(Kept<R, B>&, const Tile<R, B>&, const PackedLayer&, FloatVector (&)[R][B][2]) {}
     template <int R, int B, class F>
-    static CGRU_MEMBER void run(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step, const F& f) {
-        FloatVector sums[R][B][2];
-        start_from_product(tile, layer, step, 0, sums);
-        add_recurrent<S>(tile, layer, step, 0, step.state, sums);
-        Gates<R, B, 2>::each(sums, [&](int r, int b, const FloatVector(&own)[2]) CGRU_LAMBDA {
-            const int64_t at = (tile.row + r) * step.stride + (tile.block + b) * lanes;
-            store<float>(step.reset_state + at, f.gate(own[0]) * load<float>(step.state + at));
-            store<float>(step.update + at, f.gate(own[1]));
-        });
+    static CGRU_MEMBER void finish(const Kept<R, B>&, const Tile<R, B>& tile, const PackedLayer&, const PackedStep& step,
+                                   const F& f, int r, int b, const FloatVector (&sums)[2]) {
+        const int64_t at = (tile.row + r) * step.stride + (tile.block + b) * lanes;
+        store<float>(step.reset_state + at, f.gate(sums[0]) * load<float>(step.state + at));
+        store<float>(step.update + at, f.gate(sums[1]));
     }
 };
 
-template <class S> struct ResetBeforeState {
+struct PackedStateBefore {
+    static const int first = 2, gates = 1;
+    static CGRU_MEMBER const float* operand(const PackedStep& step) { return step.reset_state; }
+
+    template <int R, int B> struct Kept {};
+    template <int R, int B>
+    static CGRU_MEMBER void keep(Kept<R, B>&, const Tile<R, B>&, const PackedLayer&, FloatVector (&)[R][B][1]) {}
+    template <int R, int B, class F>
+    static CGRU_MEMBER void finish(const Kept<R, B>&, const Tile<R, B>& tile, const PackedLayer& layer,
+                                   const PackedStep& step, const F& f, int r, int b, const FloatVector (&sums)[1]) {
+        const int64_t at = (tile.row + r) * step.stride + (tile.block + b) * lanes;
+        update(tile, layer, step, f, r, b, load<float>(step.update + at), sums[0]);
+    }
+};
+
+// A phase of a step on a tile; from x itself (all gates), or from the input products.
+template <class S, class Phase, bool from_input> struct StepPhase {
     static CGRU_MEMBER void prepare(const PackedLayer& layer, const PackedStep& step) {
-        prepare_states<S>(layer, step, step.reset_state);
+        if (from_input) prepare_inputs<S>(layer, step);
+        prepare_states<S>(layer, step, Phase::operand(step));
     }
     template <int R, int B, class F>
     static CGRU_MEMBER void run(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step, const F& f) {
-        FloatVector sums[R][B][1];
-        start_from_product(tile, layer, step, 2, sums);
-        add_recurrent<S>(tile, layer, step, 2, step.reset_state, sums);
-        Gates<R, B, 1>::each(sums, [&](int r, int b, const FloatVector(&own)[1]) CGRU_LAMBDA {
-            const int64_t at = (tile.row + r) * step.stride + (tile.block + b) * lanes;
-            update(tile, layer, step, f, r, b, load<float>(step.update + at), own[0]);
+        FloatVector sums[R][B][Phase::gates];
+        typename Phase::template Kept<R, B> kept;
+        Start<S, from_input>::sums(tile, layer, step, Phase::first, sums);
+        Phase::keep(kept, tile, layer, sums);
+        add_recurrent<S>(tile, layer, step, Phase::first, Phase::operand(step), sums);
+        Gates<R, B, Phase::gates>::each(sums, [&](int r, int b, const FloatVector(&own)[Phase::gates]) CGRU_LAMBDA {
+            Phase::finish(kept, tile, layer, step, f, r, b, own);
         });
     }
 };
@@ -233,31 +253,15 @@ static void run_tiles(const PackedLayer& layer, const PackedStep& step) {
     }
 }
 
-struct UsualLayer {
-    explicit UsualLayer(const PackedLayer&) {}
-    CGRU_MEMBER FloatVector gate(FloatVector x) const { return sigmoid<float>(x); }
-    CGRU_MEMBER FloatVector candidate(FloatVector x) const { return tanh<float>(x); }
-    CGRU_MEMBER Shares<float> shares(FloatVector z) const { return shares_of<float>(z); }
-};
-
-struct AnyLayer {
-    AnyActivation<float> f, g;
-    int flip;
-    explicit AnyLayer(const PackedLayer& layer) : f(layer.gate), g(layer.candidate), flip(layer.flip) {}
-    FloatVector gate(FloatVector x) const { return f(x); }
-    FloatVector candidate(FloatVector x) const { return g(x); }
-    Shares<float> shares(FloatVector z) const { return shares_of<float>(z, flip); }
-};
-
 template <class Kernel> static void run_packed(const PackedLayer& layer, const PackedStep& step) {
     if (layer.usual)
-        run_tiles<Kernel, UsualLayer>(layer, step);
+        run_tiles<Kernel, Usual<float>>(layer, step);
     else
-        run_tiles<Kernel, AnyLayer>(layer, step);
+        run_tiles<Kernel, Any<float>>(layer, step);
 }
 
 template <class S> static void input_product(const PackedLayer& layer, const PackedStep& step) {
-    run_tiles<InputProduct<S>, UsualLayer>(layer, step);
+    run_tiles<InputProduct<S>, Usual<float>>(layer, step);
 }
 
 template <class S> constexpr StorageKernels storage_kernels() {
@@ -266,10 +270,9 @@ template <class S> constexpr StorageKernels storage_kernels() {
             S::narrow,
             pack_layer<S>,
             input_product<S>,
-            run_packed<ResetAfterStep<S, true>>,
-            run_packed<ResetAfterStep<S, false>>,
-            run_packed<ResetBeforeGates<S>>,
-            run_packed<ResetBeforeState<S>>};
+            {{nullptr,
+              {run_packed<StepPhase<S, PackedGatesBefore, false>>, run_packed<StepPhase<S, PackedStateBefore, false>>}},
+             {run_packed<StepPhase<S, PackedAfter, true>>, {run_packed<StepPhase<S, PackedAfter, false>>, nullptr}}}};
 }
 
 }  // namespace CGRU_SET

@@ -240,13 +240,9 @@ template <class T> class Rows {
             y_rows[i] = at.y(t, first + i);
             if (i >= step.rows) memset(y_rows[i], 0, size_t(H) * sizeof(T));
         }
-        multiply(layer.recurrent, state_rows, recurrent_rows, false);
-        if (layer.reset_after) {
-            kernels.record_after(step);
-        } else {
-            kernels.record_gates_before(step);
-            multiply(layer.candidate, reset_rows, candidate_rows, false);
-            kernels.record_state_before(step);
+        for (int p = 0; p < cells[layer.cell].phases; ++p) {
+            multiply(layer.recurrent[p], p ? reset_rows : state_rows, p ? candidate_rows : recurrent_rows, false);
+            kernels.of[layer.cell].record[p](step);
         }
         downwards = !downwards;
     }
@@ -260,14 +256,10 @@ template <class T> class Rows {
             before_rows[i] = at.before(t, first + i);
             if (call.grad_y) grad_y_rows[i] = at.grad_y(t, first + i);
         }
-        if (layer.reset_after) {
-            kernels.backward_after(step);
-        } else {
-            kernels.backward_state_before(step);
-            multiply(layer.candidate_back, recurrent_rows, reset_rows, false);
-            kernels.backward_gates_before(step);
+        for (int p = cells[layer.cell].phases; p-- > 0;) {
+            kernels.of[layer.cell].backward[p](step);
+            multiply(layer.recurrent_back[p], recurrent_rows, p ? reset_rows : state_rows, p == 0);
         }
-        multiply(layer.recurrent_back, recurrent_rows, state_rows, true);
         downwards = !downwards;
     }
 };
@@ -323,7 +315,7 @@ template <class T> class WeightGradients {
         const OuterOperand<T> candidate_input = {x_laid_out, I, call.grad_w + 2 * H * I};
         OuterOperand<T> candidate_state = {before_laid_out, H, call.grad_u + 2 * H * H};
         add(count, 1, 2 * H, input, state, part, parts);  // r and z
-        if (call.layer->reset_after) {
+        if (call.layer->cell == cell_gru_after) {
             add(count, 3, H, candidate_input, none, part, parts);  // n
             add(count, 0, H, candidate_state, none, part, parts);  // u
         } else {

@@ -53,7 +53,7 @@ struct Model {
         layer.bias = bias.data();
         layer.gate = {activation_sigmoid, 0, 0, HUGE_VAL};
         layer.candidate = {activation_tanh, 0, 0, HUGE_VAL};
-        layer.reset_after = reset_after;
+        layer.cell = reset_after ? cell_gru_after : cell_gru_before;
         return layer;
     }
     CanonicalLayer canonical() const { return canonical(storage_float32, w.data(), u.data()); }
