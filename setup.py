@@ -1,13 +1,15 @@
 """The compiled part of the package: extension modules, and one static library of kernels per instruction set.
 
-Everything else stands in pyproject.toml. Environment: CGRU_OPENMP=0 builds without OpenMP, CGRU_SETS="plain" with the
-instruction sets named and no others.
+The sets are rows of src/sets.def. Everything else stands in pyproject.toml. Environment: CGRU_OPENMP=0 builds without
+OpenMP, CGRU_SETS="plain" with the instruction sets named and no others.
 """
 
 import os
 import platform
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from setuptools import Extension, setup
 from setuptools._distutils.ccompiler import new_compiler
 from setuptools._distutils.errors import CompileError, LinkError
 from setuptools._distutils.sysconfig import customize_compiler
+from setuptools.command.build_clib import build_clib
 
 MSVC = sys.platform == "win32"
 MACHINE = platform.machine().lower()
@@ -29,24 +32,12 @@ GCC_FLAGS = ["-std=c++14", "-O3", "-ffp-contract=off", "-fno-trapping-math", "-f
 GCC_FLAGS += ["-Wno-maybe-uninitialized", "-fno-gcse", "-fno-rtti", "-fvisibility=hidden", "-g0", "-Wall", "-Wextra"]
 KERNEL_FLAGS = ["/O2", "/std:c++14"] if MSVC else GCC_FLAGS
 
-# Instruction sets by machine: the flags of each set's file. Plain C++ where no other set runs on every such machine.
-if MSVC:  # no vector extensions there
-    SETS = {"plain": []}
-elif MACHINE in ("x86_64", "amd64"):
-    AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
-    SETS = {
-        "sse2": [],
-        "avx2": ["-mavx2", "-mfma", "-mf16c"],
-        "avx512": AVX512,
-        "avx512vnni": [*AVX512, "-mavx512vnni"],
-        "avx512bf16": [*AVX512, "-mavx512bf16"],
-    }
-elif MACHINE in ("aarch64", "arm64"):
-    SETS = {"neon": [], "neondot": ["-march=armv8.2-a+dotprod"]}
-else:
-    SETS = {"plain": []}
-if os.environ.get("CGRU_SETS"):
-    SETS = {name: SETS.get(name, []) for name in os.environ["CGRU_SETS"].split()}
+sys.path.insert(0, "src")
+from sets import SETS, dispatch_macros, with_bases  # noqa: E402
+
+# No vector extensions in Microsoft's compiler.
+KIND = "any" if MSVC else {"x86_64": "x86", "amd64": "x86", "aarch64": "arm", "arm64": "arm"}.get(MACHINE, "any")
+CHOSEN = os.environ.get("CGRU_SETS", "").split() or [name for name, one in SETS.items() if one.machine == KIND]
 
 
 def compiles(flags, text="int main() { return 0; }\n"):
@@ -72,31 +63,48 @@ def openmp_flags():
     return flags if compiles(flags, program) else []
 
 
-def kernel_libraries():
-    headers = [str(path) for path in sorted(Path("src/kernels").glob("*.h"))]
-    sets = {name: flags for name, flags in SETS.items() if not flags or compiles(flags)}
-    chosen = [f"-DCGRU_HAS_{name.upper()}" for name in sets]
+def texts(*suffixes):
+    return [str(path) for path in sorted(Path("src").rglob("*")) if path.suffix in suffixes]
 
-    def library(name, file, flags):
-        source = f"src/kernels/{file}.cpp"
+
+def kernel_libraries():
+    sets = [name for name in with_bases(CHOSEN) if not SETS[name].flags or compiles(SETS[name].flags)]
+    depends = ["setup.py", *texts(".h", ".def")]
+
+    def library(name, source, flags=(), macros=()):
         return (
-            name,
+            f"cgru_{name}",
             {
-                "sources": [source],
-                "obj_deps": {"": headers, source: headers},
+                "sources": [f"src/{source}.cpp"],
+                "obj_deps": {"": depends},
+                "include_dirs": ["src"],
+                "macros": list(macros),
                 "cflags": [*KERNEL_FLAGS, *flags],
             },
         )
 
     # A linker reads static libraries in order: those that use others come first.
-    yield library("cgru_sequence", "sequence", OPENMP)
-    yield library("cgru_training", "training", OPENMP)
-    yield library("cgru_machine", "machine", OPENMP)
-    yield library("cgru_stream", "stream", [])
-    yield library("cgru_choose", "choose", chosen)
-    yield library("cgru_denormals", "denormals", [])
-    for name, flags in sets.items():
-        yield library(f"cgru_{name}", name, flags)
+    yield library("sequence", "packed/sequence", OPENMP)
+    yield library("training", "training/training", OPENMP)
+    yield library("machine", "threads/machine", OPENMP)
+    yield library("stream", "packed/stream")
+    yield library("dispatch", "dispatch", macros=dispatch_macros(sets))
+    yield library("denormals", "simd/denormals")
+    for name in sets:
+        yield library(name, "set", SETS[name].flags, SETS[name].macros)
+
+
+class BuildLibraries(build_clib):
+    """Builds libraries beside each other, each in a folder of its own: several have an object of the same name."""
+
+    def build_libraries(self, libraries):  # noqa: D102
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # the last ones take longest
+            list(pool.map(self._build_one, reversed(libraries)))
+
+    def _build_one(self, library):
+        one = copy(self)
+        one.build_temp = str(Path(self.build_temp) / library[0])
+        super(BuildLibraries, one).build_libraries([library])
 
 
 def write_blas_int():
@@ -118,7 +126,7 @@ def extension(name, source, openmp=()):
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
         extra_compile_args=[*openmp, *([] if MSVC else ["-O2", "-g0", "-fvisibility=hidden"])],
         extra_link_args=[] if MSVC else [*openmp],
-        depends=[str(path) for path in sorted(Path("src/kernels").iterdir())],  # of the libraries it is linked with
+        depends=texts(".h", ".cpp", ".def"),  # of the libraries that it is linked with
     )
 
 
@@ -126,6 +134,8 @@ write_blas_int()
 OPENMP = openmp_flags()
 setup(
     libraries=list(kernel_libraries()),
+    cmdclass={"build_clib": BuildLibraries},
+    options={"build_ext": {"parallel": os.cpu_count()}},
     ext_modules=cythonize(
         [
             extension("_exclusive", "src/exclusive.pyx"),

@@ -1,6 +1,6 @@
 """Whether a second thread pays, and whether the package's rule knows it: python benchmarks/threads.py
 
-Every case runs on one thread, shared out by rows, by units, and as the rule of src/kernels/sequence.cpp decides from
+Every case runs on one thread, shared out by rows, by units, and as the rule of src/packed/sequence.cpp decides from
 what it measured of the machine; calls follow each other at once, or after a pause that sends waiting threads to sleep.
 [--threads N] [--json FILE] [--plot FILE]
 """

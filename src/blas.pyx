@@ -15,7 +15,10 @@ from libc.string cimport memcpy, memset
 
 from blas cimport product, real, row_product, transposed_product
 from interrupt cimport ask_signals, raise_pending
-from kernels cimport Activation, FlushDenormals, GateKernels, GateStep, Kernels, Watch, piece_flops
+from kernels cimport (
+    Activation, Cell, FlushDenormals, GateKernels, GateStep, Kernels, Watch, cell_gru_after, cell_gru_before, cells,
+    piece_flops
+)
 
 from cgru._packed import KERNELS
 from cgru.model.precision import wide
@@ -172,7 +175,8 @@ cdef class Weights:
     cdef void* w_hh     # (3H, H), or (H, 3H) for a single sequence
     cdef void* bias     # (4, H)
     cdef int64_t inputs, hidden
-    cdef bint single, is_double, reset_after, flip
+    cdef bint single, is_double, flip
+    cdef int cell
     cdef Activation gate, candidate
 
     def __init__(self, layer, bint single):
@@ -187,7 +191,8 @@ cdef class Weights:
         self.bias = <void*> <size_t> addresses[3]
         self.single = single
         self.inputs, self.hidden = layer.w_ih.shape[1], layer.hidden_size
-        self.reset_after, self.flip = layer.reset_after, layer.flip
+        self.cell = cell_gru_after if layer.reset_after else cell_gru_before
+        self.flip = layer.flip
         self.gate = Activation(layer.gate.code, layer.gate.alpha, layer.gate.beta, layer.clip)
         self.candidate = Activation(layer.candidate.code, layer.candidate.alpha, layer.candidate.beta, layer.clip)
 
@@ -207,7 +212,8 @@ def forward(Weights layer,
     cdef int64_t T = x.shape[0], B = x.shape[1], I = layer.inputs, H = layer.hidden, size = sizeof(real)
     if layer.single != (B == 1) or layer.is_double != (size == 8):
         raise ValueError("layer: prepared for another kind of call")
-    cdef bint reset_after = layer.reset_after
+    cdef Cell cell = cells[layer.cell]
+    cdef int kind = layer.cell
     cdef int64_t chunk = min(T, max(1, CHUNK_BYTES // (B * 3 * H * size)))
     cdef Strides xs = Strides(x.strides[0] // size, x.strides[1] // size, x.strides[2] // size)
     cdef int64_t x_row = xs.step if B == 1 else xs.sequence
@@ -250,6 +256,7 @@ def forward(Weights layer,
         sequence = &order[0]
         length = &lengths[0]
     cdef int64_t start, stop, k, t, columns, rows
+    cdef int p
     cdef FlushDenormals mode
     cdef Watch watch
     watch.question = ask_signals
@@ -288,14 +295,10 @@ def forward(Weights layer,
                     step.input = inputs + t * columns
                     step.width = rows
                 if rows:
-                    if reset_after:
-                        recurrent_product(u, step.state, step.recurrent, B, rows, H, 0, 3, watch)
-                        run[real](kernel.reset_after, &step, threads, parallel_units, watch)
-                    else:
-                        recurrent_product(u, step.state, step.recurrent, B, rows, H, 0, 2, watch)
-                        run[real](kernel.reset_before, &step, threads, parallel_units, watch)
-                        recurrent_product(u, step.reset_state, step.recurrent, B, rows, H, 2, 3, watch)
-                        run[real](kernel.update_state, &step, threads, parallel_units, watch)
+                    for p in range(cell.phases):
+                        recurrent_product(u, step.reset_state if p else step.state, step.recurrent, B, rows, H,
+                                          cell.phase[p].first, cell.phase[p].first + cell.phase[p].gates, watch)
+                        run[real](kernel.of[kind][p], &step, threads, parallel_units, watch)
                 emit(<const real*> step.state, B, H, rows, sequence, y_first + (start + t) * y_step, y_sequence,
                      watch)
             if watch.stopped():

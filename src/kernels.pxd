@@ -1,12 +1,14 @@
-# The C++ kernels as Cython sees them; what each does is written in kernels/kernels.h.
+# The C++ kernels as Cython sees them; what each does is written in kernels.h.
 
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int64_t
 
 
-cdef extern from "kernels/kernels.h" namespace "cgru" nogil:
+cdef extern from "kernels.h" namespace "cgru" nogil:
     cdef struct Activation:
         int code
         double alpha, beta, clip
+
+    bint is_usual(const Activation&, const Activation&, int)
 
     cdef cppclass GateStep[T]:
         int64_t lines, width
@@ -24,29 +26,40 @@ cdef extern from "kernels/kernels.h" namespace "cgru" nogil:
         int flip
 
     cdef cppclass GateKernels[T]:
-        void (*reset_after)(const GateStep[T]&, int64_t, int64_t) noexcept nogil
-        void (*reset_before)(const GateStep[T]&, int64_t, int64_t) noexcept nogil
-        void (*update_state)(const GateStep[T]&, int64_t, int64_t) noexcept nogil
+        void (*of[2][2])(const GateStep[T]&, int64_t, int64_t) noexcept nogil
         void (*activate)(const Activation&, const T*, T*, int64_t) noexcept nogil
+
+    cdef enum:
+        cell_gru_before, cell_gru_after
+
+    cdef struct Phase:
+        int first, gates
+
+    cdef struct Cell:
+        int phases
+        Phase phase[2]
+
+    const Cell cells[2]
 
     cdef enum:
         storage_float32, storage_bfloat16, storage_float16, storage_int8, storage_bfloat16_products
 
-    cdef struct IntegerScale:
+    cdef struct CanonicalMatrix:
+        const void* numbers
         const float* scale
-        const int32_t* start
         float limit
 
-    cdef struct PackedLayer:
-        int64_t inputs, hidden, blocks
+    cdef struct CanonicalLayer:
+        int64_t inputs, hidden
         int storage
-        const void* input_weights
-        const void* recurrent_weights
+        CanonicalMatrix input, recurrent
         const float* bias
-        const float* candidate_bias
-        IntegerScale input_scale, recurrent_scale
+        int cell
         Activation gate, candidate
-        int reset_after, flip, usual
+        int flip
+
+    cdef struct PackedLayer:
+        int64_t inputs, hidden
 
     cdef enum Answer:
         answer_go_on, answer_stop, answer_never_ask
@@ -72,8 +85,7 @@ cdef extern from "kernels/kernels.h" namespace "cgru" nogil:
         Interrupted interrupted
 
     cdef struct StorageKernels:
-        double bytes, rate
-        int offset
+        int64_t (*pack)(const CanonicalLayer&, char*, PackedLayer&) noexcept nogil
 
     cdef struct PackedKernels:
         int64_t lanes
@@ -123,10 +135,13 @@ cdef extern from "kernels/kernels.h" namespace "cgru" nogil:
 
     cdef cppclass TrainingLayer[T]:
         int64_t inputs, hidden
-        Panels[T] input, recurrent, candidate, input_back, recurrent_back, candidate_back
+        Panels[T] input, input_back
+        Panels[T]* recurrent  # [2], by phase
+        Panels[T]* recurrent_back
         const T* bias
+        int cell
         Activation gate, candidate_function
-        int reset_after, flip, usual
+        int flip, usual
 
     cdef cppclass TrainingCall[T]:
         const TrainingLayer[T]* layer
@@ -161,7 +176,7 @@ cdef extern from "kernels/kernels.h" namespace "cgru" nogil:
         FlushDenormals()
 
 
-cdef extern from "kernels/watch.h" namespace "cgru" nogil:
+cdef extern from "threads/watch.h" namespace "cgru" nogil:
     const double piece_flops
 
     cdef cppclass Watch:

@@ -2,24 +2,24 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """The packed engine's door: weights packed once a layer, and calls handed to the kernels without the GIL.
 
-No arithmetic here: layouts and kernels are in kernels/packed.h, the loop over time in kernels/sequence.cpp. Arrays are
-checked before they arrive (cgru/checks.py).
+No arithmetic here: layouts are in packed/layout.h, kernels in packed/tiles.h, the loop over time in packed/sequence.cpp.
+Arrays are checked before they arrive (cgru/checks.py).
 """
 
 import numpy as np
 
 cimport numpy as cnp
-from libc.stdint cimport int32_t, int64_t, uintptr_t
+from libc.stdint cimport int64_t, uintptr_t
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from interrupt cimport ask_signals, finish
 from kernels cimport (
-    Activation, IntegerScale, Kernels, Machine, Outcome, PackedCall, PackedLayer, PackedStream, Sharing, StorageKernels,
-    ThreadCounts, kernels, machine, run_packed_call, runnable_sets, set_sharing, sharing_measured, sharing_none,
-    sharing_rows, sharing_units, storage_bfloat16, storage_bfloat16_products, storage_float16, storage_float32,
-    storage_int8, thread_counts
+    Activation, CanonicalLayer, CanonicalMatrix, Kernels, Machine, Outcome, PackedCall, PackedLayer, PackedStream,
+    Sharing, StorageKernels, ThreadCounts, cell_gru_after, cell_gru_before, kernels, machine, run_packed_call,
+    runnable_sets, set_sharing, sharing_measured, sharing_none, sharing_rows, sharing_units, storage_bfloat16,
+    storage_bfloat16_products, storage_float16, storage_float32, storage_int8, thread_counts
 )
 
 from cgru._exclusive cimport Exclusive
@@ -47,85 +47,50 @@ STORAGES = {
     "int8": storage_int8,
     "bfloat16 products": storage_bfloat16_products,
 }
-INPUTS = {"bfloat16": 2, "bfloat16 products": 2, "int8": 4}  # whose numbers share a unit of memory; one where not said
-
-
-def together(block, int count):
-    """Numbers (blocks, K, G, lanes) with those of so many inputs side by side, the first in the lowest bits."""
-    padded = np.pad(block, ((0, 0), (0, -block.shape[1] % count), (0, 0), (0, 0)))
-    blocks, inputs, gates, lanes = padded.shape
-    return padded.reshape(blocks, inputs // count, count, gates, lanes).transpose(0, 1, 3, 4, 2)
-
-
-def blocks_of(array, int64_t lanes, groups, str storage):
-    """Gate rows (G*H, K) as [blocks][K][G][lanes] for each group of gates, one group behind the other; padded by zero.
-
-    `groups` lists the gates of each group: [[0, 1, 2]], or [[0, 1], [2]].
-    """
-    gates = np.concatenate(groups).size
-    hidden, count = array.shape[0] // gates, array.shape[1]
-    padded = np.zeros((gates, (hidden + lanes - 1) // lanes * lanes, count), array.dtype)
-    padded[:, :hidden] = array.reshape(gates, hidden, count)
-    by_block = padded.reshape(gates, -1, lanes, count).transpose(1, 3, 0, 2)  # (blocks, K, G, lanes)
-    return np.concatenate([together(by_block[:, :, group], INPUTS.get(storage, 1)).ravel() for group in groups])
 
 
 cdef class Weights:
     """A layer packed for the kernels of the instruction set in use."""
-    cdef list arrays  # kept alive
+    cdef object memory  # kept alive
     cdef PackedLayer layer
 
     def __init__(self, layer, str storage):
-        cdef int64_t hidden = layer.hidden_size
+        cdef CanonicalLayer given
         cdef const StorageKernels* kernels = &table.packed.of[<int> STORAGES[storage]]
-        all_gates = [[0, 1, 2]]
-        gates = all_gates if layer.reset_after else [[0, 1], [2]]
-        self.arrays = []
-        self.layer.inputs = layer.w_ih.shape[1]
-        self.layer.hidden = hidden
-        self.layer.blocks = (hidden + table.packed.lanes - 1) // table.packed.lanes
-        self.layer.storage = STORAGES[storage]
-        self.layer.input_weights = self.keep(self.packed(layer.w_ih, all_gates, storage))
-        self.layer.recurrent_weights = self.keep(self.packed(layer.w_hh, gates, storage))
-        self.layer.bias = <const float*> self.keep(self.packed(layer.bias[:3].reshape(3 * hidden, 1), all_gates))
-        self.layer.candidate_bias = <const float*> self.keep(self.packed(layer.bias[3].reshape(hidden, 1), [[0]]))
-        if storage == "int8":
-            self.layer.input_scale = self.scale_of(layer.w_ih, layer.input_limit, kernels.offset)
-            self.layer.recurrent_scale = self.scale_of(layer.w_hh, None, kernels.offset)
-        self.layer.gate = Activation(layer.gate.code, layer.gate.alpha, layer.gate.beta, layer.clip)
-        self.layer.candidate = Activation(layer.candidate.code, layer.candidate.alpha, layer.candidate.beta, layer.clip)
-        self.layer.reset_after, self.layer.flip = layer.reset_after, layer.flip
-        self.layer.usual = (layer.gate.name, layer.candidate.name, layer.clip, layer.flip) == (
-            "sigmoid", "tanh", float("inf"), False)
-
-    # A matrix as the kernels read it.
-    cdef object packed(self, matrix, groups, str storage="float32"):
-        numbers = matrix.numbers if isinstance(matrix, Matrix) else matrix
-        return blocks_of(numbers, table.packed.lanes, groups, storage)
-
-    # What a matrix of integers means: sums over inputs that are `offset` too large start so much lower.
-    cdef IntegerScale scale_of(self, matrix, limit, int offset):
-        cdef IntegerScale result
-        start = matrix.numbers.sum(axis=1, dtype=np.int32) * np.int32(-offset)
-        result.scale = <const float*> self.keep(self.packed(matrix.scale[:, None], [[0, 1, 2]]))
-        result.start = <const int32_t*> self.keep(self.packed(start[:, None], [[0, 1, 2]]))
-        result.limit = float("inf") if limit is None else limit
-        return result
-
-    # The address of a copy of an array that lives as long as this object.
-    cdef const void* keep(self, array):
-        kept = aligned(array)
-        self.arrays.append(kept)
-        return cnp.PyArray_DATA(<cnp.ndarray> kept)
+        cdef int64_t size
+        cdef char* start
+        arrays = []  # kept alive until they are packed
+        given.inputs, given.hidden = layer.w_ih.shape[1], layer.hidden_size
+        given.storage = STORAGES[storage]
+        given.input = canonical(layer.w_ih, layer.input_limit, arrays)
+        given.recurrent = canonical(layer.w_hh, None, arrays)
+        given.bias = <const float*> address(layer.bias, arrays)
+        given.gate = Activation(layer.gate.code, layer.gate.alpha, layer.gate.beta, layer.clip)
+        given.candidate = Activation(layer.candidate.code, layer.candidate.alpha, layer.candidate.beta, layer.clip)
+        given.cell = cell_gru_after if layer.reset_after else cell_gru_before
+        given.flip = layer.flip
+        size = kernels.pack(given, NULL, self.layer)
+        self.memory = np.empty(size + 64, np.uint8)
+        start = <char*> cnp.PyArray_DATA(<cnp.ndarray> self.memory)
+        kernels.pack(given, start + (-<uintptr_t> start & 63), self.layer)
 
 
-def aligned(array):
-    """A copy that begins at a cache line, so that no vector of weights straddles two."""
-    memory = np.empty(array.nbytes + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    result = memory[start:start + array.nbytes].view(array.dtype)
-    result[...] = array
+# A matrix as it is packed from; `arrays` keeps its memory.
+cdef CanonicalMatrix canonical(matrix, limit, list arrays):
+    cdef CanonicalMatrix result
+    result.numbers = address(matrix.numbers if isinstance(matrix, Matrix) else matrix, arrays)
+    result.scale = NULL
+    if isinstance(matrix, Matrix) and matrix.scale is not None:
+        result.scale = <const float*> address(matrix.scale, arrays)
+    result.limit = float("inf") if limit is None else limit
     return result
+
+
+# Where a contiguous form of an array is, which `arrays` keeps.
+cdef const void* address(array, list arrays):
+    contiguous = np.ascontiguousarray(array)
+    arrays.append(contiguous)
+    return cnp.PyArray_DATA(<cnp.ndarray> contiguous)
 
 
 # An array as it may go to the kernels: float32, so many axes, aligned, every stride a number of floats. It is no subclass,

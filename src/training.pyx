@@ -2,8 +2,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """The training engine's door: weights laid out once a layer, and passes handed to the kernels without the GIL.
 
-No arithmetic here: the loops over time are in kernels/training.cpp, products in kernels/products.h, gates in
-kernels/gradients.h. Arrays are checked before they arrive (cgru/checks.py).
+No arithmetic here: the loops over time are in training/training.cpp, products in training/products.h, gates in
+cells/gradients.h. Arrays are checked before they arrive (cgru/checks.py).
 """
 
 import numpy as np
@@ -13,7 +13,8 @@ from libc.stdint cimport int64_t
 
 from interrupt cimport ask_signals, finish
 from kernels cimport (
-    Activation, Kernels, Outcome, Panels, TrainingCall, TrainingKernels, TrainingLayer, run_backward, run_record
+    Activation, Kernels, Outcome, Panels, TrainingCall, TrainingKernels, TrainingLayer, cell_gru_after, cell_gru_before,
+    cells, is_usual, run_backward, run_record
 )
 
 from cgru._packed import KERNELS
@@ -49,28 +50,24 @@ cdef Panels[real] panels_of(const real[:, :] transposed, real** memory, bint mea
 # Lay a layer out at `memory`; only measured, the return tells how many values that takes.
 cdef int64_t lay_out(object layer, TrainingLayer[real]* made, real* memory, bint measure):
     cdef const real[:, :] w = layer.w_ih
-    cdef const real[:, :] u = layer.w_hh
     cdef const real[:, ::1] bias = layer.bias
-    cdef int64_t H = u.shape[1]
+    cdef int64_t H = layer.hidden_size
     cdef real* start = memory
+    cdef int p
     made.inputs, made.hidden = w.shape[1], H
     made.bias = &bias[0, 0]
-    made.reset_after, made.flip = layer.reset_after, layer.flip
-    made.usual = (layer.gate.name, layer.candidate.name, layer.clip, layer.flip) == (
-        "sigmoid", "tanh", float("inf"), False)
+    made.cell, made.flip = cell_gru_after if layer.reset_after else cell_gru_before, layer.flip
     made.gate = Activation(layer.gate.code, layer.gate.alpha, layer.gate.beta, layer.clip)
     made.candidate_function = Activation(layer.candidate.code, layer.candidate.alpha, layer.candidate.beta, layer.clip)
+    made.usual = is_usual(made.gate, made.candidate_function, made.flip)
     made.input = panels_of[real](w, &memory, measure)
     made.input_back = panels_of[real](w.T, &memory, measure)
-    if layer.reset_after:
-        made.recurrent = panels_of[real](u, &memory, measure)
-        u = np.concatenate([layer.w_hh[2 * H:], layer.w_hh[:2 * H]])  # in the order in which their gradients lie
-        made.recurrent_back = panels_of[real](u.T, &memory, measure)
-    else:
-        made.recurrent = panels_of[real](u[:2 * H], &memory, measure)
-        made.candidate = panels_of[real](u[2 * H:], &memory, measure)
-        made.recurrent_back = panels_of[real](u[:2 * H].T, &memory, measure)
-        made.candidate_back = panels_of[real](u[2 * H:].T, &memory, measure)
+    for p in range(cells[made.cell].phases):
+        rows = layer.w_hh[cells[made.cell].phase[p].first * H:][:cells[made.cell].phase[p].gates * H]
+        made.recurrent[p] = panels_of[real](rows, &memory, measure)
+        if layer.reset_after:
+            rows = np.roll(rows, H, axis=0)  # in the order in which their gradients lie: n, r, z
+        made.recurrent_back[p] = panels_of[real](rows.T, &memory, measure)
     return memory - start
 
 

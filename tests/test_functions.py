@@ -6,7 +6,7 @@ import pytest
 from cgru import _blas, activations
 
 BOUND = 3.0
-"""Units in the last place, stated in src/kernels/functions.h."""
+"""Units in the last place, stated in src/cells/functions.h."""
 
 
 def kernel(name, x, clip=np.inf):

@@ -5,6 +5,7 @@ Needs Debian's g++-aarch64-linux-gnu, qemu-user, clang and libclang-rt-dev; the 
 
 import os
 import platform
+import runpy
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -31,30 +32,33 @@ if not (ROOT / "src").is_dir():
     pytest.skip("the sources are not beside these tests", allow_module_level=True)
 
 
-def build_and_run(tmp_path, compiler, sets, tested, runner=(), flags=("-static",)):
-    """Each set's file with its own flags, the program with them; its output."""
-    kernels = ROOT / "src" / "kernels"
-    files = {
-        "plain": [],
-        "choose": [f"-DCGRU_HAS_{s.upper()}" for s in ("plain", *sets)],
-        "sequence": [],
-        "stream": [],
-        "machine": [],
-        "denormals": [],
-    }
+SETS = runpy.run_path(str(ROOT / "src" / "sets.py"))
 
-    def build(name, own):
+
+def build_and_run(tmp_path, compiler, tested, runner=(), flags=("-static",)):
+    """The kernels of the tested set, and of plain C++ to compare with, in a program; its output."""
+    names = SETS["with_bases"](["plain", tested])
+    sources = {
+        "dispatch": ("dispatch", SETS["dispatch_macros"](names), []),
+        "sequence": ("packed/sequence", [], []),
+        "stream": ("packed/stream", [], []),
+        "machine": ("threads/machine", [], []),
+        "denormals": ("simd/denormals", [], []),
+        **{f"set {name}": ("set", SETS["SETS"][name].macros, SETS["SETS"][name].flags) for name in names},
+    }
+    command = [compiler, *FLAGS, *flags, f"-I{ROOT / 'src'}"]
+
+    def build(name):
+        source, macros, own = sources[name]
         compiled = str(tmp_path / f"{name}.o")
-        source = str(kernels / f"{name}.cpp")
-        subprocess.run([compiler, *FLAGS, *flags, *own, "-c", source, "-o", compiled], check=True)
+        defines = [f"-D{macro}={value}" for macro, value in macros]
+        subprocess.run([*command, *own, *defines, "-c", str(ROOT / f"src/{source}.cpp"), "-o", compiled], check=True)
         return compiled
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(build, *zip(*{**files, **sets}.items(), strict=True)))
+        objects = list(pool.map(build, sources))
     program = str(tmp_path / "kernels")
-    source = str(ROOT / "tests" / "native" / "kernels.cpp")
-    command = [compiler, *FLAGS, *flags, f"-I{kernels}", source, *objects]
-    subprocess.run([*command, "-o", program], check=True)
+    subprocess.run([*command, str(ROOT / "tests/native/kernels.cpp"), *objects, "-o", program], check=True)
     environment = {**os.environ, "CGRU_ISA": tested}
     run = subprocess.run([*runner, program], capture_output=True, text=True, env=environment)
     print(run.stdout)
@@ -70,8 +74,7 @@ def check(run, tested, comparisons=28):
 @pytest.mark.parametrize("tested", ["neon", "neondot"])
 def test_neon(tmp_path, tested):
     needs("aarch64-linux-gnu-g++", "qemu-aarch64")
-    sets = {"neon": [], "neondot": ["-march=armv8.2-a+dotprod"]}
-    check(build_and_run(tmp_path, "aarch64-linux-gnu-g++", sets, tested, ["qemu-aarch64"]), tested)
+    check(build_and_run(tmp_path, "aarch64-linux-gnu-g++", tested, ["qemu-aarch64"]), tested)
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="x86-64 kernels are built by the native compiler here")
@@ -80,22 +83,13 @@ def test_neon(tmp_path, tested):
 )
 def test_avx2(tmp_path):
     needs("g++", "qemu-x86_64")
-    sets = {**X86_SETS["sse2"], **X86_SETS["avx2"]}
-    check(build_and_run(tmp_path, "g++", sets, "avx2", ["qemu-x86_64", "-cpu", "max"]), "avx2")
+    check(build_and_run(tmp_path, "g++", "avx2", ["qemu-x86_64", "-cpu", "max"]), "avx2")
 
 
 SANITIZERS = {
     "address and undefined": ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
     "thread": ["-O1", "-fsanitize=thread", "-DCGRU_STD_THREADS"],
 }
-AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
-X86_SETS = {
-    "sse2": {"sse2": []},
-    "avx2": {"avx2": ["-mavx2", "-mfma", "-mf16c"]},
-    "avx512": {"avx512": AVX512},
-}
-X86_SETS["avx512vnni"] = {**X86_SETS["avx512"], "avx512vnni": [*AVX512, "-mavx512vnni"]}
-X86_SETS["avx512bf16"] = {**X86_SETS["avx512vnni"], "avx512bf16": [*AVX512, "-mavx512bf16"]}
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the flags are those of x86-64 instruction sets")
@@ -104,8 +98,7 @@ X86_SETS["avx512bf16"] = {**X86_SETS["avx512vnni"], "avx512bf16": [*AVX512, "-ma
 def test_sanitizers(tmp_path, sanitizer, tested):
     """Reads and writes within bounds, defined arithmetic; and for the loops on several threads, no race."""
     needs("clang++")
-    sets = X86_SETS.get(tested, {})
-    check(build_and_run(tmp_path, "clang++", sets, tested, flags=["-g", *SANITIZERS[sanitizer]]), tested)
+    check(build_and_run(tmp_path, "clang++", tested, flags=["-g", *SANITIZERS[sanitizer]]), tested)
 
 
 @pytest.mark.skipif(
@@ -113,4 +106,4 @@ def test_sanitizers(tmp_path, sanitizer, tested):
 )
 def test_a_step_allocates_nothing_and_makes_no_system_call(tmp_path):
     needs("g++")
-    check(build_and_run(tmp_path, "g++", {}, "plain", flags=["-DCGRU_TEST_QUIET"]), "plain", 32)
+    check(build_and_run(tmp_path, "g++", "plain", flags=["-DCGRU_TEST_QUIET"]), "plain", 32)

@@ -1,6 +1,6 @@
 """Activation functions: their names, parameters, NumPy formulas and derivatives.
 
-The formulas here are the specification; the kernels in `src/kernels/activations.h` follow them under the codes given by
+The formulas here are the specification; the kernels in `src/cells/activations.h` follow them under the codes given by
 the order of the table. Names, formulas and default parameters are those of the ONNX operators.
 """
 

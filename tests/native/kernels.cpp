@@ -29,64 +29,54 @@ static void expect(bool fine, const char* what, double figure) {
 
 static float uniform() { return float(rand()) / float(RAND_MAX) * 2 - 1; }
 
-// Gate rows (G*H, K) as [blocks][K][G][lanes].
-static std::vector<float> pack(const std::vector<float>& rows, int64_t hidden, int64_t count, int first, int gates,
-                               int64_t lanes) {
-    const int64_t blocks = (hidden + lanes - 1) / lanes;
-    std::vector<float> packed(size_t(blocks * count * gates * lanes));
-    for (int64_t j = 0; j < hidden; ++j)
-        for (int64_t k = 0; k < count; ++k)
-            for (int g = 0; g < gates; ++g)
-                packed[size_t(((j / lanes * count + k) * gates + g) * lanes + j % lanes)] =
-                    rows[size_t(((first + g) * hidden + j) * count + k)];
-    return packed;
-}
-
 // A random layer, and the same layer packed for a table.
 struct Model {
     int64_t inputs, hidden;
     int reset_after;
-    std::vector<float> w, u, b, c;
+    std::vector<float> w, u, bias;
     Model(int64_t inputs, int64_t hidden, int reset_after)
         : inputs(inputs), hidden(hidden), reset_after(reset_after), w(size_t(3 * hidden * inputs)),
-          u(size_t(3 * hidden * hidden)), b(size_t(3 * hidden)), c(size_t(hidden)) {
-        for (auto* array : {&w, &u, &b, &c})
+          u(size_t(3 * hidden * hidden)), bias(size_t(4 * hidden)) {
+        for (auto* array : {&w, &u, &bias})
             for (float& value : *array) value = uniform() / sqrtf(float(hidden));
     }
+
+    // The layer, its weights read from these arrays, as they are stored.
+    CanonicalLayer canonical(int storage, const void* input, const void* recurrent) const {
+        CanonicalLayer layer;
+        memset(&layer, 0, sizeof layer);
+        layer.inputs = inputs;
+        layer.hidden = hidden;
+        layer.storage = storage;
+        layer.input = {input, nullptr, HUGE_VALF};
+        layer.recurrent = {recurrent, nullptr, HUGE_VALF};
+        layer.bias = bias.data();
+        layer.gate = {activation_sigmoid, 0, 0, HUGE_VAL};
+        layer.candidate = {activation_tanh, 0, 0, HUGE_VAL};
+        layer.cell = reset_after ? cell_gru_after : cell_gru_before;
+        return layer;
+    }
+    CanonicalLayer canonical() const { return canonical(storage_float32, w.data(), u.data()); }
 };
 
 struct Packed {
-    std::vector<float> w, u, b, c;
+    std::vector<char> memory;
     PackedLayer layer;
-    Packed(const Model& m, const Kernels& kernels) {
-        const int64_t lanes = kernels.packed.lanes;
-        w = pack(m.w, m.hidden, m.inputs, 0, 3, lanes);
-        if (m.reset_after) {
-            u = pack(m.u, m.hidden, m.hidden, 0, 3, lanes);
-        } else {
-            u = pack(m.u, m.hidden, m.hidden, 0, 2, lanes);
-            const std::vector<float> n = pack(m.u, m.hidden, m.hidden, 2, 1, lanes);
-            u.insert(u.end(), n.begin(), n.end());
-        }
-        b = pack(m.b, m.hidden, 1, 0, 3, lanes);
-        c = pack(m.c, m.hidden, 1, 0, 1, lanes);
-        memset(&layer, 0, sizeof layer);
-        layer.inputs = m.inputs;
-        layer.hidden = m.hidden;
-        layer.blocks = (m.hidden + lanes - 1) / lanes;
-        layer.input_weights = w.data();
-        layer.recurrent_weights = u.data();
-        layer.bias = b.data();
-        layer.candidate_bias = c.data();
-        layer.gate.code = activation_sigmoid;
-        layer.candidate.code = activation_tanh;
-        layer.reset_after = m.reset_after;
-        layer.usual = 1;
+    Packed(const CanonicalLayer& given, const Kernels& kernels) {
+        const StorageKernels& storage = kernels.packed.of[given.storage];
+        memory.resize(size_t(storage.pack(given, nullptr, layer)) + 64);
+        storage.pack(given, memory.data() + (-reinterpret_cast<uintptr_t>(memory.data()) & 63), layer);
     }
 };
 
-// The same layer with weights of 16 bits, packed again from the float32 ones: each a multiple of 1/128, or tiny.
-static uint16_t half_of(float value) {
+static uint16_t bfloat16_of(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return uint16_t(bits >> 16);
+}
+
+// Exact for multiples of 1/128 up to 1, and for tiny numbers.
+static uint16_t float16_of(float value) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
     const uint32_t sign = bits >> 16 & 0x8000, size = bits & 0x7fffffff;
@@ -94,36 +84,6 @@ static uint16_t half_of(float value) {
     if (size < (113u << 23)) return uint16_t(sign | uint32_t(fabsf(value) * 16777216.0f));  // a denormal half
     return uint16_t(sign | ((size - (112u << 23)) >> 13));
 }
-
-struct PackedHalves {
-    std::vector<uint16_t> halves[2];
-    std::vector<uint32_t> pairs[2];
-    PackedLayer layer;
-    PackedHalves(const Packed& p, const Model& m, int storage, int64_t lanes) : layer(p.layer) {
-        const int64_t counts[] = {m.inputs, m.hidden};
-        const std::vector<float>* weights[] = {&p.w, &p.u};
-        for (int i = 0; i < 2; ++i) {
-            for (const float value : *weights[i]) halves[i].push_back(half_of(value));
-            // groups of gates: r, z, n together; or r, z and then n, of recurrent weights with the reset gate before
-            const float* at = weights[i]->data();
-            for (int group = 0; group < (i == 1 && !m.reset_after ? 2 : 1); ++group) {
-                const int64_t gates = i == 0 || m.reset_after ? 3 : group == 0 ? 2 : 1, width = gates * lanes;
-                for (int64_t block = 0; block < layer.blocks; ++block, at += counts[i] * width)
-                    for (int64_t k = 0; k < counts[i]; k += 2)
-                        for (int64_t lane = 0; lane < width; ++lane) {
-                            uint32_t low, high = 0;
-                            memcpy(&low, at + k * width + lane, sizeof low);
-                            if (k + 1 < counts[i]) memcpy(&high, at + (k + 1) * width + lane, sizeof high);
-                            pairs[i].push_back(low >> 16 | (high & 0xffff0000));
-                        }
-            }
-        }
-        layer.storage = storage;
-        const bool sixteen = storage == storage_float16;
-        layer.input_weights = sixteen ? static_cast<const void*>(halves[0].data()) : pairs[0].data();
-        layer.recurrent_weights = sixteen ? static_cast<const void*>(halves[1].data()) : pairs[1].data();
-    }
-};
 
 // A call of one layer, or of a stack of two layers in two directions.
 struct Call {
@@ -184,8 +144,8 @@ static int64_t differences(const std::vector<float>& a, const std::vector<float>
 static void test_layer(int64_t inputs, int64_t hidden, int reset_after) {
     const int64_t steps = 12, batch = 21;
     const Model model(inputs, hidden, reset_after);
-    const Packed tested(model, (*table)), plain(model, kernels_plain);
-    const Call call = one_layer((*table), tested);
+    const Packed tested(model.canonical(), *table), plain(model.canonical(), kernels_plain);
+    const Call call = one_layer(*table, tested);
     const std::vector<float> x = random_values(steps * batch * inputs);
     const std::vector<float> y = run(call, x, steps, batch, 0, batch, steps);
     const std::vector<float> expected = run(one_layer(kernels_plain, plain), x, steps, batch, 0, batch, steps);
@@ -208,19 +168,22 @@ static void test_layer(int64_t inputs, int64_t hidden, int reset_after) {
 }
 
 static void test_storage(int64_t inputs, int64_t hidden, int reset_after) {
-    const int64_t steps = 6, batch = 11, lanes = table->packed.lanes;
+    const int64_t steps = 6, batch = 11;
     Model model(inputs, hidden, reset_after);
     for (auto* weights : {&model.w, &model.u})
         for (float& value : *weights) value = rand() % 8 ? float(rand() % 255 - 127) / 128 : ldexpf(1, -15 - rand() % 9);
-    const Packed packed(model, (*table));
+    const Packed packed(model.canonical(), *table);
     const std::vector<float> x = random_values(steps * batch * inputs);
-    Call call = one_layer((*table), packed);
+    Call call = one_layer(*table, packed);
     int64_t different = 0;
     for (const int64_t size : {1, 3, 11}) {
         call.layers[0] = &packed.layer;
         const std::vector<float> expected = run(call, x, steps, batch, 0, size, steps);
         for (const int storage : {storage_bfloat16, storage_float16}) {
-            const PackedHalves half(packed, model, storage, lanes);
+            std::vector<uint16_t> w, u;
+            for (const float value : model.w) w.push_back(storage == storage_float16 ? float16_of(value) : bfloat16_of(value));
+            for (const float value : model.u) u.push_back(storage == storage_float16 ? float16_of(value) : bfloat16_of(value));
+            const Packed half(model.canonical(storage, w.data(), u.data()), *table);
             call.layers[0] = &half.layer;
             different += differences(run(call, x, steps, batch, 0, size, steps), expected);
         }
@@ -232,35 +195,18 @@ static void test_storage(int64_t inputs, int64_t hidden, int reset_after) {
 
 // Rows of integers times weights of int8, at their ends too, into candidates and states that are the sums themselves.
 static void test_integers(int64_t inputs, int64_t hidden, int reset_after) {
-    const int64_t batch = 11, lanes = table->packed.lanes, blocks = (hidden + lanes - 1) / lanes;
-    const int64_t fours = (inputs + 3) / 4, states = (hidden + 3) / 4;
-    const int offset = table->packed.of[storage_int8].offset;
-    std::vector<int> q(size_t(hidden * inputs));
-    for (int& value : q) value = rand() % 3 ? rand() % 256 - 128 : rand() % 2 ? 127 : -128;
-    std::vector<int8_t> w(size_t(blocks * fours * 3 * lanes * 4)), u(size_t(blocks * states * 3 * lanes * 4));
-    std::vector<float> scale(size_t(blocks * 3 * lanes), 1), bias(size_t(blocks * 3 * lanes));
-    std::vector<int32_t> start(size_t(blocks * 3 * lanes)), none(size_t(blocks * 3 * lanes));
-    for (int64_t j = 0; j < hidden; ++j)
-        for (int64_t k = 0; k < inputs; ++k) {
-            const int value = q[size_t(j * inputs + k)];
-            w[size_t(((((j / lanes) * fours + k / 4) * 3 + 2) * lanes + j % lanes) * 4 + k % 4)] = int8_t(value);
-            start[size_t((j / lanes * 3 + 2) * lanes + j % lanes)] -= offset * value;
-        }
-    PackedLayer layer;
-    memset(&layer, 0, sizeof layer);
-    layer.inputs = inputs;
-    layer.hidden = hidden;
-    layer.blocks = blocks;
-    layer.storage = storage_int8;
-    layer.input_weights = w.data();
-    layer.recurrent_weights = u.data();
-    layer.input_scale = {scale.data(), start.data(), HUGE_VALF};
-    layer.recurrent_scale = {scale.data(), none.data(), HUGE_VALF};
-    layer.bias = layer.candidate_bias = bias.data();
-    layer.gate.code = layer.candidate.code = activation_linear;
-    layer.gate.clip = layer.candidate.clip = HUGE_VAL;
-    layer.reset_after = reset_after;
-    const Call call = {table, {&layer}, 1, 1, inputs, hidden, 1, nullptr};
+    const int64_t batch = 11;
+    std::vector<int8_t> q(size_t(3 * hidden * inputs)), none(size_t(3 * hidden * hidden));
+    for (int8_t& value : q) value = int8_t(rand() % 3 ? rand() % 256 - 128 : rand() % 2 ? 127 : -128);
+    const std::vector<float> scale(size_t(3 * hidden), 1);
+    Model model(inputs, hidden, reset_after);
+    for (float& value : model.bias) value = 0;
+    for (int64_t i = 0; i < 2 * hidden * inputs; ++i) q[size_t(i)] = 0;  // r and z are 0, and the candidate is the state
+    CanonicalLayer given = model.canonical(storage_int8, q.data(), none.data());
+    given.input.scale = given.recurrent.scale = scale.data();
+    given.gate.code = given.candidate.code = activation_linear;
+    const Packed packed(given, *table);
+    const Call call = {table, {&packed.layer}, 1, 1, inputs, hidden, 1, nullptr};
     std::vector<float> x(size_t(batch * inputs));
     for (size_t i = 0; i < x.size(); ++i) x[i] = i % size_t(inputs) ? float(rand() % 255 - 127) : 127;
     int64_t different = 0;
@@ -269,12 +215,12 @@ static void test_integers(int64_t inputs, int64_t hidden, int reset_after) {
         for (int64_t b = 0; b < size; ++b)
             for (int64_t j = 0; j < hidden; ++j) {
                 int64_t sum = 0;
-                for (int64_t k = 0; k < inputs; ++k) sum += int64_t(x[size_t(b * inputs + k)]) * q[size_t(j * inputs + k)];
+                for (int64_t k = 0; k < inputs; ++k) sum += int64_t(x[size_t(b * inputs + k)]) * q[size_t((2 * hidden + j) * inputs + k)];
                 different += y[size_t(b * hidden + j)] != float(sum);
             }
     }
     char what[80];
-    snprintf(what, sizeof what, "sums of integers that differ, I %d H %d, offset %d", int(inputs), int(hidden), offset);
+    snprintf(what, sizeof what, "sums of integers that differ, I %d H %d", int(inputs), int(hidden));
     expect(different == 0, what, double(different));
 }
 
@@ -284,7 +230,7 @@ static void test_threads(int reset_after) {
     std::vector<Model> models;
     for (int i = 0; i < 4; ++i) models.emplace_back(i < 2 ? inputs : 2 * hidden, hidden, reset_after);
     std::vector<Packed> packed;
-    for (const Model& model : models) packed.emplace_back(model, (*table));
+    for (const Model& model : models) packed.emplace_back(model.canonical(), *table);
     Call call = {table, {}, 2, 2, inputs, hidden, 1, nullptr};
     for (const Packed& p : packed) call.layers.push_back(&p.layer);
     int64_t different = 0;
@@ -312,9 +258,9 @@ static void test_threads(int reset_after) {
 static void test_stream(int64_t batch, int reset_after) {
     const int64_t inputs = 11, hidden = 37, steps = 20;
     const Model model(inputs, hidden, reset_after);
-    const Packed packed(model, (*table));
+    const Packed packed(model.canonical(), *table);
     const std::vector<float> x = random_values(steps * batch * inputs);
-    const std::vector<float> expected = run(one_layer((*table), packed), x, steps, batch, 0, batch, steps);
+    const std::vector<float> expected = run(one_layer(*table, packed), x, steps, batch, 0, batch, steps);
     const PackedLayer* layers[] = {&packed.layer};
     PackedStream stream(table->packed, layers, 1, batch);
     if (!stream.valid()) exit(2);
@@ -347,7 +293,7 @@ extern "C" void* calloc(size_t count, size_t size) { ++allocations; return __lib
 static void test_quiet_step(int64_t batch, int reset_after) {
     const int64_t inputs = 20, hidden = 100, steps = 1000;
     const Model model(inputs, hidden, reset_after);
-    const Packed packed(model, (*table));
+    const Packed packed(model.canonical(), *table);
     const PackedLayer* layers[] = {&packed.layer};
     PackedStream stream(table->packed, layers, 1, batch);
     const std::vector<float> x = random_values(batch * inputs);

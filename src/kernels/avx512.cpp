@@ -1,4 +1,0 @@
-// The kernels for the instruction set "avx512".
-#define CGRU_AVX512
-#define CGRU_NAMESPACE avx512
-#include "set.h"

@@ -1,0 +1,58 @@
+// The kernels of one instruction set: this text is compiled once for each (setup.py), with its flags and the macro CGRU_SET;
+// for a part, CGRU_STORAGE names the storage whose kernels are wanted (sets.def). Everything here has internal linkage, so
+// the linker can never hand one set's code to another.
+#include "packed/tiles.h"
+
+#define CGRU_NAME_(prefix, set) prefix##set
+#define CGRU_NAME(prefix, set) CGRU_NAME_(prefix, set)
+
+#if defined(CGRU_STORAGE)
+
+namespace cgru {
+
+extern const StorageKernels CGRU_NAME(part_, CGRU_SET) = CGRU_SET::storage_kernels<CGRU_SET::Storage<CGRU_STORAGE>>();
+
+}  // namespace cgru
+
+#else
+
+#include <utility>
+
+#include "cells/gates.h"
+#include "cells/gradients.h"
+#include "simd/probe.h"
+#include "training/products.h"
+
+namespace cgru {
+namespace CGRU_SET {
+
+template <int... code> constexpr PackedKernels packed_kernels(std::integer_sequence<int, code...>) {
+    return {lanes, tile_rows, {storage_kernels<Storage<code>>()...}, multiply_adds, read_memory};
+}
+
+template <class T> constexpr TrainingKernels<T> training_kernels() {
+    return {panels_size<T>,
+            pack<T>,
+            product<T>,
+            rows_size<T>,
+            lay_out<T>,
+            outer_memory<T>,
+            outer_product<T>,
+            {{{run_training<T, RecordGatesBefore>, run_training<T, RecordStateBefore>},
+              {run_training<T, BackwardGatesBefore>, run_training<T, BackwardStateBefore>}},
+             {{run_training<T, RecordAfter>, nullptr}, {run_training<T, BackwardAfter>, nullptr}}}};
+}
+
+}  // namespace CGRU_SET
+
+extern const Kernels CGRU_NAME(kernels_, CGRU_SET) = {
+    CGRU_QUOTE(CGRU_SET),
+    CGRU_SET::gate_kernels<float>(),
+    CGRU_SET::gate_kernels<double>(),
+    CGRU_SET::packed_kernels(std::make_integer_sequence<int, storage_count>()),
+    CGRU_SET::training_kernels<float>(),
+    CGRU_SET::training_kernels<double>()};
+
+}  // namespace cgru
+
+#endif

@@ -1,0 +1,48 @@
+// AVX2 with multiply-adds and conversions of halves (Haswell): 8 lanes, 16 registers.
+#pragma once
+
+#include <immintrin.h>
+
+#define CGRU_VECTOR_BYTES 32
+#include "vector_types.h"
+#include "operations.h"
+#include "without.h"
+
+namespace cgru {
+namespace CGRU_SET {
+
+// Rows of the tiles for many rows: three sums a row, and three vectors of weights, must fit the registers.
+static const int tile_rows = 4;
+
+// a * b + c
+CGRU_INLINE FloatVector fma(FloatVector a, FloatVector b, FloatVector c) { return _mm256_fmadd_ps(a, b, c); }
+CGRU_INLINE DoubleVector fma(DoubleVector a, DoubleVector b, DoubleVector c) { return _mm256_fmadd_pd(a, b, c); }
+
+// The larger, or smaller, of a bound and x; a NaN in x stays.
+CGRU_INLINE FloatVector at_least(FloatVector bound, FloatVector x) { return _mm256_max_ps(bound, x); }
+CGRU_INLINE FloatVector at_most(FloatVector bound, FloatVector x) { return _mm256_min_ps(bound, x); }
+CGRU_INLINE DoubleVector at_least(DoubleVector bound, DoubleVector x) { return _mm256_max_pd(bound, x); }
+CGRU_INLINE DoubleVector at_most(DoubleVector bound, DoubleVector x) { return _mm256_min_pd(bound, x); }
+
+// Numbers of float16 as float32.
+CGRU_INLINE FloatVector widen_halves(const uint16_t* p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+
+// sum += x[0] w[0] + ... + x[3] w[3] in every lane, of bytes with a sign; x has `offset` added to each.
+// The instruction takes unsigned by signed numbers: |w| by x with the sign of w. Two products are within 16 bits.
+struct IntegerProducts {
+    static const int offset = 0;
+    static constexpr double rate = 1;  // beside that of float32
+    static CGRU_MEMBER IntegerVector add(IntegerVector sum, IntegerVector x, IntegerVector w) {
+        const __m256i weights = (__m256i)w;
+        const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8((__m256i)x, weights));
+        return sum + (IntegerVector)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    }
+};
+
+// Make the compiler compute a value, and forget what it knows of it.
+CGRU_INLINE void opaque(FloatVector& x) { __asm__ volatile("" : "+x"(x)); }
+
+}  // namespace CGRU_SET
+}  // namespace cgru

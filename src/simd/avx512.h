@@ -1,0 +1,52 @@
+// AVX-512, with the extensions that came with Skylake: 16 lanes, 32 registers.
+#pragma once
+
+#include <immintrin.h>
+
+#define CGRU_VECTOR_BYTES 64
+#include "vector_types.h"
+#include "operations.h"
+#include "without.h"
+
+namespace cgru {
+namespace CGRU_SET {
+
+// Rows of the tiles for many rows: three sums a row, and three vectors of weights, must fit the registers.
+static const int tile_rows = 8;
+
+// a * b + c
+CGRU_INLINE FloatVector fma(FloatVector a, FloatVector b, FloatVector c) { return _mm512_fmadd_ps(a, b, c); }
+CGRU_INLINE DoubleVector fma(DoubleVector a, DoubleVector b, DoubleVector c) { return _mm512_fmadd_pd(a, b, c); }
+
+// The larger, or smaller, of a bound and x; a NaN in x stays.
+CGRU_INLINE FloatVector at_least(FloatVector bound, FloatVector x) { return _mm512_max_ps(bound, x); }
+CGRU_INLINE FloatVector at_most(FloatVector bound, FloatVector x) { return _mm512_min_ps(bound, x); }
+CGRU_INLINE DoubleVector at_least(DoubleVector bound, DoubleVector x) { return _mm512_max_pd(bound, x); }
+CGRU_INLINE DoubleVector at_most(DoubleVector bound, DoubleVector x) { return _mm512_min_pd(bound, x); }
+
+// Numbers of float16 as float32.
+CGRU_INLINE FloatVector widen_halves(const uint16_t* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+
+#if !defined(CGRU_OWN_INTEGER_PRODUCTS)  // those of a part of this set
+// sum += x[0] w[0] + ... + x[3] w[3] in every lane, of bytes with a sign; x has `offset` added to each.
+// The instruction takes unsigned by signed numbers: |w| by x with the sign of w. Two products are within 16 bits.
+struct IntegerProducts {
+    static const int offset = 0;
+    static constexpr double rate = 1;  // beside that of float32
+    static CGRU_MEMBER IntegerVector add(IntegerVector sum, IntegerVector x, IntegerVector w) {
+        const __m512i weights = (__m512i)w, inputs = (__m512i)x;
+        const __m512i turned =
+            _mm512_mask_sub_epi8(inputs, _mm512_movepi8_mask(weights), _mm512_setzero_si512(), inputs);
+        const __m512i pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(weights), turned);
+        return sum + (IntegerVector)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
+    }
+};
+#endif
+
+// Make the compiler compute a value, and forget what it knows of it.
+CGRU_INLINE void opaque(FloatVector& x) { __asm__ volatile("" : "+v"(x)); }
+
+}  // namespace CGRU_SET
+}  // namespace cgru

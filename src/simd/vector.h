@@ -1,0 +1,33 @@
+// The machine's vectors, under one set of names: Vector<float> and Vector<double> with the operations the kernels use. The
+// build names the instruction set, CGRU_SET; its header has all that differs by machine, and no kernel mentions one.
+//
+// Arithmetic on vectors is written with ordinary operators (GCC's and clang's vector extensions). The plain set has one
+// lane and is ordinary C++. Only `fma` differs between sets: it is one rounding where the machine has the instruction,
+// two where it has not, and never left to the compiler's choice (the build sets -ffp-contract=off), so that the same
+// text gives the same bits wherever it is inlined.
+//
+// A set's header gives: vectors and their lanes, tile_rows, fma, at_least, at_most, widen_halves, IntegerProducts, opaque,
+// and PairProducts where the machine has instructions for them.
+#pragma once
+
+#include "compiler.h"
+#include CGRU_QUOTE(CGRU_SET.h)
+
+namespace cgru {
+namespace CGRU_SET {
+
+static const int lanes = Vector<float>::lanes;
+
+#if !defined(CGRU_OWN_PAIR_PRODUCTS)
+// sums + x[0] w[0] + x[1] w[1] in every lane, of bfloat16 in the low and the high half; one product after the other.
+struct PairProducts {
+    static constexpr double rate = 1;  // beside that of float32
+    static CGRU_MEMBER FloatVector add(FloatVector sums, FloatBits x, FloatBits w) {
+        sums = fma(widen_pair<0>(w), widen_pair<0>(x), sums);
+        return fma(widen_pair<1>(w), widen_pair<1>(x), sums);
+    }
+};
+#endif
+
+}  // namespace CGRU_SET
+}  // namespace cgru
