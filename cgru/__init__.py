@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cgru.config import get_num_threads, set_num_threads, show_config
 from cgru.errors import FormatError
 from cgru.gru import GRU, GRUCell
+from cgru.version import __version__
 
 if TYPE_CHECKING:
     from cgru.comparison import compare
@@ -23,12 +24,11 @@ if TYPE_CHECKING:
     from cgru.formats.onnx import from_onnx
     from cgru.formats.torch import from_torch
 
-__version__ = "0.1.0"
-
 __all__ = [
     "GRU",
     "FormatError",
     "GRUCell",
+    "__version__",
     "compare",
     "from_flax",
     "from_keras",

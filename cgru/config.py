@@ -87,12 +87,12 @@ def show_config() -> dict[str, object]:
     import numpy as np
     import scipy
 
-    import cgru
     from cgru import _packed, _threads
+    from cgru.version import __version__
 
     blas = scipy.show_config(mode="dicts")["Build Dependencies"]["blas"]
     report: dict[str, object] = {
-        "cgru": cgru.__version__,
+        "cgru": __version__,
         "python": f"{platform.python_version()} ({platform.python_implementation()})",
         "machine": f"{sys.platform} {platform.machine()}",
         "numpy": np.__version__,
