@@ -196,6 +196,16 @@ class Tape:
         passes = self._passes
         if not again:
             self._passes = None
+        try:
+            return self._through(passes, grad, grad_h, by_x)
+        except BaseException:  # an interrupt, or no memory: what a pass has used up it can compute again
+            self._passes = passes
+            raise
+
+    def _through(self, passes: list[list[Pass]], grad: Array | None, grad_h: Array, by_x: bool) -> Gradients:
+        """The gradients by way of all passes, from those by y (T, B, D*H) and h_n (L*D, B, H), which is written to."""
+        gru, stack = self._gru, self._stack
+        (_, x_shape), hidden, directions = self._shapes, gru.hidden_size, len(stack.layers[0])
         found = [[Gradient.zero(direction) for direction in layer] for layer in stack.layers]
         grad_x = np.empty(x_shape, gru.dtype)
         for k in reversed(range(len(passes))):

@@ -14,8 +14,10 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
 from blas cimport product, real, row_product, transposed_product
+from interrupt cimport ask_signals, raise_pending
 from kernels cimport (
-    Activation, Cell, FlushDenormals, GateKernels, GateStep, Kernels, cell_gru_after, cell_gru_before, cells
+    Activation, Cell, FlushDenormals, GateKernels, GateStep, Kernels, Watch, cell_gru_after, cell_gru_before, cells,
+    piece_flops
 )
 
 from cgru._packed import KERNELS
@@ -29,6 +31,11 @@ cdef int64_t CHUNK_BYTES = 512 * 1024
 cdef int64_t FEW_ROWS = 8
 cdef int64_t MANY_ROWS = 64
 
+# Long loops and products run in pieces, between which a call may end. A unit takes about as long as so much arithmetic.
+cdef int64_t FEWEST_COLUMNS = 256  # BLAS lays out W anew for each piece
+cdef int64_t PIECE_UNITS = 1 << 22
+cdef double UNIT_FLOPS = 200
+
 ctypedef void (*StepKernel)(const GateStep[real]&, int64_t, int64_t) noexcept nogil
 
 
@@ -40,15 +47,21 @@ cdef const GateKernels[real]* gate_kernels(real unused) noexcept nogil:
 
 
 # Run a kernel on all lines, shared out among threads if they hold `parallel_units` values or more.
-cdef void run(StepKernel kernel, const GateStep[real]* step, int threads, int64_t parallel_units) noexcept nogil:
+cdef void run(StepKernel kernel, const GateStep[real]* step, int threads, int64_t parallel_units,
+              Watch& watch) noexcept nogil:
     cdef int part
-    if threads > step.lines:
-        threads = <int> step.lines
-    if threads <= 1 or step.lines * step.width < parallel_units:
-        kernel(step[0], 0, step.lines)
-        return
-    for part in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-        kernel(step[0], step.lines * part // threads, step.lines * (part + 1) // threads)
+    cdef int64_t first = 0, size, piece
+    if step.lines * step.width < parallel_units:
+        threads = 1
+    piece = max(1, PIECE_UNITS // step.width) * threads
+    while first < step.lines and watch.goes_on(UNIT_FLOPS * step.width):
+        size = min(piece, step.lines - first)
+        if threads == 1:
+            kernel(step[0], first, first + size)
+        else:
+            for part in prange(threads, num_threads=threads, schedule="static", chunksize=1):
+                kernel(step[0], first + size * part // threads, first + size * (part + 1) // threads)
+        first += size
 
 
 # Element strides of x (T, B, I).
@@ -74,13 +87,15 @@ cdef void gather(const real* x, Strides s, const int64_t* order, real* rows,
 
 # output[order[b]] := column b of state (H, B), for the first rows; the other rows 0.
 cdef void emit(const real* state, int64_t batch, int64_t hidden, int64_t rows, const int64_t* order,
-               real* output, int64_t stride) noexcept nogil:
+               real* output, int64_t stride, Watch& watch) noexcept nogil:
     cdef int64_t b, j, first, last
     cdef real* row
     if batch == 1 and rows == 1:
         memcpy(output, state, hidden * sizeof(real))
         return
     for first in range(0, hidden, 16):  # a cache line of each sequence at a time
+        if not watch.goes_on(UNIT_FLOPS * rows):
+            return
         last = min(first + 16, hidden)
         for b in range(rows):
             row = output + (b if order == NULL else order[b]) * stride
@@ -107,27 +122,38 @@ cdef int64_t running(const int64_t* length, int64_t batch, int64_t t) noexcept n
 # inputs (n, 3H) := x W' for n steps of a single sequence, by the quickest of three ways (H 64 to 256, AVX2): row by row;
 # as one product of the form that is quick for few rows, then transposed; as one product.
 cdef void single_input_product(const real* x, int64_t stride, const real* w, const real* w_t, real* inputs, real* spare,
-                               int64_t n, int64_t k, int64_t m) noexcept nogil:
+                               int64_t n, int64_t k, int64_t m, Watch& watch) noexcept nogil:
     cdef int64_t row
     if n < FEW_ROWS:
         for row in range(n):
             row_product(x + row * stride, w_t, m, inputs + row * m, k, m)
     elif n < MANY_ROWS:
         transposed_product(w, x, stride, True, spare, n, n, k, m)
-        emit(<const real*> spare, n, m, n, NULL, inputs, m)
+        emit(<const real*> spare, n, m, n, NULL, inputs, m, watch)
     else:
         product(x, stride, w_t, inputs, n, k, m)
 
 
+# `transposed_product` in pieces of some columns of C.
+cdef void long_product(const real* w, const real* a, int64_t a_stride, bint a_is_rows, real* c, int64_t c_stride,
+                       int64_t n, int64_t k, int64_t m, Watch& watch) noexcept nogil:
+    cdef double column = 2.0 * k * m
+    cdef int64_t first = 0, piece = max(FEWEST_COLUMNS, <int64_t> (piece_flops / column))
+    while first < n and watch.goes_on(column * min(piece, n)):
+        transposed_product(w, a + first * (a_stride if a_is_rows else 1), a_stride, a_is_rows, c + first, c_stride,
+                           min(piece, n - first), k, m)
+        first += piece
+
+
 # out := U h of the gates [first, last), for the first rows of h (H, B).
 cdef void recurrent_product(const real* u, const real* h, real* out, int64_t batch, int64_t rows, int64_t hidden,
-                            int64_t first, int64_t last) noexcept nogil:
+                            int64_t first, int64_t last, Watch& watch) noexcept nogil:
     cdef int64_t width = (last - first) * hidden
     if batch == 1:
         row_product(h, u + first * hidden, 3 * hidden, out + first * hidden, hidden, width)
     else:
-        transposed_product(u + first * hidden * hidden, h, batch, False, out + first * hidden * batch, batch,
-                           rows, hidden, width)
+        long_product(u + first * hidden * hidden, h, batch, False, out + first * hidden * batch, batch, rows, hidden,
+                     width, watch)
 
 
 def activate(int code, double alpha, double beta, double clip, const real[::1] x, real[::1] out):
@@ -232,6 +258,8 @@ def forward(Weights layer,
     cdef int64_t start, stop, k, t, columns, rows
     cdef int p
     cdef FlushDenormals mode
+    cdef Watch watch
+    watch.question = ask_signals
 
     with nogil:
         for k in range((T + chunk - 1) // chunk):
@@ -247,15 +275,17 @@ def forward(Weights layer,
                 gather(x_rows, xs, sequence, dense, stop - start, columns, I)
                 x_rows, x_row = dense, I
             if B == 1:
-                single_input_product(x_rows, x_row, w, w_t, inputs, spare, stop - start, I, 3 * H)
+                single_input_product(x_rows, x_row, w, w_t, inputs, spare, stop - start, I, 3 * H, watch)
                 step.input_line, step.input_gate = 3 * H, H
                 step.lines, step.width = 1, H
             elif columns:
                 step.input_line = (stop - start) * columns
                 step.input_gate = H * step.input_line
                 step.lines = H
-                transposed_product(w, x_rows, x_row, True, inputs, step.input_line, step.input_line, I, 3 * H)
+                long_product(w, x_rows, x_row, True, inputs, step.input_line, step.input_line, I, 3 * H, watch)
             for t in range(stop - start):
+                if not watch.goes_on(UNIT_FLOPS * (B + H)):
+                    break
                 if reverse:
                     t = stop - start - 1 - t
                 rows = running(length, B, start + t)
@@ -267,6 +297,11 @@ def forward(Weights layer,
                 if rows:
                     for p in range(cell.phases):
                         recurrent_product(u, step.reset_state if p else step.state, step.recurrent, B, rows, H,
-                                          cell.phase[p].first, cell.phase[p].first + cell.phase[p].gates)
-                        run[real](kernel.of[kind][p], &step, threads, parallel_units)
-                emit(<const real*> step.state, B, H, rows, sequence, y_first + (start + t) * y_step, y_sequence)
+                                          cell.phase[p].first, cell.phase[p].first + cell.phase[p].gates, watch)
+                        run[real](kernel.of[kind][p], &step, threads, parallel_units, watch)
+                emit(<const real*> step.state, B, H, rows, sequence, y_first + (start + t) * y_step, y_sequence,
+                     watch)
+            if watch.stopped():
+                break
+    if watch.stopped():
+        raise_pending()

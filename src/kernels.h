@@ -256,11 +256,19 @@ template <class T> struct TrainingLayer {
     int flip, usual;
 };
 
+// Asked now and then while a call runs, by the thread that made it, whether the call shall end; null: it does not.
+enum Answer { answer_go_on, answer_stop, answer_never_ask };
+typedef Answer (*Interrupted)();
+
+// How a call ended. What one that did not end well has written is of no use.
+enum Outcome { outcome_done, outcome_no_memory, outcome_interrupted };
+
 // A direction of a layer over T steps of B sequences, recorded or backwards.
 template <class T> struct TrainingCall {
     const TrainingLayer<T>* layer;
     int64_t steps, batch;
     int reverse, threads;
+    Interrupted interrupted;
     const int64_t* order;            // [B] the sequence of each row of state, kept and carry; null: as they come
     const int64_t* lengths;          // [B] falling; null: all T
     const T* x;                      // (T, B, I), features contiguous; read
@@ -281,9 +289,8 @@ template <class T> struct TrainingCall {
     T* grad_bias;
 };
 
-// Run a call. Returns 0, or 1 if there was no memory for its scratch; what was written then is of no use.
-template <class T> int run_record(const TrainingKernels<T>& kernels, const TrainingCall<T>& call);
-template <class T> int run_backward(const TrainingKernels<T>& kernels, const TrainingCall<T>& call);
+template <class T> Outcome run_record(const TrainingKernels<T>& kernels, const TrainingCall<T>& call);
+template <class T> Outcome run_backward(const TrainingKernels<T>& kernels, const TrainingCall<T>& call);
 
 // A call of the packed engine: T steps of B sequences through a stack of layers.
 struct PackedCall {
@@ -299,10 +306,10 @@ struct PackedCall {
     const int64_t* order;            // [B] the sequence of each row of state; null: as they come
     const int64_t* lengths;          // [B] falling; null: all T
     int threads;
+    Interrupted interrupted;
 };
 
-// Run a call. Returns 0, or 1 if there was no memory for its scratch; what is in y and state then is of no use.
-int run_packed_call(const PackedKernels& kernels, const PackedCall& call);
+Outcome run_packed_call(const PackedKernels& kernels, const PackedCall& call);
 
 // What this machine does in a second, and what threads cost on it: measured at first use, in a millisecond or two. Threads
 // move between cores, so hot starts and meetings are measured again, in a tenth of one, every second that `spinning`

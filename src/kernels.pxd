@@ -61,6 +61,14 @@ cdef extern from "kernels.h" namespace "cgru" nogil:
     cdef struct PackedLayer:
         int64_t inputs, hidden
 
+    cdef enum Answer:
+        answer_go_on, answer_stop, answer_never_ask
+
+    ctypedef Answer (*Interrupted)() noexcept nogil
+
+    cdef enum Outcome:
+        outcome_done, outcome_no_memory, outcome_interrupted
+
     cdef struct PackedCall:
         const PackedLayer* const* layers
         int64_t depth, directions
@@ -74,6 +82,7 @@ cdef extern from "kernels.h" namespace "cgru" nogil:
         const int64_t* order
         const int64_t* lengths
         int threads
+        Interrupted interrupted
 
     cdef struct StorageKernels:
         int64_t (*pack)(const CanonicalLayer&, char*, PackedLayer&) noexcept nogil
@@ -106,7 +115,7 @@ cdef extern from "kernels.h" namespace "cgru" nogil:
         void get_state(float*)
         void set_state(const float*)
 
-    int run_packed_call(const PackedKernels&, const PackedCall&)
+    Outcome run_packed_call(const PackedKernels&, const PackedCall&)
 
     cdef cppclass Panels[T]:
         const T* values
@@ -138,6 +147,7 @@ cdef extern from "kernels.h" namespace "cgru" nogil:
         const TrainingLayer[T]* layer
         int64_t steps, batch
         int reverse, threads
+        Interrupted interrupted
         const int64_t* order
         const int64_t* lengths
         const T* x
@@ -156,11 +166,21 @@ cdef extern from "kernels.h" namespace "cgru" nogil:
         T* grad_u
         T* grad_bias
 
-    int run_record[T](const TrainingKernels[T]&, const TrainingCall[T]&)
-    int run_backward[T](const TrainingKernels[T]&, const TrainingCall[T]&)
+    Outcome run_record[T](const TrainingKernels[T]&, const TrainingCall[T]&)
+    Outcome run_backward[T](const TrainingKernels[T]&, const TrainingCall[T]&)
 
     const Kernels* kernels()
     const char* runnable_sets()
 
     cdef cppclass FlushDenormals:
         FlushDenormals()
+
+
+cdef extern from "threads/watch.h" namespace "cgru" nogil:
+    const double piece_flops
+
+    cdef cppclass Watch:
+        Watch()
+        Interrupted question
+        bint stopped()
+        bint goes_on(double)

@@ -13,11 +13,12 @@ from libc.stdint cimport int64_t, uintptr_t
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdlib cimport free, malloc
 
+from interrupt cimport ask_signals, finish
 from kernels cimport (
-    Activation, CanonicalLayer, CanonicalMatrix, Kernels, Machine, PackedCall, PackedLayer, PackedStream, Sharing,
-    StorageKernels, ThreadCounts, cell_gru_after, cell_gru_before, kernels, machine, run_packed_call, runnable_sets, set_sharing,
-    sharing_measured, sharing_none, sharing_rows, sharing_units, storage_bfloat16, storage_bfloat16_products, storage_float16,
-    storage_float32, storage_int8, thread_counts
+    Activation, CanonicalLayer, CanonicalMatrix, Kernels, Machine, Outcome, PackedCall, PackedLayer, PackedStream, Sharing,
+    StorageKernels, ThreadCounts, cell_gru_after, cell_gru_before, kernels, machine, run_packed_call, runnable_sets,
+    set_sharing, sharing_measured, sharing_none, sharing_rows, sharing_units, storage_bfloat16,
+    storage_bfloat16_products, storage_float16, storage_float32, storage_int8, thread_counts
 )
 
 from cgru import checks
@@ -153,14 +154,14 @@ cdef class Stack:
         self.compute(call, threads)
 
     cdef compute(self, PackedCall& call, int threads):
-        cdef int failed
+        cdef Outcome outcome
         call.layers = self.layers
         call.depth, call.directions, call.reverse = self.depth, self.directions, self.reverse
         call.threads = threads
+        call.interrupted = ask_signals
         with nogil:
-            failed = run_packed_call(table.packed, call)
-        if failed:
-            raise MemoryError("no memory for the scratch of this call")
+            outcome = run_packed_call(table.packed, call)
+        finish(outcome)
 
     def call(self, x, h0, bint batch_first, int threads):
         """The outputs (y, h_n) of whole sequences, for arguments of the usual form; None where one is not.

@@ -11,9 +11,10 @@ import numpy as np
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport int64_t
 
+from interrupt cimport ask_signals, finish
 from kernels cimport (
-    Activation, Kernels, Panels, TrainingCall, TrainingKernels, TrainingLayer, cell_gru_after, cell_gru_before, cells,
-    is_usual, run_backward, run_record
+    Activation, Kernels, Outcome, Panels, TrainingCall, TrainingKernels, TrainingLayer, cell_gru_after, cell_gru_before,
+    cells, is_usual, run_backward, run_record
 )
 
 from cgru._packed import KERNELS
@@ -105,6 +106,7 @@ cdef TrainingCall[real] call_of(Weights weights, const real[:, :, :] x, real[:, 
         call.layer = &weights.twice
     call.steps, call.batch = x.shape[0], x.shape[1]
     call.reverse, call.threads = reverse, threads
+    call.interrupted = ask_signals
     call.order = call.lengths = NULL
     if order is not None:
         call.order, call.lengths = &order[0], &lengths[0]
@@ -128,11 +130,10 @@ def record(Weights weights,
     """Run one direction of one layer and keep what `backward` needs."""
     cdef TrainingCall[real] call = call_of[real](weights, x, state, y, kept, order, lengths, reverse, threads)
     cdef const TrainingKernels[real]* kernels = training_kernels[real](0)
-    cdef int failed
+    cdef Outcome outcome
     with nogil:
-        failed = run_record(kernels[0], call)
-    if failed:
-        raise MemoryError("no memory for the scratch of this call")
+        outcome = run_record(kernels[0], call)
+    finish(outcome)
 
 
 def backward(Weights weights,
@@ -152,7 +153,7 @@ def backward(Weights weights,
     cdef TrainingCall[real] call = call_of[real](weights, x, state, y, kept, order, lengths, reverse, threads)
     cdef const TrainingKernels[real]* kernels = training_kernels[real](0)
     cdef int64_t size = sizeof(real)
-    cdef int failed
+    cdef Outcome outcome
     call.grad_y = NULL
     if grad_y is not None:
         call.grad_y = &grad_y[0, 0, 0]
@@ -165,6 +166,5 @@ def backward(Weights weights,
         call.grad_x_step, call.grad_x_sequence = grad_x.strides[0] // size, grad_x.strides[1] // size
     call.grad_w, call.grad_u, call.grad_bias = &grad_w[0, 0], &grad_u[0, 0], &grad_bias[0, 0]
     with nogil:
-        failed = run_backward(kernels[0], call)
-    if failed:
-        raise MemoryError("no memory for the scratch of this call")
+        outcome = run_backward(kernels[0], call)
+    finish(outcome)

@@ -115,8 +115,9 @@ int64_t edge(const PackedKernels& kernels, const Pass& pass, int part, int parts
     return row;
 }
 
-// Run the directions of a layer by a plan. Returns 1 if there is no memory for it, 2 if there are no threads; nothing has
-// run then.
+const int no_threads = 3;  // beside the outcomes of a call
+
+// Run the directions of a layer by a plan. Returns an outcome, or that there are no threads; nothing has run then.
 int run_plan(const PackedKernels& kernels, const Pass* passes, int directions, Plan plan) {
     const int all = plan.parts * directions;
     Team first(plan.parts), second(plan.parts);
@@ -131,14 +132,15 @@ int run_plan(const PackedKernels& kernels, const Pass* passes, int directions, P
     for (int part = 0; part < all; ++part) size = larger(size, rows_of(part).scratch_size());
     size = (size + 127) / 64 * 64;
     char* scratch = static_cast<char*>(malloc(size_t((plan.at_once ? all : 1) * size)));
-    if (!scratch) return 1;
-    int result = 0;
+    if (!scratch) return outcome_no_memory;
+    Watch& watch = *passes->watch;
+    int result = outcome_done;
     if (!plan.at_once) {
         for (int part = 0; part < all; ++part) rows_of(part).run(scratch);
     } else {
         const double start = seconds_now();
         double own = 0;
-        const bool ran = run_at_once(all, [&](int part) {
+        const bool ran = run_at_once(all, watch, [&](int part) {
             rows_of(part).run(scratch + part * size);
             if (part == 0) own = seconds_now() - start;
         });
@@ -158,16 +160,16 @@ int run_plan(const PackedKernels& kernels, const Pass* passes, int directions, P
         }
         last_shared = end;
         shared_calls += ran;
-        result = ran ? 0 : 2;
+        if (!ran) result = no_threads;
     }
     free(scratch);
-    return result;
+    return watch.stopped() ? outcome_interrupted : result;
 }
 
 int run_passes(const PackedKernels& kernels, const Pass* passes, int directions, int threads) {
     const Plan plan = make_plan(kernels, passes[0], directions, threads);
     int result = run_plan(kernels, passes, directions, plan);
-    if (result == 2) result = run_plan(kernels, passes, directions, {1, false, false, false});
+    if (result == no_threads) result = run_plan(kernels, passes, directions, {1, false, false, false});
     if (threads > 1) last_call = seconds_now();
     return result;
 }
@@ -177,22 +179,23 @@ int run_passes(const PackedKernels& kernels, const Pass* passes, int directions,
 void set_sharing(Sharing way) { sharing = way; }
 ThreadCounts thread_counts() { return {shared_calls.load(), abandoned_calls.load()}; }
 
-int run_packed_call(const PackedKernels& kernels, const PackedCall& call) {
+Outcome run_packed_call(const PackedKernels& kernels, const PackedCall& call) {
     const int64_t B = call.batch, H = call.layers[0]->hidden, width = call.directions * H, state = B * H;
     int64_t block = call.steps;
     if (call.depth > 1 && call.directions == 1)
         block = larger(1, smaller(call.steps, between_bytes / int64_t(sizeof(float)) / (B * H)));
     const int64_t between = call.depth > 1 ? block * B * width : 0, buffers = smaller(2, call.depth - 1);
     int64_t* lengths = static_cast<int64_t*>(malloc(size_t(B) * sizeof(int64_t) + size_t(buffers * between) * sizeof(float)));
-    if (!lengths) return 1;
+    if (!lengths) return outcome_no_memory;
+    Watch watch(call.interrupted);
     float* memory = reinterpret_cast<float*>(lengths + B);
-    int result = 0;
+    int result = outcome_done;
     for (int64_t done = 0; done < call.steps && !result; done += block) {
         const int64_t size = smaller(block, call.steps - done), start = call.reverse ? call.steps - done - size : done;
         if (call.lengths)
             for (int64_t i = 0; i < B; ++i) lengths[i] = larger(0, smaller(size, call.lengths[i] - start));
         Pass pass = {nullptr, size, B, call.x + start * call.x_step, call.x_step, call.x_sequence, call.x_feature,
-                     nullptr, nullptr, 0, 0, call.order, call.lengths ? lengths : nullptr, false};
+                     nullptr, nullptr, 0, 0, call.order, call.lengths ? lengths : nullptr, false, &watch};
         for (int64_t k = 0; k < call.depth && !result; ++k) {
             const bool last = k == call.depth - 1;
             float* y = last ? call.y + start * call.y_step : memory + k % 2 * between;
@@ -214,7 +217,7 @@ int run_packed_call(const PackedKernels& kernels, const PackedCall& call) {
         }
     }
     free(lengths);
-    return result;
+    return Outcome(result);
 }
 
 }  // namespace cgru

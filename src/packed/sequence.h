@@ -11,6 +11,8 @@ namespace cgru {
 namespace {
 
 const int64_t product_bytes = 128 * 1024;  // of input products made at once: they stay in a core's second-level cache
+const int64_t fewest_rows = 256;           // of a piece of a kernel, so that a block's weights are read for many
+const double step_flops = 200;             // the time of a step's bookkeeping in arithmetic, and of a row's
 
 inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -27,6 +29,7 @@ struct Pass {
     const int64_t* order;    // [B] or null
     const int64_t* lengths;  // [B] falling, of these steps; or null
     bool reverse;
+    Watch* watch;
 };
 
 // Threads that share the states of their rows and own a part of the units each; they meet once a step, or twice.
@@ -43,11 +46,16 @@ struct Team {
 class Rows {
   public:
     Rows(const PackedKernels& kernels, const Pass& pass, int64_t first, int64_t last, Team* team = nullptr, int member = 0)
-        : team(team), member(member), kernels(kernels), compute(kernels.of[pass.layer->storage]), pass(pass), layer(*pass.layer), first(first), count(last - first),
-          stride(row_stride(layer, kernels.lanes)), width(layer.blocks * 3 * kernels.lanes) {
+        : team(team), member(member), kernels(kernels), compute(kernels.of[pass.layer->storage]), pass(pass),
+          watch(*pass.watch), layer(*pass.layer), first(first), count(last - first),
+          stride(row_stride(layer, kernels.lanes)), width(layer.blocks * 3 * kernels.lanes),
+          row_flops(6 * double(layer.hidden) * double(layer.inputs + layer.hidden)) {
         together = compute.of[layer.cell].from_input && count >= kernels.tile_rows;
         chunk = together || count == 0 ? 1 : larger(1, smaller(pass.steps, product_bytes / int64_t(sizeof(float)) / (count * width)));
         dense = pass.x_feature != 1;
+        const double fewest = double(fewest_rows) * row_flops;
+        piece_rows = larger(1, int64_t(piece_flops / fewest)) * fewest_rows;
+        piece_blocks = fewest > piece_flops ? larger(1, int64_t(double(layer.blocks) * piece_flops / fewest)) : layer.blocks;
     }
 
     // Bytes of scratch that `run` takes.
@@ -58,6 +66,7 @@ class Rows {
                Parts::narrow_size(compute, chunk * count, layer.inputs) + Parts::narrow_size(compute, count, layer.hidden);
     }
 
+    // Run all steps, or as many as the watch lets.
     void run(char* scratch) {
         if (count == 0) return;
         FlushDenormals mode;
@@ -77,13 +86,12 @@ class Rows {
         dense_x = parts.take<float>(dense ? chunk * count * layer.inputs : 0);
         step.narrow_x = parts.take_narrow(compute, chunk * count, layer.inputs);
         step.narrow_state = parts.take_narrow(compute, count, layer.hidden);
-        if (team) join();
+        if (team && !join()) return;
 
         for (int64_t done = 0; done < pass.steps; done += chunk) {
             const int64_t size = smaller(chunk, pass.steps - done);
             const double started = team && member == 0 ? seconds_now() : 0;
-            run_chunk(pass.reverse ? pass.steps - done - size : done, size);
-            if (team && !stay(started)) return;
+            if (!run_chunk(pass.reverse ? pass.steps - done - size : done, size) || (team && !stay(started))) return;
         }
         if (member == 0) enter(0);
     }
@@ -95,9 +103,11 @@ class Rows {
     const PackedKernels& kernels;
     const StorageKernels& compute;
     const Pass& pass;
+    Watch& watch;
     const PackedLayer& layer;
     const int64_t first, count, stride, width;
-    int64_t chunk;
+    const double row_flops;  // of a step
+    int64_t chunk, piece_rows, piece_blocks;
     bool together, dense;
     int64_t running = 0;  // rows whose state is in `state`; the others' is in the pass' array
     const float** x_rows;
@@ -108,12 +118,15 @@ class Rows {
     // Room for a state of every row, zero where no unit is.
     float* take_states(Parts& parts) {
         float* states = parts.take<float>(count * stride);
-        memset(states, 0, size_t(count * stride) * sizeof(float));
+        const size_t unused = size_t(stride - layer.hidden) * sizeof(float);
+        for (int64_t i = 0; i < count; ++i) memset(states + i * stride + layer.hidden, 0, unused);
         return states;
     }
 
+    bool meet() { return team->meeting.wait(meetings, member, watch); }
+
     // Take the team's states and a share of the blocks; the first member provides the states, with the rows in them.
-    void join() {
+    bool join() {
         step.first_block = layer.blocks * member / team->meeting.size;
         step.last_block = layer.blocks * (member + 1) / team->meeting.size;
         if (member == 0) {
@@ -123,12 +136,13 @@ class Rows {
             team->reset_state = step.reset_state;
             team->update = step.update;
         }
-        team->meeting.wait(meetings, member);
+        if (!meet()) return false;
         state = team->state;
         other = team->other;
         step.reset_state = team->reset_state;
         step.update = team->update;
         running = count;
+        return true;
     }
 
     // After a chunk: whether this member has more to do. If the first member has waited for cores that others had for most
@@ -139,7 +153,7 @@ class Rows {
             team->lost += team->meeting.lost;
             team->meeting.lost = 0;
         }
-        team->meeting.wait(meetings, member);
+        if (!meet()) return false;
         if (!team->abandoned) return true;
         if (member > 0) return false;
         team = nullptr;
@@ -172,8 +186,29 @@ class Rows {
         running = rows;
     }
 
+    // A kernel over the rows of the step, in pieces where that takes long. False if the call ends.
+    bool compute_rows(void (*kernel)(const PackedLayer&, const PackedStep&), int64_t rows) {
+        step.last_row = rows;
+        if (rows <= piece_rows && step.last_block - step.first_block <= piece_blocks) {
+            kernel(layer, step);
+            return true;
+        }
+        PackedStep piece = step;
+        for (int64_t row = 0; row < rows; row += piece_rows)
+            for (int64_t block = step.first_block; block < step.last_block; block += piece_blocks) {
+                piece.first_row = row;
+                piece.last_row = smaller(rows, row + piece_rows);
+                piece.first_block = block;
+                piece.last_block = smaller(step.last_block, block + piece_blocks);
+                kernel(layer, piece);
+                if (!watch.goes_on(between_looks)) return false;
+            }
+        return true;
+    }
+
     // Addresses of the inputs of the steps [start, start + size), `rows` a step; copied where a row is not contiguous.
-    void find_inputs(int64_t start, int64_t size, int64_t rows) {
+    // False if the call ends.
+    bool find_inputs(int64_t start, int64_t size, int64_t rows) {
         for (int64_t t = 0; t < size; ++t)
             for (int64_t i = 0; i < rows; ++i) {
                 const float* x = pass.x + (start + t) * pass.x_step + sequence(i) * pass.x_sequence;
@@ -181,19 +216,21 @@ class Rows {
                     float* copy = dense_x + (t * rows + i) * layer.inputs;
                     for (int64_t k = 0; k < layer.inputs; ++k) copy[k] = x[k * pass.x_feature];
                     x = copy;
+                    if (!watch.goes_on(step_flops * double(layer.inputs))) return false;
                 }
                 x_rows[t * rows + i] = x;
             }
+        return true;
     }
 
-    void run_chunk(int64_t start, int64_t size) {
+    // False if the call ends.
+    bool run_chunk(int64_t start, int64_t size) {
         const int64_t most = rows_at(start);
-        find_inputs(start, size, most);
+        if (!find_inputs(start, size, most)) return false;
         step.first_row = 0;
         if (!together) {
             step.products = products;
-            step.last_row = size * most;
-            compute.input_product(layer, step);
+            if (!compute_rows(compute.input_product, size * most)) return false;
         }
         for (int64_t k = 0; k < size; ++k) {
             const int64_t t = pass.reverse ? size - 1 - k : k;
@@ -205,21 +242,20 @@ class Rows {
                 if (i >= rows) memset(y, 0, layer.hidden * sizeof(float));
             }
             step.products = together ? nullptr : products + t * most * width;
-            step.last_row = rows;
             step.state = state;
             step.next = other;
             step.downwards = !step.downwards;
             const PackedCellKernels& cell = compute.of[layer.cell];
-            if (together) cell.from_input(layer, step);
-            for (int p = 0; !together && p < cells[layer.cell].phases; ++p) {
-                if (p && team) team->meeting.wait(meetings, member);
-                cell.phase[p](layer, step);
+            for (int p = 0; p < cells[layer.cell].phases; ++p) {
+                if (p && team && !meet()) return false;
+                if (!compute_rows(together ? cell.from_input : cell.phase[p], rows)) return false;
             }
-            if (team) team->meeting.wait(meetings, member);
+            if (team && !meet()) return false;
             float* swap = state;
             state = other;
             other = swap;
         }
+        return watch.goes_on(double(size) * (double(most) * row_flops + step_flops * double(1 + count)));
     }
 };
 

@@ -95,13 +95,14 @@ double measure_meeting() {
     alignas(64) float states[2][2][floats] = {};  // of this step and the one before, by member
     return best_of(3, [&] {
         Meeting meeting(2);
+        Watch unwatched;
         run_at_once(2, [&](int member) {
             int64_t meetings = 0;
             while (meetings < count) {
                 const float(&before)[2][floats] = states[meetings % 2];
                 float(&next)[floats] = states[1 - meetings % 2][member];
                 for (int64_t i = 0; i < floats; ++i) next[i] = 0.5f * before[1 - member][i] + before[member][i];
-                meeting.wait(meetings, member);
+                meeting.wait(meetings, member, unwatched);
             }
         });
     }) / double(count);

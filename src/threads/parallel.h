@@ -4,11 +4,7 @@
 // sanitizer understands those (tests/test_native.py).
 #pragma once
 
-#include <stdint.h>
-
-#include <atomic>
-#include <chrono>
-#include <thread>
+#include "threads/watch.h"
 
 #if defined(_OPENMP)
 #include <omp.h>
@@ -18,10 +14,6 @@
 
 namespace cgru {
 namespace {
-
-inline double seconds_now() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // Whether this build has threads at all.
 #if defined(_OPENMP) || defined(CGRU_STD_THREADS)
@@ -39,8 +31,8 @@ inline int processors() {
 #endif
 }
 
-// body(0), ..., body(parts - 1), each on a thread of its own. False if there are not so many threads to be had; nothing has
-// run then.
+// body(0), ..., body(parts - 1), each on a thread of its own, the first on this one. False if there are not so many threads
+// to be had; nothing has run then.
 template <class Body> bool run_at_once(int parts, const Body& body) {
     if (parts == 1) {
         body(0);
@@ -75,6 +67,27 @@ inline void relax() {
 #endif
 }
 
+// The same for parts that a watch may end. This thread goes on asking while it waits for the others.
+template <class Body> bool run_at_once(int parts, Watch& watch, const Body& body) {
+    std::atomic<int> finished{0};
+    return run_at_once(parts, [&](int part) {
+        body(part);
+        if (part > 0) {
+            finished.fetch_add(1, std::memory_order_release);
+            return;
+        }
+        for (int waited = 0; finished.load(std::memory_order_acquire) < parts - 1; ++waited) {
+            if (waited < 4000)
+                relax();
+            else if (waited < 8000)
+                std::this_thread::yield();
+            else
+                std::this_thread::sleep_for(std::chrono::microseconds(200));
+            if (waited >= 4000) watch.goes_on(between_looks);
+        }
+    });
+}
+
 // Where threads wait for each other. Waiting is spinning, a fraction of a microsecond when all of them have a core; when
 // not, giving the core away to whom they wait for, and `lost` counts the first member's seconds of that.
 class Meeting {
@@ -83,17 +96,20 @@ class Meeting {
     const int size;
     double lost = 0;  // the first member's own
 
-    // `meetings`: how many this member has been at
-    void wait(int64_t& meetings, int member) {
+    // `meetings`: how many this member has been at. False if the call ends; nobody waits then, and some may have left.
+    bool wait(int64_t& meetings, int member, Watch& watch) {
         const int64_t all = ++meetings * size;
-        if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == all) return;
+        if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == all) return true;
         for (int spins = 0; spins < 4000; ++spins) {
-            if (arrived.load(std::memory_order_acquire) >= all) return;
+            if (arrived.load(std::memory_order_acquire) >= all) return true;
             relax();
         }
         const double start = member == 0 ? seconds_now() : 0;
-        while (arrived.load(std::memory_order_acquire) < all) std::this_thread::yield();
+        bool met;
+        while (!(met = arrived.load(std::memory_order_acquire) >= all) && watch.goes_on(between_looks / 10))
+            std::this_thread::yield();
         if (member == 0) lost += seconds_now() - start;
+        return met;
     }
 
   private:

@@ -20,6 +20,8 @@ namespace {
 const int64_t group = 64;        // rows of products that need no order: one reading of the weights serves all of them
 const int64_t outer_rows = 128;  // rows of an outer product laid out at once
 const int64_t row_tile = 8;      // threads own whole tiles of rows
+const int64_t fewest_rows = 256; // of a piece of a step, so that weights are read for many
+const double step_flops = 500;   // the time of a step's bookkeeping in arithmetic, and of a row's
 const double shared = 2e7;       // flops for which a further thread repays its start
 const double patience = 20;      // for each second lost to another process on our core, so many alone
 
@@ -126,9 +128,11 @@ template <class T> class Gathered {
 // The rows [first, last) of a call, and the scratch they take.
 template <class T> class Rows {
   public:
-    Rows(const TrainingKernels<T>& kernels, const TrainingCall<T>& call, int64_t first, int64_t last)
-        : kernels(kernels), call(call), layer(*call.layer), at(call), first(first), count(last - first), H(layer.hidden),
-          stride(padded<T>(H)), wide(padded<T>(3 * H)) {}
+    Rows(const TrainingKernels<T>& kernels, const TrainingCall<T>& call, Watch& watch, int64_t first, int64_t last)
+        : kernels(kernels), call(call), watch(watch), layer(*call.layer), at(call), first(first), count(last - first),
+          H(layer.hidden), stride(padded<T>(H)), wide(padded<T>(3 * H)),
+          row_flops(6 * double(H) * double(layer.inputs + H)),
+          piece(larger(1, int64_t(piece_flops / row_flops / double(fewest_rows))) * fewest_rows) {}
 
     // Take the scratch of a pass; with no memory behind it, to see its size.
     void take(Scratch& scratch, Gathered<T>& gathered) {
@@ -155,12 +159,15 @@ template <class T> class Rows {
         for (int64_t done = 0; done < call.steps; ++done) {
             if (done % chunk == 0) {
                 for (int64_t next = done; next < smaller(done + chunk, call.steps); ++next) {
-                    const int64_t t = at.step(next), rows = rows_at(t);
-                    for (int64_t row = first; row < first + rows; ++row) inputs.push(at.x(t, row), at.kept(t, row) + H);
+                    const int64_t t = at.step(next);
+                    if (!in_pieces(rows_at(t), [&](int64_t from, int64_t to) {
+                            for (int64_t row = first + from; row < first + to; ++row)
+                                inputs.push(at.x(t, row), at.kept(t, row) + H);
+                        })) return;
                 }
                 inputs.finish();
             }
-            record_step(at.step(done));
+            if (!record_step(at.step(done))) return;
         }
         for (int64_t i = 0; i < count; ++i) memcpy(call.state + (first + i) * H, state_rows[i], size_t(H) * sizeof(T));
     }
@@ -173,10 +180,13 @@ template <class T> class Rows {
         prepare(scratch, gradients, call.carry);
         for (int64_t done = call.steps; done-- > 0;) {
             const int64_t t = at.step(done);
-            backward_step(t);
+            if (!backward_step(t)) return;
             if (!call.grad_x) continue;
             const int64_t rows = rows_at(t);
-            for (int64_t row = first; row < first + rows; ++row) gradients.push(at.kept(t, row) + H, at.grad_x(t, row));
+            if (!in_pieces(rows, [&](int64_t from, int64_t to) {
+                    for (int64_t row = first + from; row < first + to; ++row)
+                        gradients.push(at.kept(t, row) + H, at.grad_x(t, row));
+                })) return;
             if (!call.add)
                 for (int64_t row = first + rows; row < first + count; ++row)
                     memset(at.grad_x(t, row), 0, size_t(layer.inputs) * sizeof(T));
@@ -189,9 +199,12 @@ template <class T> class Rows {
   private:
     const TrainingKernels<T>& kernels;
     const TrainingCall<T>& call;
+    Watch& watch;
     const TrainingLayer<T>& layer;
     const Places<T> at;
     const int64_t first, count, H, stride, wide;
+    const double row_flops;  // of a step
+    const int64_t piece;     // rows of a step that are worked on at once
     T *state, *reset_state, *recurrent, *grad_bias;
     T **state_rows, **reset_rows, **recurrent_rows, **candidate_rows, **y_rows;
     const T **grad_y_rows, **before_rows;
@@ -213,13 +226,8 @@ template <class T> class Rows {
         memset(grad_bias, 0, size_t(4 * H) * sizeof(T));
         memset(&step, 0, sizeof step);
         step.hidden = H;
-        step.recurrent = recurrent;
         step.recurrent_stride = wide;
-        step.state = state;
-        step.reset_state = reset_state;
         step.stride = stride;
-        step.y = y_rows;
-        step.before = before_rows;
         step.bias = layer.bias;
         step.grad_bias = grad_bias;
         step.gate = layer.gate;
@@ -228,39 +236,66 @@ template <class T> class Rows {
         step.usual = layer.usual;
     }
 
-    void multiply(const Panels<T>& matrix, T* const* a, T* const* c, bool add) {
-        const Product<T> product = {step.rows, a, c, add, downwards};
+    // body(from, to) for the first rows, a piece after the other. False if the call ends.
+    template <class Body> bool in_pieces(int64_t rows, const Body& body) {
+        for (int64_t from = 0; from < rows; from += piece) {
+            const int64_t to = smaller(rows, from + piece);
+            body(from, to);
+            if (!watch.goes_on(double(to - from) * row_flops)) return false;
+        }
+        return true;
+    }
+
+    // Let the step be that of the rows [from, to) at time t.
+    void place(int64_t t, int64_t from, int64_t to) {
+        step.rows = to - from;
+        step.kept = at.kept(t, first + from);
+        step.recurrent = recurrent_rows[from];
+        step.state = state_rows[from];
+        step.reset_state = reset_rows[from];
+        step.y = y_rows + from;
+        step.before = before_rows + from;
+        step.grad_y = call.grad_y ? grad_y_rows + from : nullptr;
+    }
+
+    void multiply(const Panels<T>& matrix, T* const* a, T* const* c, int64_t from, bool add) {
+        const Product<T> product = {step.rows, a + from, c + from, add, downwards};
         kernels.product(matrix, product);
     }
 
-    void record_step(int64_t t) {
-        step.rows = rows_at(t);
-        step.kept = at.kept(t, first);
+    bool record_step(int64_t t) {
+        const int64_t rows = rows_at(t);
         for (int64_t i = 0; i < count; ++i) {
             y_rows[i] = at.y(t, first + i);
-            if (i >= step.rows) memset(y_rows[i], 0, size_t(H) * sizeof(T));
+            if (i >= rows) memset(y_rows[i], 0, size_t(H) * sizeof(T));
         }
-        for (int p = 0; p < cells[layer.cell].phases; ++p) {
-            multiply(layer.recurrent[p], p ? reset_rows : state_rows, p ? candidate_rows : recurrent_rows, false);
-            kernels.of[layer.cell].record[p](step);
-        }
+        const bool goes_on = in_pieces(rows, [&](int64_t from, int64_t to) {
+            place(t, from, to);
+            for (int p = 0; p < cells[layer.cell].phases; ++p) {
+                multiply(layer.recurrent[p], p ? reset_rows : state_rows, p ? candidate_rows : recurrent_rows, from, false);
+                kernels.of[layer.cell].record[p](step);
+            }
+        });
         downwards = !downwards;
+        return goes_on && watch.goes_on(step_flops * double(1 + count));
     }
 
-    void backward_step(int64_t t) {
-        step.rows = rows_at(t);
-        step.kept = at.kept(t, first);
+    bool backward_step(int64_t t) {
         step.next = (call.reverse ? 4 : -4) * call.batch * H;
-        step.grad_y = call.grad_y ? grad_y_rows : nullptr;
-        for (int64_t i = 0; i < step.rows; ++i) {
+        const int64_t rows = rows_at(t);
+        for (int64_t i = 0; i < rows; ++i) {
             before_rows[i] = at.before(t, first + i);
             if (call.grad_y) grad_y_rows[i] = at.grad_y(t, first + i);
         }
-        for (int p = cells[layer.cell].phases; p-- > 0;) {
-            kernels.of[layer.cell].backward[p](step);
-            multiply(layer.recurrent_back[p], recurrent_rows, p ? reset_rows : state_rows, p == 0);
-        }
+        const bool goes_on = in_pieces(rows, [&](int64_t from, int64_t to) {
+            place(t, from, to);
+            for (int p = cells[layer.cell].phases; p-- > 0;) {
+                kernels.of[layer.cell].backward[p](step);
+                multiply(layer.recurrent_back[p], recurrent_rows, p ? reset_rows : state_rows, from, p == 0);
+            }
+        });
         downwards = !downwards;
+        return goes_on && watch.goes_on(step_flops * double(1 + count));
     }
 };
 
@@ -268,8 +303,8 @@ template <class T> class Rows {
 // weights, over the rows of all steps.
 template <class T> class WeightGradients {
   public:
-    WeightGradients(const TrainingKernels<T>& kernels, const TrainingCall<T>& call)
-        : kernels(kernels), call(call), at(call), H(call.layer->hidden), I(call.layer->inputs) {}
+    WeightGradients(const TrainingKernels<T>& kernels, const TrainingCall<T>& call, Watch& watch)
+        : kernels(kernels), call(call), watch(watch), at(call), H(call.layer->hidden), I(call.layer->inputs) {}
 
     void take(Scratch& scratch) {
         kept = scratch.take<T*>(outer_rows);
@@ -292,7 +327,9 @@ template <class T> class WeightGradients {
                 kept[count] = at.kept(t, row);
                 before[count] = at.before(t, row);
                 x[count] = at.x(t, row);
-                if (++count == outer_rows) finish(count, part, parts);
+                if (++count < outer_rows) continue;
+                finish(count, part, parts);
+                if (!watch.goes_on(6 * double(outer_rows * H) * double(I + H) / parts)) return;
             }
         }
         finish(count, part, parts);
@@ -301,6 +338,7 @@ template <class T> class WeightGradients {
   private:
     const TrainingKernels<T>& kernels;
     const TrainingCall<T>& call;
+    Watch& watch;
     const Places<T> at;
     const int64_t H, I;
     T** kept;
@@ -363,10 +401,10 @@ class Memory {
 
 // body(part, parts) for all parts, at once; or one after the other where threads are not to be had, or have lately waited
 // for a core that another process was using. The results are the same.
-template <class Body> void share(int parts, const Body& body) {
+template <class Body> void share(int parts, Watch& watch, const Body& body) {
     const double start = seconds_now();
     double own = 0;
-    const bool at_once = parts > 1 && start >= alone_until.load() && run_at_once(parts, [&](int part) {
+    const bool at_once = parts > 1 && start >= alone_until.load() && run_at_once(parts, watch, [&](int part) {
         body(part, parts);
         if (part == 0) own = seconds_now() - start;
     });
@@ -381,11 +419,12 @@ template <class Body> void share(int parts, const Body& body) {
 template <class T> struct Call {
     const TrainingKernels<T>& kernels;
     const TrainingCall<T>& call;
+    Watch& watch;
     int64_t tiles;
     double flops;  // of one of the products of all steps
 
-    Call(const TrainingKernels<T>& kernels, const TrainingCall<T>& call)
-        : kernels(kernels), call(call), tiles((call.batch + row_tile - 1) / row_tile) {
+    Call(const TrainingKernels<T>& kernels, const TrainingCall<T>& call, Watch& watch)
+        : kernels(kernels), call(call), watch(watch), tiles((call.batch + row_tile - 1) / row_tile) {
         double rows = double(call.steps) * double(call.batch);
         if (call.lengths) {
             rows = 0;
@@ -413,7 +452,7 @@ template <class T> struct Call {
         return row;
     }
 
-    Rows<T> rows(int part, int parts) const { return Rows<T>(kernels, call, edge(part, parts), edge(part + 1, parts)); }
+    Rows<T> rows(int part, int parts) const { return Rows<T>(kernels, call, watch, edge(part, parts), edge(part + 1, parts)); }
 
     // Bytes of scratch that any of the parts takes.
     int64_t scratch_size(int parts, const Panels<T>& gathered) const {
@@ -430,39 +469,43 @@ template <class T> struct Call {
 
 }  // namespace
 
-template <class T> int run_record(const TrainingKernels<T>& kernels, const TrainingCall<T>& given) {
-    const Call<T> call(kernels, given);
+template <class T> Outcome run_record(const TrainingKernels<T>& kernels, const TrainingCall<T>& given) {
+    Watch watch(given.interrupted);
+    const Call<T> call(kernels, given, watch);
     const int parts = call.threads(call.tiles);
     const Memory memory(call.scratch_size(parts, given.layer->input), parts);
-    if (!memory.valid()) return 1;
-    share(parts, [&](int part, int parts) { call.rows(part, parts).record(memory.scratch(part)); });
-    return 0;
+    if (!memory.valid()) return outcome_no_memory;
+    share(parts, watch, [&](int part, int parts) { call.rows(part, parts).record(memory.scratch(part)); });
+    return watch.stopped() ? outcome_interrupted : outcome_done;
 }
 
-template <class T> int run_backward(const TrainingKernels<T>& kernels, const TrainingCall<T>& given) {
-    const Call<T> call(kernels, given);
+template <class T> Outcome run_backward(const TrainingKernels<T>& kernels, const TrainingCall<T>& given) {
+    Watch watch(given.interrupted);
+    const Call<T> call(kernels, given, watch);
     const int parts = call.threads(call.tiles), shares = call.threads(1024);
     const int64_t bias = 4 * given.layer->hidden;
     Scratch needed(nullptr);
-    WeightGradients<T> gradients(kernels, given);
+    WeightGradients<T> gradients(kernels, given, watch);
     gradients.take(needed);
     const Memory memory(larger(call.scratch_size(parts, given.layer->input_back), needed.used), larger(parts, shares));
     const Memory biases(parts * bias * int64_t(sizeof(T)), 1);
-    if (!memory.valid() || !biases.valid()) return 1;
+    if (!memory.valid() || !biases.valid()) return outcome_no_memory;
     T* sums = biases.scratch(0).template take<T>(parts * bias);
     memset(sums, 0, size_t(parts * bias) * sizeof(T));
-    share(parts, [&](int part, int parts) { call.rows(part, parts).backward(memory.scratch(part), sums + part * bias); });
+    share(parts, watch,
+          [&](int part, int parts) { call.rows(part, parts).backward(memory.scratch(part), sums + part * bias); });
+    if (watch.stopped()) return outcome_interrupted;
     for (int part = 0; part < parts; ++part)
         for (int64_t i = 0; i < bias; ++i) given.grad_bias[i] += sums[part * bias + i];
-    share(shares, [&](int part, int parts) {
-        WeightGradients<T>(kernels, given).run(memory.scratch(part), part, parts);
+    share(shares, watch, [&](int part, int parts) {
+        WeightGradients<T>(kernels, given, watch).run(memory.scratch(part), part, parts);
     });
-    return 0;
+    return watch.stopped() ? outcome_interrupted : outcome_done;
 }
 
-template int run_record<float>(const TrainingKernels<float>&, const TrainingCall<float>&);
-template int run_record<double>(const TrainingKernels<double>&, const TrainingCall<double>&);
-template int run_backward<float>(const TrainingKernels<float>&, const TrainingCall<float>&);
-template int run_backward<double>(const TrainingKernels<double>&, const TrainingCall<double>&);
+template Outcome run_record<float>(const TrainingKernels<float>&, const TrainingCall<float>&);
+template Outcome run_record<double>(const TrainingKernels<double>&, const TrainingCall<double>&);
+template Outcome run_backward<float>(const TrainingKernels<float>&, const TrainingCall<float>&);
+template Outcome run_backward<double>(const TrainingKernels<double>&, const TrainingCall<double>&);
 
 }  // namespace cgru
