@@ -2,7 +2,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """The BLAS engine: products by SciPy's BLAS, everything else by the vector kernels in OpenMP loops.
 
-`forward` runs one direction of one layer. Arrays are checked and dimensions bounded before they arrive (cgru/checks.py);
+`forward` runs one direction of one layer. Arrays are checked and dimensions bounded before (cgru/checks.py);
 the Python side (cgru/engines/blas.py) arranges rows by length. BLAS is never called inside a parallel region.
 """
 
@@ -119,8 +119,8 @@ cdef int64_t running(const int64_t* length, int64_t batch, int64_t t) noexcept n
     return low
 
 
-# inputs (n, 3H) := x W' for n steps of a single sequence, by the quickest of three ways (H 64 to 256, AVX2): row by row;
-# as one product of the form that is quick for few rows, then transposed; as one product.
+# inputs (n, 3H) := x W' for n steps of a single sequence, by the quickest of three ways (H 64 to 256, AVX2): row by
+# row; as one product of the form that is quick for few rows, then transposed; as one product.
 cdef void single_input_product(const real* x, int64_t stride, const real* w, const real* w_t, real* inputs, real* spare,
                                int64_t n, int64_t k, int64_t m, Watch& watch) noexcept nogil:
     cdef int64_t row
@@ -220,7 +220,8 @@ def forward(Weights layer,
     cdef bint direct = xs.feature == 1 and x_row >= I and order is None and (B == 1 or T == 1 or xs.step == B * x_row)
     cdef int64_t y_step = y.strides[0] // size, y_sequence = y.strides[1] // size
 
-    # scratch: the input product of a chunk, the same transposed, the recurrent product, r * h, and rows of x to be copied
+    # scratch: the input product of a chunk, the same transposed, the recurrent product, r * h, and rows of x to be
+    # copied
     cdef int64_t inputs_size = chunk * B * 3 * H
     cdef int64_t spare_size = min(chunk, MANY_ROWS) * 3 * H if B == 1 and chunk >= FEW_ROWS else 0
     cdef int64_t dense_size = 0 if direct else chunk * B * I

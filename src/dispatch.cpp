@@ -1,5 +1,5 @@
-// Which instruction sets this machine can run, and which one is in use. The sets are rows of sets.def; a macro CGRU_HAS_<set>
-// says 1 of those that were compiled, and 0 of the others.
+// Which instruction sets this machine can run, and which one is in use. The sets are rows of sets.def; a macro
+// CGRU_HAS_<set> says 1 of those that were compiled, and 0 of the others.
 #include <stdlib.h>
 #include <string.h>
 #if defined(__linux__) && defined(__aarch64__)

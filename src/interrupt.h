@@ -1,11 +1,10 @@
-// Signals while a call runs without the GIL: what its watch asks (threads/watch.h). Python's handlers run in the main thread
-// alone, so calls of other threads ask once and never wait for the GIL again.
+// Signals while a call runs without the GIL: what its watch asks (threads/watch.h). Python's handlers run in the main
+// thread alone, so calls of other threads ask once and never wait for the GIL again.
 #pragma once
 
 #include <Python.h>
 
 #include "kernels.h"
-#include "threads/watch.h"
 
 namespace cgru {
 

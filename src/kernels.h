@@ -31,8 +31,8 @@ struct Activation {
     double clip;  // bounds the argument to [-clip, clip]; infinity where there is no clip
 };
 
-// Whether a layer has the functions that are compiled into the loops: sigmoid, tanh, no clip, no flip. (Static, as every
-// function that files of an instruction set see: no set's code may be handed to another.)
+// Whether a layer has the functions that are compiled into the loops: sigmoid, tanh, no clip, no flip. (Static, as
+// every function that files of an instruction set see: no set's code may be handed to another.)
 static inline bool is_usual(const Activation& gate, const Activation& candidate, int flip) {
     return gate.code == activation_sigmoid && candidate.code == activation_tanh && !flip && gate.clip > 1e300 &&
            candidate.clip > 1e300;
@@ -60,22 +60,22 @@ template <class T> struct GateStep {
     int flip;                   // 1: z weighs the candidate and not the state
 };
 
-// The functions of one instruction set. Those of a cell's phases work on the lines [first, last), behind the phase's product:
-// with one phase from gates to state; with two the first leaves r * h and z.
+// The functions of one instruction set. Those of a cell's phases work on the lines [first, last), behind the phase's
+// product: with one phase from gates to state; with two the first leaves r * h and z.
 template <class T> struct GateKernels {
     void (*of[cell_count][most_phases])(const GateStep<T>&, int64_t first, int64_t last);
     void (*activate)(const Activation&, const T* x, T* y, int64_t count);    // y = f(x)
 };
 
-// Numbers of weights in memory. The kernels widen halves to float32, which is exact, and compute in that; int8 ones, and
-// bfloat16 ones for products, meet inputs and states that were made such numbers, too (src/storage).
+// Numbers of weights in memory. The kernels widen halves to float32, which is exact, and compute in that; int8 ones,
+// and bfloat16 ones for products, meet inputs and states that were made such numbers, too (src/storage).
 enum { storage_float32, storage_bfloat16, storage_float16, storage_int8, storage_bfloat16_products, storage_count };
 
 // The weights of a matrix (3H, K), rows of the gates r, z, n.
 struct CanonicalMatrix {
     const void* numbers;             // contiguous: float, int8_t, or 16 bits of float16 or bfloat16, by the storage
     const float* scale;              // [3H], of int8: w = scale * number
-    float limit;                     // of int8: what the inputs, or states, are clipped to; infinity where there is none
+    float limit;                     // of int8: what inputs, or states, are clipped to; infinity: nothing
 };
 
 // A layer as it is given to be packed.
@@ -133,8 +133,8 @@ struct PackedStep {
     NarrowRows narrow_x, narrow_state;
 };
 
-// The kernels of a cell's step: from the products, phase by phase, to the new state; or at once from x, where there is one
-// phase (else null).
+// The kernels of a cell's step: from the products, phase by phase, to the new state; or at once from x, where there is
+// one phase (else null).
 typedef void (*PackedKernel)(const PackedLayer&, const PackedStep&);
 struct PackedCellKernels {
     PackedKernel from_input;             // x, state -> next, y
@@ -146,8 +146,8 @@ struct StorageKernels {
     double bytes;                    // of a weight
     double rate;                     // of multiply-adds, about, beside those of float32
     int narrow;                      // bytes of an input or state as it is multiplied; 0: the float32 that it is
-    // Lay a layer out in memory from a cache line on, which is used from then on. Returns how many bytes it takes; without
-    // memory, only that.
+    // Lay a layer out in memory from a cache line on, which is used from then on. Returns how many bytes it takes;
+    // without memory, only that.
     int64_t (*pack)(const CanonicalLayer&, char* memory, PackedLayer&);
     PackedKernel input_product;      // x -> products
     PackedCellKernels of[cell_count];
@@ -161,7 +161,8 @@ struct PackedKernels {
     void (*read)(const float* memory, int64_t count, int downwards);    // as the kernels read weights
 };
 
-// A matrix (inner, outer) laid out for products from the left, as training/products.h says; the last vectors are padded by zero.
+// A matrix (inner, outer) laid out for products from the left, as training/products.h says; the last vectors are padded
+// by zero.
 template <class T> struct Panels {
     const T* values;
     int64_t inner, outer;
@@ -176,8 +177,8 @@ template <class T> struct Product {
     int downwards;                   // the order of panels: by turns, what is left in the cache serves the next product
 };
 
-// c[m] += sum over i of a[i][m] b[i], for c's rows m of [first, last), over rows a[i] (M,) and b[i] (columns,); for one or
-// two pairs of b and c.
+// c[m] += sum over i of a[i][m] b[i], for c's rows m of [first, last), over rows a[i] (M,) and b[i] (columns,); for one
+// or two pairs of b and c.
 template <class T> struct OuterOperand {
     const T* rows;                   // the rows b, laid out
     int64_t columns;                 // 0: there is none
@@ -192,17 +193,17 @@ template <class T> struct OuterProduct {
 };
 
 // The elementwise part of a step while recording, after its products, and its mirror image on the way back. A row of
-// `kept` is (4, H): u, r, z, n. They are the values of gates and candidate of a usual layer, else the arguments of their
-// functions; u is the candidate's recurrent product, or r * h with the reset gate before it. On entry to the record
-// kernels r, z, n are the input products, and on return from the backward ones they are the loss' gradients by the
-// arguments of the functions, and u the one by the recurrent product (with the reset gate before: still r * h).
+// `kept` is (4, H): u, r, z, n. They are the values of gates and candidate of a usual layer, else the arguments of
+// their functions; u is the candidate's recurrent product, or r * h with the reset gate before it. On entry to the
+// record kernels r, z, n are the input products, and on return from the backward ones they are the loss' gradients by
+// the arguments of the functions, and u the one by the recurrent product (with the reset gate before: still r * h).
 template <class T> struct TrainingStep {
     int64_t rows, hidden;
     T* kept;                         // rows at the stride 4H
     int64_t next;                    // from there to the next step's, which are wanted soon
-    T* recurrent;                    // recording: U h, three gates; backward: the gradients u, r, z (before: n; then r, z)
+    T* recurrent;                    // recording: U h, three gates; backward: gradients u, r, z (before: n; then r, z)
     int64_t recurrent_stride;
-    T* state;                        // h on entry, h' on return; backward: the loss' gradient by h', and what of it goes to h
+    T* state;                        // h on entry, h' on return; backward: the loss' gradient by h', on return by h
     T* reset_state;                  // r * h, or the loss' gradient by it; with the reset gate before
     int64_t stride;                  // of state and reset_state
     T* const* y;                     // [rows] h', written
@@ -281,7 +282,7 @@ template <class T> struct TrainingCall {
     const T* grad_y;                 // (T, B, H), units contiguous; null: zero
     int64_t grad_y_step, grad_y_sequence;
     T* carry;                        // (B, H) contiguous; the loss' gradient by h_n on entry, by h0 on return
-    T* grad_x;                       // (T, B, I), features contiguous; written or, with `add`, added to; null: not wanted
+    T* grad_x;                       // (T, B, I), features contiguous; written or, by `add`, added to; null: not wanted
     int64_t grad_x_step, grad_x_sequence;
     int add;
     T* grad_w;                       // (3H, I), (3H, H) contiguous, (4, H): u, r, z, n; added to
@@ -311,9 +312,9 @@ struct PackedCall {
 
 Outcome run_packed_call(const PackedKernels& kernels, const PackedCall& call);
 
-// What this machine does in a second, and what threads cost on it: measured at first use, in a millisecond or two. Threads
-// move between cores, so hot starts and meetings are measured again, in a tenth of one, every second that `spinning`
-// threads are at hand.
+// What this machine does in a second, and what threads cost on it: measured at first use, in a millisecond or two.
+// Threads move between cores, so hot starts and meetings are measured again, in a tenth of one, every second that
+// `spinning` threads are at hand.
 struct Machine {
     double flops;                    // multiply-adds from registers, two a lane, per second on one thread
     double bytes;                    // read per second from the second-level cache
@@ -322,7 +323,8 @@ struct Machine {
 };
 Machine machine(const PackedKernels& kernels, bool spinning);
 
-// How calls are shared among threads: by what was measured, or, for tests and benchmarks, in one way wherever it can be.
+// How calls are shared among threads: by what was measured, or, for tests and benchmarks, in one way wherever it can
+// be.
 enum Sharing { sharing_measured, sharing_rows, sharing_units, sharing_none };
 void set_sharing(Sharing);
 // Calls that so far ran on more than one thread, and of those the ones finished on one because another process had the
@@ -332,8 +334,9 @@ struct ThreadCounts {
 };
 ThreadCounts thread_counts();
 
-// States kept between steps: `layers` layers of `batch` sequences, advanced one step at a time. A step allocates nothing,
-// takes no lock and makes no system call. All memory is taken at construction; `valid()` says whether it was there.
+// States kept between steps: `layers` layers of `batch` sequences, advanced one step at a time. A step allocates
+// nothing, takes no lock and makes no system call. All memory is taken at construction; `valid()` says whether it was
+// there.
 class PackedStream {
   public:
     PackedStream(const PackedKernels& kernels, const PackedLayer* const* layers, int64_t count, int64_t batch);

@@ -2,7 +2,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """The packed engine's door: weights packed once a layer, and calls handed to the kernels without the GIL.
 
-No arithmetic here: layouts are in packed/layout.h, kernels in packed/tiles.h, the loop over time in packed/sequence.cpp.
+No arithmetic here: layouts are in packed/layout.h, kernels in packed/tiles.h, the loop over time in packed/sequence.*.
 Arrays are checked before they arrive (cgru/checks.py).
 """
 
@@ -221,7 +221,7 @@ SHARING = {"measured": sharing_measured, "rows": sharing_rows, "units": sharing_
 
 
 def share(str way):
-    """How calls are shared among threads: "measured", or for tests and benchmarks "rows", "units", "none" where possible."""
+    """How calls use threads: as "measured", or for tests and benchmarks by "rows", "units", "none" where possible."""
     set_sharing(<Sharing> <int> SHARING[way])
 
 
@@ -234,7 +234,8 @@ def counts():
 def machine_speed():
     """What was measured of this machine: flops and bytes a second, and the seconds that threads cost."""
     cdef Machine m = machine(table.packed, False)
-    return {"flops": m.flops, "bytes": m.bytes, "hot start": m.hot_start, "cold start": m.cold_start, "meeting": m.meeting}
+    return {"flops": m.flops, "bytes": m.bytes, "hot start": m.hot_start, "cold start": m.cold_start,
+            "meeting": m.meeting}
 
 
 def probe_flops(int64_t rounds):

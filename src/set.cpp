@@ -1,6 +1,6 @@
-// The kernels of one instruction set: this text is compiled once for each (setup.py), with its flags and the macro CGRU_SET;
-// for a part, CGRU_STORAGE names the storage whose kernels are wanted (sets.def). Everything here has internal linkage, so
-// the linker can never hand one set's code to another.
+// The kernels of one instruction set: this text is compiled once for each (setup.py), with its flags and the macro
+// CGRU_SET; for a part, CGRU_STORAGE names the storage whose kernels are wanted (sets.def). Everything here has
+// internal linkage, so the linker can never hand one set's code to another.
 #include "packed/tiles.h"
 
 #define CGRU_NAME_(prefix, set) prefix##set

@@ -1,6 +1,6 @@
 // The activation functions of the contract, as function objects on vectors: `Sigmoid` and `Tanh` for the usual layer,
-// compiled into the loops, and `AnyActivation`, which looks its function up at every vector, for all others.
-// Formulas and the meaning of alpha and beta are those of the ONNX operators; cgru/activations.py is their specification.
+// compiled into the loops, and `AnyActivation`, which looks its function up at every vector, for all others. Formulas
+// and the meaning of alpha and beta are those of the ONNX operators; cgru/activations.py is their specification.
 #pragma once
 
 #include <math.h>

@@ -1,7 +1,7 @@
 // Cells as data: what a step of each consists of. The loops over time and the layouts follow this table.
 //
-// A step is made of phases. A phase multiplies some gates' recurrent weights by an operand and computes with the products:
-// the first one's operand is the state, the second one's r * h of all units, which the first has computed.
+// A step is made of phases. A phase multiplies some gates' recurrent weights by an operand and computes with the
+// products: the first one's operand is the state, the second one's r * h of all units, which the first has computed.
 #pragma once
 
 namespace cgru {

@@ -1,4 +1,5 @@
-// The elementwise half of a GRU step (gru.h), for the BLAS engine: gates, candidate and new state from the two products.
+// The elementwise half of a GRU step (gru.h), for the BLAS engine: gates, candidate and new state from the two
+// products.
 //
 // One loop per kernel serves every width: whole vectors, then the lanes left over. The usual layer (sigmoid, tanh, no
 // clip) has its functions compiled in; `Any` has all others'.
@@ -99,7 +100,8 @@ template <class T> static void activate(const Activation& a, const T* x, T* y, i
 }
 
 template <class T> constexpr GateKernels<T> gate_kernels() {
-    return {{{run_step<T, BlasGatesBefore>, run_step<T, BlasStateBefore>}, {run_step<T, BlasAfter>, nullptr}}, activate<T>};
+    return {{{run_step<T, BlasGatesBefore>, run_step<T, BlasStateBefore>}, {run_step<T, BlasAfter>, nullptr}},
+            activate<T>};
 }
 
 }  // namespace CGRU_SET

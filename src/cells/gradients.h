@@ -1,10 +1,11 @@
 // The elementwise part of a step in training: recording what the way back needs, and the way back itself.
 //
-// A usual layer (sigmoid, tanh, no clip) keeps the values r, z, n, of which its functions' slopes are r (1 - r),
-// z (1 - z), 1 - n^2. Any other layer keeps the arguments: slopes of other functions do not follow from their values. Beside
+// A usual layer (sigmoid, tanh, no clip) keeps the values r, z, n, of which its functions' slopes are r (1 - r), z (1 -
+// z), 1 - n^2. Any other layer keeps the arguments: slopes of other functions do not follow from their values. Beside
 // them stands u, the candidate's recurrent product U_n h + c_n, or r * h with the reset gate before the product.
 //
-// With e the loss' gradient by h' and a_v the one by the argument of v's function (cgru/reference.py has the equations):
+// With e the loss' gradient by h' and a_v the one by the argument of v's function (cgru/reference.py has the
+// equations):
 //
 //   a_n = e (1 - z) g'     a_z = e (h - n) f'     and e z goes on to h
 //   after:   a_r = a_n u f'             p = a_n r, by the recurrent product

@@ -5,8 +5,8 @@
 //   before:  n = g(W_n x + b_n + U_n (r * h))             (c_n is part of b_n)
 //   h' = z h + (1 - z) n          or, where z weighs the candidate,  h' = (1 - z) h + z n
 //
-// State and candidate are weighed each by itself. n + z (h - n) would be shorter, but loses h beside a huge n, where z is 1
-// too.
+// State and candidate are weighed each by itself. n + z (h - n) would be shorter, but loses h beside a huge n, where z
+// is 1 too.
 #pragma once
 
 #include "cells/activations.h"
@@ -19,8 +19,8 @@ template <class T> struct Shares {
     typename Vector<T>::Value state, candidate;
 };
 
-// The functions of a layer: compiled in for the usual one (sigmoid, tanh, no clip, no flip; `is_usual`), looked up for any
-// other. They are made from what has the layer's gate, candidate and flip.
+// The functions of a layer: compiled in for the usual one (sigmoid, tanh, no clip, no flip; `is_usual`), looked up for
+// any other. They are made from what has the layer's gate, candidate and flip.
 template <class T> struct Usual {
     typedef typename Vector<T>::Value V;
     template <class Layer> explicit Usual(const Layer&) {}
@@ -39,8 +39,9 @@ template <class T> struct Any {
     Shares<T> shares(V z) const { return flip ? Shares<T>{T(1) - z, z} : Shares<T>{z, T(1) - z}; }
 };
 
-// Whichever NaN a state has become is stored as one and the same. Of two NaN, an instruction hands on the sign and payload
-// of its first operand, and compilers exchange operands: tiles of other sizes, of the same numbers, would leave other bits.
+// Whichever NaN a state has become is stored as one and the same. Of two NaN, an instruction hands on the sign and
+// payload of its first operand, and compilers exchange operands: tiles of other sizes, of the same numbers, would leave
+// other bits.
 template <class T>
 CGRU_INLINE typename Vector<T>::Value new_state(const Shares<T>& shares, typename Vector<T>::Value state,
                                                 typename Vector<T>::Value candidate) {

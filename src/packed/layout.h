@@ -10,8 +10,8 @@
 //   bias, scale, start  [blocks][3][lanes]        r, z, n
 //   candidate's bias    [blocks][lanes]
 //
-// Where a unit of memory holds the numbers of two inputs, or four (src/storage), I and H are counted in pairs, or fours,
-// and the first of them is in the lowest bits. Units beyond H and inputs beyond the last are zero.
+// Where a unit of memory holds the numbers of two inputs, or four (src/storage), I and H are counted in pairs, or
+// fours, and the first of them is in the lowest bits. Units beyond H and inputs beyond the last are zero.
 #pragma once
 
 #include "storage/storage.h"
@@ -24,7 +24,8 @@ template <class S> CGRU_INLINE int64_t units_of(int64_t inputs, int64_t gates) {
     return (inputs + S::inputs - 1) / S::inputs * gates * lanes;
 }
 
-// The weights of a block, so many units of memory from the first on; its scales, so many gates of [blocks][3] from there.
+// The weights of a block, so many units of memory from the first on; its scales, so many gates of [blocks][3] from
+// there.
 template <class S> CGRU_INLINE Block<S> block_at(const PackedMatrix& matrix, int64_t units, int64_t gates) {
     const auto* weights = static_cast<const typename S::Unit*>(matrix.weights) + units;
     if (!S::integer) return {weights, nullptr, nullptr};
@@ -39,11 +40,13 @@ template <class S, int G> CGRU_INLINE Block<S> recurrent_block(const PackedLayer
     return block_at<S>(layer.recurrent, before + block * units_of<S>(layer.hidden, G), block * 3 + first);
 }
 
-// Rows (gates * H, K) as [blocks][K][gates][lanes], for so many gates from the `first` on; `together` numbers share a unit
-// of memory. Returns the end of what was written.
+// Rows (gates * H, K) as [blocks][K][gates][lanes], for so many gates from the `first` on; `together` numbers share a
+// unit of memory. Returns the end of what was written.
 template <int together, class Number>
-static CGRU_NOINLINE Number* pack_gates(const Number* rows, int64_t hidden, int64_t count, int first, int gates, Number* to) {
-    const int64_t line = 64 / int64_t(sizeof(Number)), size = (count + together - 1) / together * together * gates * lanes;
+static CGRU_NOINLINE Number* pack_gates(const Number* rows, int64_t hidden, int64_t count, int first, int gates,
+                                        Number* to) {
+    const int64_t line = 64 / int64_t(sizeof(Number));
+    const int64_t size = (count + together - 1) / together * together * gates * lanes;
     for (int64_t unit = 0; unit < hidden; unit += lanes, to += size) {
         const int64_t valid = hidden - unit < lanes ? hidden - unit : lanes;
         memset(to, 0, size_t(size) * sizeof(Number));
@@ -60,7 +63,8 @@ static CGRU_NOINLINE Number* pack_gates(const Number* rows, int64_t hidden, int6
     return to;
 }
 
-// Lays a layer out in memory that begins at a cache line, each array at another; without memory, to see how much that takes.
+// Lays a layer out in memory that begins at a cache line, each array at another; without memory, to see how much that
+// takes.
 template <class S> struct Packer {
     const CanonicalLayer& from;
     char* memory;

@@ -1,9 +1,9 @@
 // A call of the packed engine: layers one after the other, blocks of time for deep stacks, and which thread has what.
 //
 // Threads own rows where there are rows enough: each runs its sequences from the first step to the last without meeting
-// another. Of a few sequences through large weights each thread owns blocks of units, a part of the weights that its own
-// core's cache may hold, and they meet once a step. Two directions run beside each other. Which of these pays is reckoned
-// from what machine.cpp measured; results are the same to the last bit whatever is chosen.
+// another. Of a few sequences through large weights each thread owns blocks of units, a part of the weights that its
+// own core's cache may hold, and they meet once a step. Two directions run beside each other. Which of these pays is
+// reckoned from what machine.cpp measured; results are the same to the last bit whatever is chosen.
 #include "packed/sequence.h"
 
 #include <stdlib.h>
@@ -11,40 +11,29 @@
 namespace cgru {
 namespace {
 
-const int64_t between_bytes = 1 << 20;  // of states between layers: deep stacks run through time in blocks of such a size
+const int64_t between_bytes = 1 << 20;  // of states between layers: deep stacks run in blocks of time of this size
 const double smallest_shared = 1e6;     // flops below which no machine's second thread repays its start
 const double burst = 1e-3;              // seconds in which threads that have shared a call still spin for the next
 const double worthwhile = 0.9;          // more threads must promise to take at most so much of the time of one
-const double patience = 20;             // for each second lost to another process on our core, so many alone
 
 std::atomic<int> sharing{sharing_measured};
 std::atomic<int64_t> shared_calls{0}, abandoned_calls{0};
 // What the calls of this process have seen. Calls from several threads at once write these in any order, which may cost
 // one of them its best plan, never its result.
 std::atomic<double> last_call{0}, last_shared{0};  // when the last call, and the last shared one, ended
-std::atomic<double> alone_until{0};                // when sharing may be tried again
-std::atomic<double> cold_start{0};                 // seconds that threads took to begin, of late, after they slept; 0: unknown
+Patience patience;                                 // whether sharing may be tried again
+std::atomic<double> cold_start{0};                 // seconds that sleeping threads took to begin, of late; 0: unknown
 std::atomic<double> missed{0};                     // seconds that sharing would have saved in this row of calls
 
-double flops_of(const PackedLayer& l, double rows) {
-    return 6 * rows * double(l.hidden) * double(l.inputs + l.hidden);
-}
-
-double total(const int64_t* lengths, int64_t count) {
-    double sum = 0;
-    for (int64_t i = 0; i < count; ++i) sum += double(lengths[i]);
-    return sum;
-}
-
-// How the directions of a layer are shared out: each in so many parts, of its rows or of its units; all parts at once, or
-// one direction after the other on this thread.
+// How the directions of a layer are shared out: each in so many parts, of its rows or of its units; all parts at once,
+// or one direction after the other on this thread.
 struct Plan {
     int parts;
     bool units, at_once, cold;  // cold: the other threads sleep
 };
 
-// Seconds of one thread for some rows of a pass: the input product, and the recurrent one of many rows, run at the rate of
-// arithmetic; the recurrent weights of a few rows as fast as they are read.
+// Seconds of one thread for some rows of a pass: the input product, and the recurrent one of many rows, run at the rate
+// of arithmetic; the recurrent weights of a few rows as fast as they are read.
 double seconds_of(const PackedKernels& kernels, const Machine& m, const Pass& pass, double rows) {
     const double steps = pass.lengths ? total(pass.lengths, pass.batch) / double(pass.batch) : double(pass.steps);
     const double weights = 3.0 * double(pass.layer->hidden) * double(pass.layer->hidden);
@@ -56,8 +45,9 @@ double seconds_of(const PackedKernels& kernels, const Machine& m, const Pass& pa
     return steps * (inputs + (arithmetic > reading ? arithmetic : reading));
 }
 
-// Whether a call that threads would make faster by `gain` should wake them. In a row of calls it need not repay that alone:
-// they are woken once the calls of the row, this one too, could have saved as much, so no row loses more than twice that.
+// Whether a call that threads would make faster by `gain` should wake them. In a row of calls it need not repay that
+// alone: they are woken once the calls of the row, this one too, could have saved as much, so no row loses more than
+// twice that.
 bool worth_waking(const Machine& m, double now, double gain) {
     if (cold_start.load() == 0) cold_start = m.cold_start;
     const double could = gain + (now - last_call.load() < burst ? missed.load() : 0);
@@ -74,14 +64,15 @@ Plan make_plan(const PackedKernels& kernels, const Pass& pass, int directions, i
     if (threads < 2 || !has_threads || way == sharing_none) return best;
     const int64_t each = larger(1, threads / directions);
     const int64_t tiles = (pass.batch + kernels.tile_rows - 1) / kernels.tile_rows;
-    const int most_rows = int(smaller(each, tiles)), most_units = int(pass.lengths ? 1 : smaller(each, pass.layer->blocks));
+    const int most_rows = int(smaller(each, tiles));
+    const int most_units = int(pass.lengths ? 1 : smaller(each, pass.layer->blocks));
     if (way == sharing_rows) return {most_rows, false, true, false};
     if (way == sharing_units) return {most_units, most_units > 1, true, false};
 
     const double rows = pass.lengths ? total(pass.lengths, pass.batch) : double(pass.steps * pass.batch);
-    if (directions * flops_of(*pass.layer, rows) < smallest_shared) return best;
+    if (directions * flops_of(pass.layer->inputs, pass.layer->hidden, rows) < smallest_shared) return best;
     const double now = seconds_now();
-    if (now < alone_until.load()) return best;
+    if (!patience.may_share(now)) return best;
     const bool spinning = now - last_shared.load() < burst;
     const Machine m = machine(kernels, spinning);
     const double alone = seconds_of(kernels, m, pass, double(pass.batch));
@@ -103,18 +94,6 @@ Plan make_plan(const PackedKernels& kernels, const Pass& pass, int directions, i
     return worth_waking(m, now, directions * alone - least) ? best : here;
 }
 
-// The first row of one of so many parts: tiles stay whole, and every part has about as many steps to run.
-int64_t edge(const PackedKernels& kernels, const Pass& pass, int part, int parts) {
-    const int64_t tile = kernels.tile_rows, tiles = (pass.batch + tile - 1) / tile;
-    if (part == parts) return pass.batch;
-    if (!pass.lengths) return smaller(pass.batch, tiles * part / parts * tile);
-    const double wanted = total(pass.lengths, pass.batch) * part / parts;
-    int64_t row = 0;
-    for (double sum = 0; row < pass.batch && sum < wanted; row = smaller(row + tile, pass.batch))
-        sum += total(pass.lengths + row, smaller(tile, pass.batch - row));
-    return row;
-}
-
 const int no_threads = 3;  // beside the outcomes of a call
 
 // Run the directions of a layer by a plan. Returns an outcome, or that there are no threads; nothing has run then.
@@ -125,8 +104,10 @@ int run_plan(const PackedKernels& kernels, const Pass* passes, int directions, P
     const auto rows_of = [&](int part) {
         const int d = part / plan.parts, member = part % plan.parts;
         if (plan.units) return Rows(kernels, passes[d], 0, passes[d].batch, teams[d], member);
-        return Rows(kernels, passes[d], edge(kernels, passes[d], member, plan.parts),
-                    edge(kernels, passes[d], member + 1, plan.parts));
+        const auto edge = [&](int part) {
+            return first_row(passes[d].lengths, passes[d].batch, kernels.tile_rows, part, plan.parts);
+        };
+        return Rows(kernels, passes[d], edge(member), edge(member + 1));
     };
     int64_t size = 0;
     for (int part = 0; part < all; ++part) size = larger(size, rows_of(part).scratch_size());
@@ -138,29 +119,21 @@ int run_plan(const PackedKernels& kernels, const Pass* passes, int directions, P
     if (!plan.at_once) {
         for (int part = 0; part < all; ++part) rows_of(part).run(scratch);
     } else {
-        const double start = seconds_now();
-        double own = 0;
-        const bool ran = run_at_once(all, watch, [&](int part) {
-            rows_of(part).run(scratch + part * size);
-            if (part == 0) own = seconds_now() - start;
-        });
-        const double end = seconds_now();
-        // Equal parts end at about the same time, if every thread has a core of its own.
-        const double waited = end - start - own;
-        double lost = waited > own / 2 + 5e-4 ? waited : 0, late = waited;
+        const SharedRun run = run_shared(all, watch, [&](int part) { rows_of(part).run(scratch + part * size); });
+        double lost = run.lost, late = run.waited;
         for (const Team* team : teams) {
             late += team->lost;
             if (team->abandoned) lost += team->lost;
         }
         if (plan.cold) {
             cold_start = 0.7 * cold_start.load() + 0.3 * late;
-        } else if (lost > 0) {
-            alone_until = end + patience * lost;
-            ++abandoned_calls;
+        } else {
+            patience.note(run.end, lost);
+            abandoned_calls += lost > 0;
         }
-        last_shared = end;
-        shared_calls += ran;
-        if (!ran) result = no_threads;
+        last_shared = run.end;
+        shared_calls += run.ran;
+        if (!run.ran) result = no_threads;
     }
     free(scratch);
     return watch.stopped() ? outcome_interrupted : result;
@@ -185,7 +158,8 @@ Outcome run_packed_call(const PackedKernels& kernels, const PackedCall& call) {
     if (call.depth > 1 && call.directions == 1)
         block = larger(1, smaller(call.steps, between_bytes / int64_t(sizeof(float)) / (B * H)));
     const int64_t between = call.depth > 1 ? block * B * width : 0, buffers = smaller(2, call.depth - 1);
-    int64_t* lengths = static_cast<int64_t*>(malloc(size_t(B) * sizeof(int64_t) + size_t(buffers * between) * sizeof(float)));
+    int64_t* lengths =
+        static_cast<int64_t*>(malloc(size_t(B) * sizeof(int64_t) + size_t(buffers * between) * sizeof(float)));
     if (!lengths) return outcome_no_memory;
     Watch watch(call.interrupted);
     float* memory = reinterpret_cast<float*>(lengths + B);

@@ -1,11 +1,12 @@
-// The packed engine's loop over time for one direction of one layer: which rows run, where their inputs, products, states
-// and outputs are. The arithmetic is in packed.h; which thread has which rows or units is decided in sequence.cpp.
+// The packed engine's loop over time for one direction of one layer: which rows run, where their inputs, products,
+// states and outputs are. The arithmetic is in tiles.h; which thread has which rows or units is decided in
+// sequence.cpp.
 #pragma once
 
 #include <string.h>
 
-#include "threads/parallel.h"
 #include "packed/rows.h"
+#include "threads/share.h"
 
 namespace cgru {
 namespace {
@@ -13,9 +14,6 @@ namespace {
 const int64_t product_bytes = 128 * 1024;  // of input products made at once: they stay in a core's second-level cache
 const int64_t fewest_rows = 256;           // of a piece of a kernel, so that a block's weights are read for many
 const double step_flops = 200;             // the time of a step's bookkeeping in arithmetic, and of a row's
-
-inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // One direction of one layer over some steps of all sequences.
 struct Pass {
@@ -42,28 +40,33 @@ struct Team {
     explicit Team(int size) : meeting(size) {}
 };
 
-// The sequences [first, last) of a pass, and their part of the scratch memory; with a team, a member's share of the units.
+// The sequences [first, last) of a pass, and their part of the scratch memory; with a team, a member's share of the
+// units.
 class Rows {
   public:
-    Rows(const PackedKernels& kernels, const Pass& pass, int64_t first, int64_t last, Team* team = nullptr, int member = 0)
+    Rows(const PackedKernels& kernels, const Pass& pass, int64_t first, int64_t last, Team* team = nullptr,
+         int member = 0)
         : team(team), member(member), kernels(kernels), compute(kernels.of[pass.layer->storage]), pass(pass),
           watch(*pass.watch), layer(*pass.layer), first(first), count(last - first),
           stride(row_stride(layer, kernels.lanes)), width(layer.blocks * 3 * kernels.lanes),
-          row_flops(6 * double(layer.hidden) * double(layer.inputs + layer.hidden)) {
+          row_flops(flops_of(layer.inputs, layer.hidden, 1)) {
         together = compute.of[layer.cell].from_input && count >= kernels.tile_rows;
-        chunk = together || count == 0 ? 1 : larger(1, smaller(pass.steps, product_bytes / int64_t(sizeof(float)) / (count * width)));
+        const int64_t steps = product_bytes / int64_t(sizeof(float)) / larger(1, count * width);
+        chunk = together || count == 0 ? 1 : larger(1, smaller(pass.steps, steps));
         dense = pass.x_feature != 1;
         const double fewest = double(fewest_rows) * row_flops;
         piece_rows = larger(1, int64_t(piece_flops / fewest)) * fewest_rows;
-        piece_blocks = fewest > piece_flops ? larger(1, int64_t(double(layer.blocks) * piece_flops / fewest)) : layer.blocks;
+        piece_blocks =
+            fewest > piece_flops ? larger(1, int64_t(double(layer.blocks) * piece_flops / fewest)) : layer.blocks;
     }
 
     // Bytes of scratch that `run` takes.
     int64_t scratch_size() const {
-        return Parts::size<float*>(chunk * count) + Parts::size<float*>(count) + 4 * Parts::size<float>(count * stride) +
-               Parts::size<float>(together ? 0 : chunk * count * width) +
+        return Parts::size<float*>(chunk * count) + Parts::size<float*>(count) +
+               4 * Parts::size<float>(count * stride) + Parts::size<float>(together ? 0 : chunk * count * width) +
                Parts::size<float>(dense ? chunk * count * layer.inputs : 0) +
-               Parts::narrow_size(compute, chunk * count, layer.inputs) + Parts::narrow_size(compute, count, layer.hidden);
+               Parts::narrow_size(compute, chunk * count, layer.inputs) +
+               Parts::narrow_size(compute, count, layer.hidden);
     }
 
     // Run all steps, or as many as the watch lets.
@@ -145,8 +148,8 @@ class Rows {
         return true;
     }
 
-    // After a chunk: whether this member has more to do. If the first member has waited for cores that others had for most
-    // of a chunk's time, it goes on alone.
+    // After a chunk: whether this member has more to do. If the first member has waited for cores that others had for
+    // most of a chunk's time, it goes on alone.
     bool stay(double started) {
         if (member == 0) {
             team->abandoned = team->meeting.lost > 0.5 * (seconds_now() - started);
@@ -164,25 +167,15 @@ class Rows {
 
     int64_t sequence(int64_t row) const { return pass.order ? pass.order[first + row] : first + row; }
 
-    // How many rows have a step t: lengths fall.
-    int64_t rows_at(int64_t t) const {
-        if (!pass.lengths) return count;
-        int64_t low = 0, high = count;
-        while (low < high) {
-            const int64_t middle = (low + high) / 2;
-            if (pass.lengths[first + middle] > t)
-                low = middle + 1;
-            else
-                high = middle;
-        }
-        return low;
-    }
+    int64_t rows_at(int64_t t) const { return rows_with(pass.lengths ? pass.lengths + first : nullptr, count, t); }
 
     // Let so many rows run: states of those that begin are fetched, of those that end put back.
     void enter(int64_t rows) {
         const int64_t H = layer.hidden;
-        for (int64_t i = running; i < rows; ++i) memcpy(state + i * stride, pass.state + (first + i) * H, H * sizeof(float));
-        for (int64_t i = rows; i < running; ++i) memcpy(pass.state + (first + i) * H, state + i * stride, H * sizeof(float));
+        for (int64_t i = running; i < rows; ++i)
+            memcpy(state + i * stride, pass.state + (first + i) * H, H * sizeof(float));
+        for (int64_t i = rows; i < running; ++i)
+            memcpy(pass.state + (first + i) * H, state + i * stride, H * sizeof(float));
         running = rows;
     }
 
@@ -246,10 +239,9 @@ class Rows {
             step.next = other;
             step.downwards = !step.downwards;
             const PackedCellKernels& cell = compute.of[layer.cell];
-            if (together && !compute_rows(cell.from_input, rows)) return false;
-            for (int p = 0; !together && p < cells[layer.cell].phases; ++p) {
+            for (int p = 0; p < cells[layer.cell].phases; ++p) {
                 if (p && team && !meet()) return false;
-                if (!compute_rows(cell.phase[p], rows)) return false;
+                if (!compute_rows(together ? cell.from_input : cell.phase[p], rows)) return false;
             }
             if (team && !meet()) return false;
             float* swap = state;

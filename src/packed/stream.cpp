@@ -1,4 +1,5 @@
-// Streams: states kept between calls, input and recurrent weights of a step swept together. The arithmetic is in packed.h.
+// Streams: states kept between calls, input and recurrent weights of a step swept together. The arithmetic is in
+// tiles.h.
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,9 +20,11 @@ PackedStream::PackedStream(const PackedKernels& kernels, const PackedLayer* cons
     int64_t size = Parts::size<Layer>(count);
     for (int64_t k = 0; k < count; ++k) {
         const int64_t stride = row_stride(*given[k], kernels.lanes), width = given[k]->blocks * 3 * kernels.lanes;
-        size += 2 * Parts::size<float*>(batch) + 4 * Parts::size<float>(batch * stride) + Parts::size<float>(batch * width);
+        size += 2 * Parts::size<float*>(batch);
+        size += 4 * Parts::size<float>(batch * stride) + Parts::size<float>(batch * width);
         const StorageKernels& compute = kernels.of[given[k]->storage];
-        size += Parts::narrow_size(compute, batch, given[k]->inputs) + Parts::narrow_size(compute, batch, given[k]->hidden);
+        size += Parts::narrow_size(compute, batch, given[k]->inputs);
+        size += Parts::narrow_size(compute, batch, given[k]->hidden);
     }
     memory = static_cast<char*>(calloc(1, size_t(size)));
     if (!memory) return;

@@ -30,7 +30,8 @@ template <class S> CGRU_INLINE void prepare_inputs(const PackedLayer& layer, con
     for (int64_t r = step.first_row; S::narrow && r < step.last_row; ++r)
         S::prepare(step.x[r], layer.inputs, layer.input.limit, step.narrow_x, r);
 }
-template <class S> CGRU_INLINE void prepare_states(const PackedLayer& layer, const PackedStep& step, const float* state) {
+template <class S>
+CGRU_INLINE void prepare_states(const PackedLayer& layer, const PackedStep& step, const float* state) {
     for (int64_t r = step.first_row; S::narrow && r < step.last_row; ++r)
         S::prepare(state + r * step.stride, layer.hidden, layer.recurrent.limit, step.narrow_state, r);
 }
@@ -126,8 +127,8 @@ template <int B, int G> struct Gates<1, B, G> {
 
 // next := the new state of a block's units, also to y
 template <int R, int B, class F>
-CGRU_INLINE void update(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step, const F& f, int r, int b,
-                        FloatVector z, FloatVector candidate) {
+CGRU_INLINE void update(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step, const F& f, int r,
+                        int b, FloatVector z, FloatVector candidate) {
     const int64_t unit = (tile.block + b) * lanes, row = tile.row + r;
     const FloatVector n = f.candidate(candidate);
     const FloatVector h = new_state<float>(f.shares(z), load<float>(step.state + row * step.stride + unit), n);
@@ -139,8 +140,8 @@ CGRU_INLINE void update(const Tile<R, B>& tile, const PackedLayer& layer, const 
         store<float>(step.y[row] + unit, h, left);
 }
 
-// The phases of a step, as cells/cell.h has them: what a phase multiplies, and what it makes of the sums of its gates. `Kept`
-// is what of the sums with the input waits in memory: registers are for the sums with the state.
+// The phases of a step, as cells/cell.h has them: what a phase multiplies, and what it makes of the sums of its gates.
+// `Kept` is what of the sums with the input waits in memory: registers are for the sums with the state.
 
 // Reset after the product.
 struct PackedAfter {
@@ -178,8 +179,8 @@ struct PackedGatesBefore {
     template <int R, int B>
     static CGRU_MEMBER void keep(Kept<R, B>&, const Tile<R, B>&, const PackedLayer&, FloatVector (&)[R][B][2]) {}
     template <int R, int B, class F>
-    static CGRU_MEMBER void finish(const Kept<R, B>&, const Tile<R, B>& tile, const PackedLayer&, const PackedStep& step,
-                                   const F& f, int r, int b, const FloatVector (&sums)[2]) {
+    static CGRU_MEMBER void finish(const Kept<R, B>&, const Tile<R, B>& tile, const PackedLayer&,
+                                   const PackedStep& step, const F& f, int r, int b, const FloatVector (&sums)[2]) {
         const int64_t at = (tile.row + r) * step.stride + (tile.block + b) * lanes;
         store<float>(step.reset_state + at, f.gate(sums[0]) * load<float>(step.state + at));
         store<float>(step.update + at, f.gate(sums[1]));

@@ -1,6 +1,6 @@
 // What the machine can do at best with this instruction set: arithmetic from registers, and memory read as weights are.
-// The bounds beside which the kernels' times are seen (benchmarks/roofline.py), and by which a call decides whether another
-// thread pays (threads/machine.cpp). Whoever calls these takes the time.
+// The bounds beside which the kernels' times are seen (benchmarks/roofline.py), and by which a call decides whether
+// another thread pays (threads/machine.cpp). Whoever calls these takes the time.
 #pragma once
 
 #include "simd/vector.h"

@@ -1,13 +1,14 @@
-// The machine's vectors, under one set of names: Vector<float> and Vector<double> with the operations the kernels use. The
-// build names the instruction set, CGRU_SET; its header has all that differs by machine, and no kernel mentions one.
+// The machine's vectors, under one set of names: Vector<float> and Vector<double> with the operations the kernels use.
+// The build names the instruction set, CGRU_SET; its header has all that differs by machine, and no kernel mentions
+// one.
 //
 // Arithmetic on vectors is written with ordinary operators (GCC's and clang's vector extensions). The plain set has one
 // lane and is ordinary C++. Only `fma` differs between sets: it is one rounding where the machine has the instruction,
 // two where it has not, and never left to the compiler's choice (the build sets -ffp-contract=off), so that the same
 // text gives the same bits wherever it is inlined.
 //
-// A set's header gives: vectors and their lanes, tile_rows, fma, at_least, at_most, widen_halves, IntegerProducts, opaque,
-// and PairProducts where the machine has instructions for them.
+// A set's header gives: vectors and their lanes, tile_rows, fma, at_least, at_most, widen_halves, IntegerProducts,
+// opaque, and PairProducts where the machine has instructions for them.
 #pragma once
 
 #include "compiler.h"

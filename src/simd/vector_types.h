@@ -9,7 +9,8 @@
 namespace cgru {
 namespace CGRU_SET {
 
-// Lanes of 32 and 64 bits. `Bits` is the unsigned integer of the same shape; for float also the signed one, halves and bytes.
+// Lanes of 32 and 64 bits. `Bits` is the unsigned integer of the same shape; for float also the signed one, halves and
+// bytes.
 template <class T> struct Vector;
 
 template <> struct Vector<float> {

@@ -11,8 +11,8 @@ template <class V> CGRU_INLINE V multiply_and_add(V a, V b, V c) { return a * b 
 template <class V> CGRU_INLINE V larger_of(V bound, V x) { return bound > x ? bound : x; }
 template <class V> CGRU_INLINE V smaller_of(V bound, V x) { return bound < x ? bound : x; }
 
-// float16 as float32. Numbers below 2^-14 have no leading one, and are made as integers, since denormal floats are read as
-// zero here; infinity and NaN are not among weights.
+// float16 as float32. Numbers below 2^-14 have no leading one, and are made as integers, since denormal floats are read
+// as zero here; infinity and NaN are not among weights.
 CGRU_INLINE FloatVector widen_by_integers(const uint16_t* p) {
     uint32_t lane[Vector<float>::lanes];
     for (int i = 0; i < Vector<float>::lanes; ++i) lane[i] = p[i];

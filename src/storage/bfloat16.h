@@ -1,11 +1,12 @@
-// Weights of bfloat16, the upper half of a float32: the numbers of two inputs k, k + 1 share 32 bits, and each is a shift or
-// a mask away from the float32 it means. Two storages hold them so:
+// Weights of bfloat16, the upper half of a float32: the numbers of two inputs k, k + 1 share 32 bits, and each is a
+// shift or a mask away from the float32 it means. Two storages hold them so:
 //
 //   Bfloat16           multiplies them, widened, with inputs and states of float32
 //   Bfloat16Products   with inputs and states rounded to bfloat16, two and two, sums in float32
 //
-// Instructions for the latter add both products at once; elsewhere they are multiply-adds of the widened numbers, one after
-// the other, which rounds in other places: results are the same however a sequence is computed, but not on every machine.
+// Instructions for the latter add both products at once; elsewhere they are multiply-adds of the widened numbers, one
+// after the other, which rounds in other places: results are the same however a sequence is computed, but not on every
+// machine.
 #pragma once
 
 #include "storage/widened.h"
@@ -74,7 +75,8 @@ struct Bfloat16Products {
             CGRU_UNROLL for (int r = 0; r < R; ++r) {
                 const FloatBits x = broadcast_pair(rows[r] + 4 * k);
                 CGRU_UNROLL for (int b = 0; b < B; ++b)
-                    CGRU_UNROLL for (int g = 0; g < G; ++g) sums[r][b][g] = PairProducts::add(sums[r][b][g], x, w[b][g]);
+                    CGRU_UNROLL for (int g = 0; g < G; ++g)
+                        sums[r][b][g] = PairProducts::add(sums[r][b][g], x, w[b][g]);
             }
         }
     }

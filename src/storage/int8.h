@@ -1,8 +1,8 @@
 // Products of integers: weights of int8 with inputs or states that were made integers from -127 to 127.
 //
 // The weights of four inputs k ... k + 3 to a gate's lane share 32 bits, and so do the four numbers of a row that meet
-// them; `IntegerProducts` adds their four products to a lane's sum. Sums are exact, so they are the same on every machine and
-// in any order; they become floats, times the scales of row and weight, when all inputs have been added.
+// them; `IntegerProducts` adds their four products to a lane's sum. Sums are exact, so they are the same on every
+// machine and in any order; they become floats, times the scales of row and weight, when all inputs have been added.
 #pragma once
 
 #include "storage/storage.h"
@@ -26,8 +26,8 @@ CGRU_INLINE IntegerVector broadcast_bytes(const uint8_t* p) {
     return four + IntegerVector{};
 }
 
-// A row of float numbers as integers, so that its largest magnitude becomes 127, or the limit, which larger ones do, too.
-// Returns the scale. `bytes` has room for whole vectors.
+// A row of float numbers as integers, so that its largest magnitude becomes 127, or the limit, which larger ones do,
+// too. Returns the scale. `bytes` has room for whole vectors.
 static float make_integers(const float* numbers, int64_t count, float limit, uint8_t* bytes) {
     const int lanes = Vector<float>::lanes;
     const int64_t whole = count - count % lanes;
@@ -90,7 +90,8 @@ struct Int8 {
         for (int64_t k = 0; k < fours; ++k) {
             IntegerVector w[B][G];
             CGRU_UNROLL for (int b = 0; b < B; ++b)
-                CGRU_UNROLL for (int g = 0; g < G; ++g) w[b][g] = load_integers(blocks[b].weights + (k * G + g) * lanes);
+                CGRU_UNROLL for (int g = 0; g < G; ++g)
+                    w[b][g] = load_integers(blocks[b].weights + (k * G + g) * lanes);
             CGRU_UNROLL for (int r = 0; r < R; ++r) {
                 const IntegerVector x = broadcast_bytes(rows[r].bytes + 4 * k);
                 CGRU_UNROLL for (int b = 0; b < B; ++b)

@@ -21,7 +21,8 @@ namespace CGRU_SET {
 template <int code> struct StorageOf;
 template <int code> using Storage = typename StorageOf<code>::type;
 
-// The weights of a block of units for some gates, side by side; of int8 also [gates][lanes] scales, and what sums start from.
+// The weights of a block of units for some gates, side by side; of int8 also [gates][lanes] scales, and what sums start
+// from.
 template <class S> struct Block {
     const typename S::Unit* weights;
     const float* scale;

@@ -1,7 +1,7 @@
 // Threads: parts of a call run at once, and teams whose members meet at every step.
 //
-// OpenMP's threads, of which one region a call is taken. CGRU_STD_THREADS takes the standard library's instead: the thread
-// sanitizer understands those (tests/test_native.py).
+// OpenMP's threads, of which one region a call is taken. CGRU_STD_THREADS takes the standard library's instead: the
+// thread sanitizer understands those (tests/test_native.py).
 #pragma once
 
 #include "threads/watch.h"
@@ -31,8 +31,8 @@ inline int processors() {
 #endif
 }
 
-// body(0), ..., body(parts - 1), each on a thread of its own, the first on this one. False if there are not so many threads
-// to be had; nothing has run then.
+// body(0), ..., body(parts - 1), each on a thread of its own, the first on this one. False if there are not so many
+// threads to be had; nothing has run then.
 template <class Body> bool run_at_once(int parts, const Body& body) {
     if (parts == 1) {
         body(0);
@@ -88,8 +88,8 @@ template <class Body> bool run_at_once(int parts, Watch& watch, const Body& body
     });
 }
 
-// Where threads wait for each other. Waiting is spinning, a fraction of a microsecond when all of them have a core; when
-// not, giving the core away to whom they wait for, and `lost` counts the first member's seconds of that.
+// Where threads wait for each other. Waiting is spinning, a fraction of a microsecond when all of them have a core;
+// when not, giving the core away to whom they wait for, and `lost` counts the first member's seconds of that.
 class Meeting {
   public:
     explicit Meeting(int size) : size(size) {}

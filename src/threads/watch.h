@@ -1,6 +1,6 @@
-// Whether a call goes on. The thread that made it asks now and then, by a function that the caller gives: Python's waits for
-// signals (src/interrupt.pxd). What it answers is seen by all threads of the call at their next look; each leaves where it
-// is, and what the call has written is of no use.
+// Whether a call goes on. The thread that made it asks now and then, by a function that the caller gives: Python's
+// waits for signals (src/interrupt.pxd). What it answers is seen by all threads of the call at their next look; each
+// leaves where it is, and what the call has written is of no use.
 #pragma once
 
 #include <stdint.h>

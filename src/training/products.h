@@ -1,8 +1,8 @@
 // Products of rows for training: with a matrix laid out once (panels), and of all rows with each other (outer product).
 //
-// A matrix (K, N) lies in panels of up to three vectors of columns: [panels][K][vectors][lanes]. The last panels have two
-// where three would leave a panel with one. A tile is a few rows by a panel, whose sums fit the registers; rows of many
-// tiles meet a panel while it is in the nearest cache.
+// A matrix (K, N) lies in panels of up to three vectors of columns: [panels][K][vectors][lanes]. The last panels have
+// two where three would leave a panel with one. A tile is a few rows by a panel, whose sums fit the registers; rows of
+// many tiles meet a panel while it is in the nearest cache.
 //
 // An outer product first lays out both operands in the order in which its tiles read them.
 #pragma once
@@ -75,7 +75,8 @@ CGRU_INLINE void multiply(typename Vector<T>::Value (&sums)[R][B][V], const T* c
     }
 }
 
-// V vectors of a row's columns from `first` on: sums added to the row, or, not `add`, written to it. Columns end at `count`.
+// V vectors of a row's columns from `first` on: sums added to the row, or, not `add`, written to it. Columns end at
+// `count`.
 template <class T, int V>
 CGRU_INLINE void finish(const typename Vector<T>::Value (&sums)[V], T* row, int64_t first, int64_t count, bool add) {
     const int lanes = Vector<T>::lanes;

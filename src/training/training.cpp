@@ -1,18 +1,19 @@
 // Training's loops over time for one direction of one layer: a pass that records, and backpropagation through it.
 //
-// Recording: input products for a few steps at once, written to where the gates will be kept, then step by step a product
-// with the recurrent weights and the gates. Backward, in the opposite order: the gradients by the gates' arguments, written
-// over what was kept, and their product with the recurrent weights, which is the state's gradient; only this is sequential.
-// For some rows at a time the gradients by the inputs follow. The gradients by the weights are outer products over the rows
-// of all steps, made at the end.
+// Recording: input products for a few steps at once, written to where the gates will be kept, then step by step a
+// product with the recurrent weights and the gates. Backward, in the opposite order: the gradients by the gates'
+// arguments, written over what was kept, and their product with the recurrent weights, which is the state's gradient;
+// only this is sequential. For some rows at a time the gradients by the inputs follow. The gradients by the weights are
+// outer products over the rows of all steps, made at the end.
 //
-// Threads own rows, from the first step to the last, and at the end they own rows of the weights' gradients. So the number
-// of parts decides nothing but the order in which the biases' gradients are added up, and it depends on the call alone.
+// Threads own rows, from the first step to the last, and at the end they own rows of the weights' gradients. So the
+// number of parts decides nothing but the order in which the biases' gradients are added up, and it depends on the call
+// alone.
 #include <stdlib.h>
 #include <string.h>
 
 #include "kernels.h"
-#include "threads/parallel.h"
+#include "threads/share.h"
 
 namespace cgru {
 namespace {
@@ -23,14 +24,11 @@ const int64_t row_tile = 8;      // threads own whole tiles of rows
 const int64_t fewest_rows = 256; // of a piece of a step, so that weights are read for many
 const double step_flops = 500;   // the time of a step's bookkeeping in arithmetic, and of a row's
 const double shared = 2e7;       // flops for which a further thread repays its start
-const double patience = 20;      // for each second lost to another process on our core, so many alone
 
-std::atomic<double> alone_until{0};  // when threads may be tried again
+Patience patience;               // whether threads may be tried again
 
-int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
-// The stride of rows of `count` values: whole cache lines, an odd number of them, so that rows do not meet in a cache's set.
+// The stride of rows of `count` values: whole cache lines, an odd number of them, so that rows do not meet in a cache's
+// set.
 template <class T> int64_t padded(int64_t count) {
     const int64_t line = 64 / int64_t(sizeof(T)), lines = (count + line - 1) / line;
     return (lines | 1) * line;
@@ -59,18 +57,7 @@ template <class T> struct Places {
 
     int64_t sequence(int64_t row) const { return call.order ? call.order[row] : row; }
     int64_t length(int64_t row) const { return call.lengths ? call.lengths[row] : call.steps; }
-    // How many rows have a step t: lengths fall.
-    int64_t rows_at(int64_t t) const {
-        int64_t low = 0, high = call.batch;
-        while (call.lengths && low < high) {
-            const int64_t middle = (low + high) / 2;
-            if (call.lengths[middle] > t)
-                low = middle + 1;
-            else
-                high = middle;
-        }
-        return high;
-    }
+    int64_t rows_at(int64_t t) const { return rows_with(call.lengths, call.batch, t); }
     // The step at which the pass is after `done` others.
     int64_t step(int64_t done) const { return call.reverse ? call.steps - 1 - done : done; }
 
@@ -131,7 +118,7 @@ template <class T> class Rows {
     Rows(const TrainingKernels<T>& kernels, const TrainingCall<T>& call, Watch& watch, int64_t first, int64_t last)
         : kernels(kernels), call(call), watch(watch), layer(*call.layer), at(call), first(first), count(last - first),
           H(layer.hidden), stride(padded<T>(H)), wide(padded<T>(3 * H)),
-          row_flops(6 * double(H) * double(layer.inputs + H)),
+          row_flops(flops_of(layer.inputs, H, 1)),
           piece(larger(1, int64_t(piece_flops / row_flops / double(fewest_rows))) * fewest_rows) {}
 
     // Take the scratch of a pass; with no memory behind it, to see its size.
@@ -272,7 +259,8 @@ template <class T> class Rows {
         const bool goes_on = in_pieces(rows, [&](int64_t from, int64_t to) {
             place(t, from, to);
             for (int p = 0; p < cells[layer.cell].phases; ++p) {
-                multiply(layer.recurrent[p], p ? reset_rows : state_rows, p ? candidate_rows : recurrent_rows, from, false);
+                multiply(layer.recurrent[p], p ? reset_rows : state_rows, p ? candidate_rows : recurrent_rows, from,
+                         false);
                 kernels.of[layer.cell].record[p](step);
             }
         });
@@ -329,7 +317,7 @@ template <class T> class WeightGradients {
                 x[count] = at.x(t, row);
                 if (++count < outer_rows) continue;
                 finish(count, part, parts);
-                if (!watch.goes_on(6 * double(outer_rows * H) * double(I + H) / parts)) return;
+                if (!watch.goes_on(flops_of(I, H, double(outer_rows)) / parts)) return;
             }
         }
         finish(count, part, parts);
@@ -349,7 +337,8 @@ template <class T> class WeightGradients {
         if (count == 0) return;
         kernels.lay_out(x, count, I, x_laid_out);
         kernels.lay_out(before, count, H, before_laid_out);
-        const OuterOperand<T> none = {}, input = {x_laid_out, I, call.grad_w}, state = {before_laid_out, H, call.grad_u};
+        const OuterOperand<T> none = {}, input = {x_laid_out, I, call.grad_w};
+        const OuterOperand<T> state = {before_laid_out, H, call.grad_u};
         const OuterOperand<T> candidate_input = {x_laid_out, I, call.grad_w + 2 * H * I};
         OuterOperand<T> candidate_state = {before_laid_out, H, call.grad_u + 2 * H * H};
         add(count, 1, 2 * H, input, state, part, parts);  // r and z
@@ -399,21 +388,17 @@ class Memory {
     char* memory;
 };
 
-// body(part, parts) for all parts, at once; or one after the other where threads are not to be had, or have lately waited
-// for a core that another process was using. The results are the same.
+// body(part, parts) for all parts, at once; or one after the other where threads are not to be had, or have lately
+// waited for a core that another process was using. The results are the same.
 template <class Body> void share(int parts, Watch& watch, const Body& body) {
-    const double start = seconds_now();
-    double own = 0;
-    const bool at_once = parts > 1 && start >= alone_until.load() && run_at_once(parts, watch, [&](int part) {
-        body(part, parts);
-        if (part == 0) own = seconds_now() - start;
-    });
-    if (at_once) {
-        const double end = seconds_now(), waited = end - start - own;  // equal parts end together if each has its core
-        if (waited > own / 2 + 5e-4) alone_until = end + patience * waited;
-    } else {
-        for (int part = 0; part < parts; ++part) body(part, parts);
+    if (parts > 1 && patience.may_share(seconds_now())) {
+        const SharedRun run = run_shared(parts, watch, [&](int part) { body(part, parts); });
+        if (run.ran) {
+            patience.note(run.end, run.lost);
+            return;
+        }
     }
+    for (int part = 0; part < parts; ++part) body(part, parts);
 }
 
 template <class T> struct Call {
@@ -425,12 +410,8 @@ template <class T> struct Call {
 
     Call(const TrainingKernels<T>& kernels, const TrainingCall<T>& call, Watch& watch)
         : kernels(kernels), call(call), watch(watch), tiles((call.batch + row_tile - 1) / row_tile) {
-        double rows = double(call.steps) * double(call.batch);
-        if (call.lengths) {
-            rows = 0;
-            for (int64_t i = 0; i < call.batch; ++i) rows += double(call.lengths[i]);
-        }
-        flops = 6 * rows * double(call.layer->hidden) * double(call.layer->inputs + call.layer->hidden);
+        const double rows = call.lengths ? total(call.lengths, call.batch) : double(call.steps) * double(call.batch);
+        flops = flops_of(call.layer->inputs, call.layer->hidden, rows);
     }
 
     int threads(int64_t most) const {
@@ -439,20 +420,10 @@ template <class T> struct Call {
         return int(larger(1, smaller(most, int64_t(flops / shared))));
     }
 
-    // The rows of a part; every part has about as many steps to run.
-    int64_t edge(int part, int parts) const {
-        if (part == parts) return call.batch;
-        if (!call.lengths) return smaller(call.batch, tiles * part / parts * row_tile);
-        double all = 0, sum = 0;
-        for (int64_t i = 0; i < call.batch; ++i) all += double(call.lengths[i]);
-        int64_t row = 0;
-        while (row < call.batch && sum < all * part / parts) {
-            for (const int64_t end = smaller(row + row_tile, call.batch); row < end; ++row) sum += double(call.lengths[row]);
-        }
-        return row;
+    Rows<T> rows(int part, int parts) const {
+        const auto edge = [&](int i) { return first_row(call.lengths, call.batch, row_tile, i, parts); };
+        return Rows<T>(kernels, call, watch, edge(part), edge(part + 1));
     }
-
-    Rows<T> rows(int part, int parts) const { return Rows<T>(kernels, call, watch, edge(part, parts), edge(part + 1, parts)); }
 
     // Bytes of scratch that any of the parts takes.
     int64_t scratch_size(int parts, const Panels<T>& gathered) const {

@@ -35,12 +35,12 @@ static void compare(const char* what, const std::vector<Real>& a, const std::vec
     if (!good) printf("DIFFERS %s, H %d, B %d: %g\n", what, hidden, batch, worst), ++failures;
 }
 
-template <class Structure> static void start(void (*kernel)(const Structure), const Structure& structure, Dimensions grid,
-                                             Dimensions block, size_t shared_bytes, bool barriers) {
+template <class Structure> static void start(void (*kernel)(const Structure), const Structure& structure,
+                                             Dimensions grid, Dimensions block, size_t shared_bytes, bool barriers) {
     static void (*chosen)(const Structure);
     chosen = kernel;
-    gpu::launch([](const void* arguments) { chosen(*(const Structure*)arguments); }, barriers, grid, block, shared_bytes,
-                &structure, 1);
+    gpu::launch([](const void* arguments) { chosen(*(const Structure*)arguments); }, barriers, grid, block,
+                shared_bytes, &structure, 1);
     if (!gpu::complaint.empty()) printf("%s\n", gpu::complaint.c_str()), ++failures;
 }
 
@@ -69,7 +69,8 @@ struct Run {
     std::vector<Real> input, state, output, states, kept;
 
     explicit Run(const Problem& p)
-        : input(p.input), state(p.h0), output(p.steps * p.batch * p.hidden), states(output.size()), kept(output.size()) {}
+        : input(p.input), state(p.h0), output(p.steps * p.batch * p.hidden), states(output.size()),
+          kept(output.size()) {}
 
     Forward arguments(const Problem& p) {
         Forward f = {};

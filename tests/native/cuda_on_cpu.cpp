@@ -1,5 +1,5 @@
-// gru.cu as a library for the processor: `run` launches a kernel by its name. The kernels' text is CGRU_TEST_SOURCE, and
-// CGRU_TEST_LAYOUT a list of the structures' sizes and offsets that the tests compare with their own.
+// gru.cu as a library for the processor: `run` launches a kernel by its name. The kernels' text is CGRU_TEST_SOURCE,
+// and CGRU_TEST_LAYOUT a list of the structures' sizes and offsets that the tests compare with their own.
 #include "cuda_on_cpu.h"
 
 #include CGRU_TEST_SOURCE

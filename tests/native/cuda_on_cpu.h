@@ -1,9 +1,9 @@
 // CUDA's words for a processor: what gru.cu needs to be compiled by an ordinary compiler and run thread by thread.
 //
 // A block's threads run as fibers, resumed after every barrier in an order drawn anew, so that a result that depends on
-// their order shows; blocks run one after another, in a drawn order, too. With CGRU_TEST_THREADS they are threads of the
-// system with a real barrier, for the thread sanitizer. Shared memory is full of NaN when a block begins and has exactly
-// the size asked for, with marks behind it.
+// their order shows; blocks run one after another, in a drawn order, too. With CGRU_TEST_THREADS they are threads of
+// the system with a real barrier, for the thread sanitizer. Shared memory is full of NaN when a block begins and has
+// exactly the size asked for, with marks behind it.
 #pragma once
 
 #include <math.h>
@@ -152,8 +152,8 @@ inline void run_block(Launch& launch, int block, std::mt19937&, void (*entry)(co
 #endif
 
 // Run a kernel of one structure. A kernel without barriers needs no fibers; one that calls a barrier there is at fault.
-inline void launch(void (*entry_point)(const void*), bool barriers, Dimensions grid, Dimensions block, size_t shared_bytes,
-                   const void* arguments, unsigned seed) {
+inline void launch(void (*entry_point)(const void*), bool barriers, Dimensions grid, Dimensions block,
+                   size_t shared_bytes, const void* arguments, unsigned seed) {
     std::mt19937 random(seed);
     Launch launch(grid, block, shared_bytes);
     std::vector<int> blocks(grid.x * grid.y * grid.z);

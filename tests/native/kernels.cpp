@@ -1,6 +1,6 @@
-// The kernels of an instruction set against plain C++ and the C library, without Python: tests/test_native.py builds this
-// for another processor and runs it under an emulator, and for this one with the compiler's sanitizers. Prints what it
-// compared; exits with 1 on a difference.
+// The kernels of an instruction set against plain C++ and the C library, without Python: tests/test_native.py builds
+// this for another processor and runs it under an emulator, and for this one with the compiler's sanitizers. Prints
+// what it compared; exits with 1 on a difference.
 //
 // CGRU_ISA in the environment names the instruction set to test.
 #include <math.h>
@@ -152,7 +152,8 @@ static void test_layer(int64_t inputs, int64_t hidden, int reset_after) {
     double worst = 0;
     for (size_t i = 0; i < y.size(); ++i) worst = fmax(worst, fabs(double(y[i]) - expected[i]));
     char what[80];
-    snprintf(what, sizeof what, "I %d H %d reset %s, against plain", int(inputs), int(hidden), reset_after ? "after" : "before");
+    snprintf(what, sizeof what, "I %d H %d reset %s, against plain", int(inputs), int(hidden),
+             reset_after ? "after" : "before");
     expect(worst < 2e-6, what, worst);
 
     int64_t different = 0;
@@ -161,8 +162,9 @@ static void test_layer(int64_t inputs, int64_t hidden, int reset_after) {
             if (first + size > batch) continue;
             const std::vector<float> part = run(call, x, steps, batch, first, first + size, 1 + first % 5);
             for (int64_t t = 0; t < steps; ++t)
-                different += memcmp(&part[size_t((t * batch + first) * hidden)], &y[size_t((t * batch + first) * hidden)],
-                                    size_t(size * hidden) * sizeof(float)) != 0;
+                different +=
+                    memcmp(&part[size_t((t * batch + first) * hidden)], &y[size_t((t * batch + first) * hidden)],
+                           size_t(size * hidden) * sizeof(float)) != 0;
         }
     expect(different == 0, "steps whose bits differ in another batch or chunk", double(different));
 }
@@ -171,7 +173,8 @@ static void test_storage(int64_t inputs, int64_t hidden, int reset_after) {
     const int64_t steps = 6, batch = 11;
     Model model(inputs, hidden, reset_after);
     for (auto* weights : {&model.w, &model.u})
-        for (float& value : *weights) value = rand() % 8 ? float(rand() % 255 - 127) / 128 : ldexpf(1, -15 - rand() % 9);
+        for (float& value : *weights)
+            value = rand() % 8 ? float(rand() % 255 - 127) / 128 : ldexpf(1, -15 - rand() % 9);
     const Packed packed(model.canonical(), *table);
     const std::vector<float> x = random_values(steps * batch * inputs);
     Call call = one_layer(*table, packed);
@@ -180,9 +183,10 @@ static void test_storage(int64_t inputs, int64_t hidden, int reset_after) {
         call.layers[0] = &packed.layer;
         const std::vector<float> expected = run(call, x, steps, batch, 0, size, steps);
         for (const int storage : {storage_bfloat16, storage_float16}) {
+            const auto half_of = storage == storage_float16 ? float16_of : bfloat16_of;
             std::vector<uint16_t> w, u;
-            for (const float value : model.w) w.push_back(storage == storage_float16 ? float16_of(value) : bfloat16_of(value));
-            for (const float value : model.u) u.push_back(storage == storage_float16 ? float16_of(value) : bfloat16_of(value));
+            for (const float value : model.w) w.push_back(half_of(value));
+            for (const float value : model.u) u.push_back(half_of(value));
             const Packed half(model.canonical(storage, w.data(), u.data()), *table);
             call.layers[0] = &half.layer;
             different += differences(run(call, x, steps, batch, 0, size, steps), expected);
@@ -201,7 +205,8 @@ static void test_integers(int64_t inputs, int64_t hidden, int reset_after) {
     const std::vector<float> scale(size_t(3 * hidden), 1);
     Model model(inputs, hidden, reset_after);
     for (float& value : model.bias) value = 0;
-    for (int64_t i = 0; i < 2 * hidden * inputs; ++i) q[size_t(i)] = 0;  // r and z are 0, and the candidate is the state
+    for (int64_t i = 0; i < 2 * hidden * inputs; ++i)
+        q[size_t(i)] = 0;  // r and z are 0, and the candidate is the state
     CanonicalLayer given = model.canonical(storage_int8, q.data(), none.data());
     given.input.scale = given.recurrent.scale = scale.data();
     given.gate.code = given.candidate.code = activation_linear;
@@ -215,7 +220,8 @@ static void test_integers(int64_t inputs, int64_t hidden, int reset_after) {
         for (int64_t b = 0; b < size; ++b)
             for (int64_t j = 0; j < hidden; ++j) {
                 int64_t sum = 0;
-                for (int64_t k = 0; k < inputs; ++k) sum += int64_t(x[size_t(b * inputs + k)]) * q[size_t((2 * hidden + j) * inputs + k)];
+                for (int64_t k = 0; k < inputs; ++k)
+                    sum += int64_t(x[size_t(b * inputs + k)]) * q[size_t((2 * hidden + j) * inputs + k)];
                 different += y[size_t(b * hidden + j)] != float(sum);
             }
     }
@@ -238,7 +244,8 @@ static void test_threads(int reset_after) {
         const std::vector<float> x = random_values(steps * batch * inputs);
         std::vector<int64_t> lengths(static_cast<size_t>(batch));
         for (int64_t i = 0; i < batch; ++i) lengths[size_t(i)] = steps - i * steps / batch;
-        for (const int64_t* some : {static_cast<const int64_t*>(nullptr), static_cast<const int64_t*>(lengths.data())}) {
+        for (const int64_t* some :
+             {static_cast<const int64_t*>(nullptr), static_cast<const int64_t*>(lengths.data())}) {
             call.lengths = some;
             call.threads = 1;
             const std::vector<float> y = run(call, x, steps, batch, 0, batch, steps);
@@ -271,7 +278,8 @@ static void test_stream(int64_t batch, int reset_after) {
         stream.set_state(state.data());
     }
     char what[80];
-    snprintf(what, sizeof what, "values of %d streams, reset %s, that differ", int(batch), reset_after ? "after" : "before");
+    snprintf(what, sizeof what, "values of %d streams, reset %s, that differ", int(batch),
+             reset_after ? "after" : "before");
     const int64_t different = differences(y, expected);
     expect(different == 0, what, double(different));
 }

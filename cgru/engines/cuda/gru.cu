@@ -1,8 +1,8 @@
 // The gated recurrent unit on a GPU: all kernels, one text, compiled when first used.
 //
 // It is compiled once per pair of types: REAL is float or double, what everything is computed in; STORED is what the
-// recurrent weights of the fused kernels lie in: Real, Half or Bfloat. No header is needed. The same text is compiled for
-// the processor by the tests (tests/native/cuda_on_cpu.cpp), which run it thread by thread.
+// recurrent weights of the fused kernels lie in: Real, Half or Bfloat. No header is needed. The same text is compiled
+// for the processor by the tests (tests/native/cuda_on_cpu.cpp), which run it thread by thread.
 //
 //   r = f(W_r x + U_r h + b_r)      z = f(W_z x + U_z h + b_z)
 //   after:   n = g(W_n x + b_n + r * (U_n h + c_n))
@@ -47,7 +47,8 @@ struct Function {
 };
 
 enum {
-    TANH, SIGMOID, RELU, HARD_SIGMOID, SOFTSIGN, SOFTPLUS, ELU, LEAKY_RELU, THRESHOLDED_RELU, SCALED_TANH, AFFINE, LINEAR
+    TANH, SIGMOID, RELU, HARD_SIGMOID, SOFTSIGN, SOFTPLUS, ELU, LEAKY_RELU, THRESHOLDED_RELU, SCALED_TANH, AFFINE,
+    LINEAR
 };
 
 __device__ __forceinline__ Real sigmoid(Real x) { return Real(1) / (Real(1) + exp(-x)); }
@@ -114,7 +115,8 @@ __device__ Real derivative(const Function& f, Real x, Real y) {
 struct Shares {
     Real state, candidate;
 
-    __device__ __forceinline__ Shares(Real z, int flip) : state(flip ? Real(1) - z : z), candidate(flip ? z : Real(1) - z) {}
+    __device__ __forceinline__ Shares(Real z, int flip)
+        : state(flip ? Real(1) - z : z), candidate(flip ? z : Real(1) - z) {}
 };
 
 __device__ __forceinline__ Real new_state(const Shares& shares, Real state, Real candidate) {
@@ -273,7 +275,8 @@ template <int rows> struct Tile {
     const int depth, unit, first;
 
     __device__ Tile(const Forward& f)
-        : f(f), depth((f.hidden + 3) / 4 * 4), unit(threadIdx.x), first((blockIdx.x * blockDim.y + threadIdx.y) * rows) {}
+        : f(f), depth((f.hidden + 3) / 4 * 4), unit(threadIdx.x),
+          first((blockIdx.x * blockDim.y + threadIdx.y) * rows) {}
 
     __device__ __forceinline__ bool holds(int r) const { return unit < f.hidden && first + r < f.batch; }
     __device__ __forceinline__ int at(int r) const { return r * depth + unit; }
@@ -398,8 +401,8 @@ FUSED(fused_before_streamed_1, 1, false, false)
 FUSED(fused_before_streamed_4, 4, false, false)
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Backward: one step, from the last in the direction's order to the first. A gradient "to" something is the derivative of
-// the loss by it.
+// Backward: one step, from the last in the direction's order to the first. A gradient "to" something is the derivative
+// of the loss by it.
 
 struct Backward {
     const Real* arguments;         // (T, B, 3H) of the three functions, as recorded
@@ -430,7 +433,9 @@ struct Slope {
         : f(f), row(row), unit(unit), at(index), at_step(f.step * ((Long)f.batch * f.hidden) + index) {}
 
     __device__ bool runs() const { return f.lengths == 0 || f.step < f.lengths[row]; }
-    __device__ Long gate_at(int gate) const { return (f.step * (Long)f.batch + row) * 3 * f.hidden + gate * f.hidden + unit; }
+    __device__ Long gate_at(int gate) const {
+        return (f.step * (Long)f.batch + row) * 3 * f.hidden + gate * f.hidden + unit;
+    }
     __device__ Real argument(int gate) const { return f.arguments[gate_at(gate)]; }
     // to h', all of it
     __device__ Real incoming() const {
