@@ -93,8 +93,8 @@ cdef const void* address(array, list arrays):
     return cnp.PyArray_DATA(<cnp.ndarray> contiguous)
 
 
-# An array as it may go to the kernels: float32, so many axes, aligned, every stride a number of floats. It is no subclass,
-# whose own ways may surprise: cgru/checks.py makes plain arrays of those.
+# An array as it may go to the kernels: float32, so many axes, aligned, every stride a number of floats. It is no
+# subclass, whose own ways may surprise: cgru/checks.py makes plain arrays of those.
 cdef inline bint is_array(object array, int axes):
     cdef cnp.ndarray a
     cdef int axis
