@@ -25,6 +25,36 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def _available_cores() -> int:
+    """Cores of the affinity mask, within the processor quota of the control group."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for read in (_quota, _quota_of_version_1):
+        try:
+            quota, period = read()
+        except (OSError, ValueError):  # not this kind of control groups, or no quota
+            continue
+        if quota > 0:
+            cores = min(cores, quota // period)
+    return max(1, cores)
+
+
+def _quota() -> tuple[int, int]:
+    """Microseconds of processor time that the control group has in a period, and the period."""
+    quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    return int(quota), int(period)  # "max" is no number
+
+
+def _quota_of_version_1() -> tuple[int, int]:
+    """The same in the older kind of control groups, where -1 is no quota."""
+    folder = Path("/sys/fs/cgroup/cpu")
+    return int((folder / "cpu.cfs_quota_us").read_text()), int((folder / "cpu.cfs_period_us").read_text())
+
+
+_CORES = _available_cores()
+"""Counted when this is imported, before any compiled module: an OpenMP runtime that is loaded with OMP_PROC_BIND leaves
+the thread one core."""
+
+
 def set_num_threads(n: int) -> None:
     """Let calls use up to n threads where that pays; results of the packed engine do not depend on it.
 
@@ -52,7 +82,7 @@ def get_num_threads() -> int:
     if _forked:
         return 1
     if _threads is None:
-        _threads = min(_environment_threads() or _available_cores(), MAX_THREADS)
+        _threads = min(_environment_threads() or _CORES, MAX_THREADS)
     return _threads
 
 
@@ -68,18 +98,6 @@ def _environment_threads() -> int | None:
     """The first number of OMP_NUM_THREADS; None where that is absent or no positive number, as OpenMP runtimes do."""
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(first) if first.isdecimal() and int(first) > 0 else None
-
-
-def _available_cores() -> int:
-    """Cores of the affinity mask, within the processor quota of the control group."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            cores = min(cores, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):  # no control groups, or the older kind: the mask alone decides
-        pass
-    return max(1, cores)
 
 
 def show_config() -> dict[str, object]:
