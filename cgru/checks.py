@@ -22,6 +22,13 @@ def describe(shape: Iterable[object]) -> str:
     return f"({parts[0]},)" if len(parts) == 1 else f"({', '.join(parts)})"
 
 
+def listed(names: Iterable[object], most: int = 16) -> str:
+    """Names as messages list them: the first ones, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more
+
+
 def integer(name: str, value: object, low: int, high: int = MAX_DIMENSION) -> int:
     """An integer from low to high; bool and float are refused."""
     expected = f"{name}: expected an integer from {low} to {high}, got {value!r}"

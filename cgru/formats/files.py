@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
+import secrets
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,26 +32,29 @@ STORED = {
 
 
 def write(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file; it appears whole, or the one before it stays."""
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    """Write a file; it appears whole, or the one before it stays.
+
+    A symbolic link stays one, and the file that it names is written; an overwritten file keeps its permissions. What is
+    no regular file, a pipe or a terminal, is written to as it is.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        with target.open("wb") as file:  # IsADirectoryError for a folder
+            file.write(data)
+        return
+    temporary = target.with_name(f".{secrets.token_hex(8)}.part")  # short: the name of the target may be of any length
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        if target.exists():
+            os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
+        os.replace(temporary, target)
     except BaseException:
         os.unlink(temporary)
         raise
-
-
-def _umask() -> int:
-    """The process' file mode mask, which can only be read by setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def read(path: Path) -> bytes:

@@ -88,9 +88,9 @@ class Value:
         missing = [name for name in shapes if name not in given]
         surplus = [str(name) for name in given if name not in shapes]
         if missing or surplus:
-            complaints = [f"missing {', '.join(missing)}"] * bool(missing)
-            complaints += [f"unknown {', '.join(surplus)}"] * bool(surplus)
-            raise ValueError(f"state_dict: expected {', '.join(shapes)}; {'; '.join(complaints)}")
+            complaints = [f"missing {checks.listed(missing)}"] * bool(missing)
+            complaints += [f"unknown {checks.listed(surplus)}"] * bool(surplus)
+            raise ValueError(f"state_dict: expected {checks.listed(shapes)}; {'; '.join(complaints)}")
         copies: dict[str, Array | Matrix] = {}
         for name, shape in shapes.items():
             array = given[name]

@@ -45,8 +45,9 @@ if TYPE_CHECKING:
 
     Place = tuple[tuple[str, ...], tuple[str, ...]]  # names and keys of a layer
 
-ARCHIVE_RATIO = 20
-"""Largest unpacked size of a .keras file's member over the file's own."""
+MOST_UNPACKED = {"model.weights.h5": (0, 20), "config.json": (1 << 20, 2), "metadata.json": (1 << 20, 0)}
+"""Of a .keras file's members: the bytes that each may unpack to, and how many times the file's own size besides. JSON
+becomes objects of many times its size."""
 
 DEPENDENCIES = "_layer_checkpoint_dependencies"
 """What Keras 2.13 to 2.15 call the group "layers"."""
@@ -260,10 +261,17 @@ def _load_archive(path: Path, name: str | None, given: object) -> Value:
 
         def member(wanted: str) -> bytes:
             info = archive.getinfo(wanted)
-            bound = ARCHIVE_RATIO * path.stat().st_size
+            fixed, ratio = MOST_UNPACKED[wanted]
+            bound = fixed + ratio * path.stat().st_size
             if info.file_size > bound:
                 raise FormatError(f"{wanted}: expected at most {bound} bytes, got {info.file_size}")
-            return archive.read(wanted)
+            if info.compress_type not in (
+                zipfile.ZIP_STORED,
+                zipfile.ZIP_DEFLATED,
+            ):  # the others unpack without a bound
+                raise FormatError(f"{wanted}: expected it stored or deflated, got compression {info.compress_type}")
+            with archive.open(wanted) as file:
+                return file.read(bound + 1)[:bound]
 
         version = _major(untrusted.parse_json("metadata.json", member("metadata.json")).get("keras_version"))
         layers = choose(find(untrusted.parse_json("config.json", member("config.json"))), name)

@@ -137,8 +137,12 @@ def choose(found: Sequence[Found], name: str | None) -> Sequence[Found]:
         found = chosen
     if not found:
         raise FormatError("expected a GRU, RNN(GRUCell) or Bidirectional(GRU) layer, got none")
+    readers: dict[tuple[str, ...], list[str]] = {}  # of each layer, by its names
+    for layer in found:
+        for source in dict.fromkeys(layer.sources):
+            readers.setdefault((*layer.names[:-1], source), []).append(layer.name)
     for below, above in itertools.pairwise(found):
-        read_by = [f.name for f in found if f.names[:-1] == below.names[:-1] and below.names[-1] in f.sources]
+        read_by = readers.get(below.names, [])
         joined = len(below.sources) < 2 and above.sources == below.names[-1:] and read_by == [above.name]
         if not joined or not cells_of(below)[0].get("return_sequences"):
             raise FormatError(f"expected one GRU or a plain stack, got the layers {names}; choose one by name=")
