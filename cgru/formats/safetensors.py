@@ -21,7 +21,7 @@ from cgru.model.spec import KINDS, from_options
 from cgru.model.value import Value, face
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import numpy.typing as npt
 
@@ -42,6 +42,9 @@ SCALE = ".scale"
 
 KEY = "cgru"
 """The metadata field that holds the options, as JSON."""
+
+VERSION_KEY, VERSION = "cgru.version", 1
+"""The metadata field of the format's version, and today's. Files of before there was one have none: version 0."""
 
 
 def _library() -> Any:
@@ -67,7 +70,7 @@ def save(value: Value, path: str | os.PathLike[str]) -> None:
         tensors[name] = weights.numbers if isinstance(weights, Matrix) else weights
         if isinstance(weights, Matrix) and weights.scale is not None:
             tensors[name + SCALE] = weights.scale
-    data = safetensors.numpy.save(tensors, metadata={KEY: json.dumps(options)})
+    data = safetensors.numpy.save(tensors, metadata={KEY: json.dumps(options), VERSION_KEY: str(VERSION)})
     files.write(path, _as_bfloat16(data) if value.precision == "bfloat16" else data)
 
 
@@ -127,9 +130,19 @@ def read(path: Path, name: str | None = None) -> Value:
             shapes = {key: tuple(entry["shape"]) for key, entry in header.items()}
             chosen = names.choose(str(path), shapes, name)
             return names.assemble(str(path), {short: tensor(full) for short, full in chosen.items()}, {})
+        check_version(str(path), metadata)
         if name:
             raise FormatError(f"{path}: name: expected none, as the file holds one GRU without a name, got {name!r}")
         return _own(path, metadata[KEY], list(header), tensor, narrow)
+
+
+def check_version(source: str, metadata: Mapping[str, str]) -> None:
+    """Refuse a file of a later version than this package knows."""
+    version = metadata.get(VERSION_KEY, "0")
+    if not version.isdecimal() or int(version) > VERSION:
+        raise FormatError(
+            f"{source}: {VERSION_KEY}: expected a version up to {VERSION}, got {version!r}; a newer cgru may read it"
+        )
 
 
 def _own(

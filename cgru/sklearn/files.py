@@ -11,7 +11,7 @@ import numpy as np
 from cgru import checks
 from cgru.errors import FormatError
 from cgru.formats import files, untrusted
-from cgru.formats.safetensors import _library
+from cgru.formats.safetensors import VERSION, VERSION_KEY, _library, check_version
 from cgru.gru import GRU
 from cgru.model.spec import from_options
 from cgru.model.value import Value
@@ -47,7 +47,12 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
         description["feature_names"] = [str(name) for name in estimator.feature_names_in_]
     if hasattr(estimator, "classes_"):
         description["classes"] = _classes(estimator.classes_)
-    files.write(path, safetensors.numpy.save(tensors, metadata={KEY: json.dumps(description, allow_nan=False)}))
+    files.write(
+        path,
+        safetensors.numpy.save(
+            tensors, metadata={KEY: json.dumps(description, allow_nan=False), VERSION_KEY: str(VERSION)}
+        ),
+    )
 
 
 def _plain(name: str, value: Any) -> Any:
@@ -81,6 +86,7 @@ def load(cls: Any, path: str | os.PathLike[str]) -> Any:
             raise FormatError(f"expected a whole .safetensors file: {error}") from error
         if KEY not in metadata:
             raise FormatError(f"metadata: expected {KEY!r}, as save writes it, got {sorted(metadata)}")
+        check_version("metadata", metadata)
         return _restore(cls, untrusted.parse_json(f"metadata {KEY}", metadata[KEY]), tensors)
 
 
