@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgru import checks, reference
+from cgru import checks
 from cgru.gru import GRU
+from cgru.model import reference
 
 if TYPE_CHECKING:
     import os

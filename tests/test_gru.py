@@ -4,6 +4,7 @@ import copy
 import doctest
 import importlib
 import pickle
+import pkgutil
 import subprocess
 import sys
 
@@ -193,31 +194,18 @@ def test_import_is_light():
     assert not {"scipy", "torch", "click", "rich", "safetensors", "onnx", "cgru._blas", "json"} & set(loaded), loaded
 
 
-MODULES = [
-    "cgru",
-    "cgru.model.reference",
-    "cgru.gru",
-    "cgru.parameters",
-    "cgru.config",
-    "cgru.run.stream",
-    "cgru.run.pool",
-    "cgru.run.masks",
-    "cgru.formats.torch",
-    "cgru.formats.onnx",
-    "cgru.torch",
-    "cgru.sklearn",
-    "cgru.sklearn.forecaster",
-    "cgru.model.precision",
-    "cgru.comparison",
-]
+MODULES = ["cgru", *(module.name for module in pkgutil.walk_packages(cgru.__path__, "cgru."))]
+MODULES.remove("cgru.cli.__main__")  # which runs when it is imported
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")  # of Keras' own
 @pytest.mark.parametrize("name", MODULES)
-def test_examples_in_docstrings(name):
+def test_examples_in_docstrings(name, monkeypatch):
+    """All of them run, wherever they stand."""
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
     threads = cgru.get_num_threads()
     try:
         result = doctest.testmod(importlib.import_module(name))
     finally:
         cgru.set_num_threads(threads)
-    assert result.attempted > 0
     assert result.failed == 0

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import cgru
-from cgru import reference
+from cgru.model import reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
