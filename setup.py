@@ -88,6 +88,7 @@ def kernel_libraries():
     yield library("training", "training/training", OPENMP)
     yield library("machine", "threads/machine", OPENMP)
     yield library("stream", "packed/stream")
+    yield library("layout", "packed/layout")
     yield library("dispatch", "dispatch", macros=dispatch_macros(sets))
     yield library("denormals", "simd/denormals")
     for name in sets:
