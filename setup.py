@@ -30,6 +30,8 @@ GCC_FLAGS = ["-std=c++14", "-O3", "-ffp-contract=off", "-fno-trapping-math", "-f
 # -fno-gcse: GCC would keep the constants of the activations in registers through the products, and spill the sums.
 # -Wno-maybe-uninitialized: GCC 12 warns of the undefined vectors in its own intrinsics.
 GCC_FLAGS += ["-Wno-maybe-uninitialized", "-fno-gcse", "-fno-rtti", "-fvisibility=hidden", "-g0", "-Wall", "-Wextra"]
+# Names of templates would be a tenth of a module. Only GNU's linker is known to leave them out when asked so.
+STRIPPED = ["-Wl,-s"] if sys.platform == "linux" else []
 KERNEL_FLAGS = ["/O2", "/std:c++14"] if MSVC else GCC_FLAGS
 
 sys.path.insert(0, "src")
@@ -88,6 +90,7 @@ def kernel_libraries():
     yield library("training", "training/training", OPENMP)
     yield library("machine", "threads/machine", OPENMP)
     yield library("stream", "packed/stream")
+    yield library("layout", "packed/layout")
     yield library("dispatch", "dispatch", macros=dispatch_macros(sets))
     yield library("denormals", "simd/denormals")
     for name in sets:
@@ -125,7 +128,7 @@ def extension(name, source, openmp=()):
         include_dirs=["src", np.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
         extra_compile_args=[*openmp, *([] if MSVC else ["-O2", "-g0", "-fvisibility=hidden"])],
-        extra_link_args=[] if MSVC else [*openmp],
+        extra_link_args=[] if MSVC else [*openmp, *STRIPPED],
         depends=texts(".h", ".cpp", ".def"),  # of the libraries that it is linked with
     )
 

@@ -143,12 +143,11 @@ struct PackedCellKernels {
 
 // The kernels for weights of one storage.
 struct StorageKernels {
-    double bytes;                    // of a weight
+    int bytes;                       // of a weight
+    int together;                    // weights that share a unit of memory, of inputs that follow each other
+    int offset;                      // of an int8 input's byte: 128 where the bytes are unsigned
     double rate;                     // of multiply-adds, about, beside those of float32
     int narrow;                      // bytes of an input or state as it is multiplied; 0: the float32 that it is
-    // Lay a layer out in memory from a cache line on, which is used from then on. Returns how many bytes it takes;
-    // without memory, only that.
-    int64_t (*pack)(const CanonicalLayer&, char* memory, PackedLayer&);
     PackedKernel input_product;      // x -> products
     PackedCellKernels of[cell_count];
 };
@@ -160,6 +159,10 @@ struct PackedKernels {
     double (*multiply_adds)(int64_t rounds);                            // so much arithmetic; returns how many flops
     void (*read)(const float* memory, int64_t count, int downwards);    // as the kernels read weights
 };
+
+// Lay a layer out in memory from a cache line on, which is used from then on. Returns how many bytes it takes; without
+// memory, only that.
+int64_t pack_layer(const PackedKernels& kernels, const CanonicalLayer& layer, char* memory, PackedLayer& packed);
 
 // A matrix (inner, outer) laid out for products from the left, as training/products.h says; the last vectors are padded
 // by zero.

@@ -84,14 +84,12 @@ cdef extern from "kernels.h" namespace "cgru" nogil:
         int threads
         Interrupted interrupted
 
-    cdef struct StorageKernels:
-        int64_t (*pack)(const CanonicalLayer&, char*, PackedLayer&) noexcept nogil
-
     cdef struct PackedKernels:
         int64_t lanes
-        StorageKernels of[5]
         double (*multiply_adds)(int64_t) noexcept nogil
         void (*read)(const float*, int64_t, int) noexcept nogil
+
+    int64_t pack_layer(const PackedKernels&, const CanonicalLayer&, char*, PackedLayer&)
 
     cdef struct Machine:
         double flops, bytes, hot_start, cold_start, meeting

@@ -17,7 +17,7 @@ from libc.string cimport memcpy
 from interrupt cimport ask_signals, finish
 from kernels cimport (
     Activation, CanonicalLayer, CanonicalMatrix, Kernels, Machine, Outcome, PackedCall, PackedLayer, PackedStream,
-    Sharing, StorageKernels, ThreadCounts, cell_gru_after, cell_gru_before, kernels, machine, run_packed_call,
+    Sharing, ThreadCounts, cell_gru_after, cell_gru_before, kernels, machine, pack_layer, run_packed_call,
     runnable_sets, set_sharing, sharing_measured, sharing_none, sharing_rows, sharing_units, storage_bfloat16,
     storage_bfloat16_products, storage_float16, storage_float32, storage_int8, thread_counts
 )
@@ -56,7 +56,6 @@ cdef class Weights:
 
     def __init__(self, layer, str storage):
         cdef CanonicalLayer given
-        cdef const StorageKernels* kernels = &table.packed.of[<int> STORAGES[storage]]
         cdef int64_t size
         cdef char* start
         arrays = []  # kept alive until they are packed
@@ -69,10 +68,10 @@ cdef class Weights:
         given.candidate = Activation(layer.candidate.code, layer.candidate.alpha, layer.candidate.beta, layer.clip)
         given.cell = cell_gru_after if layer.reset_after else cell_gru_before
         given.flip = layer.flip
-        size = kernels.pack(given, NULL, self.layer)
+        size = pack_layer(table.packed, given, NULL, self.layer)
         self.memory = np.empty(size + 64, np.uint8)
         start = <char*> cnp.PyArray_DATA(<cnp.ndarray> self.memory)
-        kernels.pack(given, start + (-<uintptr_t> start & 63), self.layer)
+        pack_layer(table.packed, given, start + (-<uintptr_t> start & 63), self.layer)
 
 
 # A matrix as it is packed from; `arrays` keeps its memory.

@@ -42,6 +42,7 @@ def build_and_run(tmp_path, compiler, tested, runner=(), flags=("-static",)):
         "dispatch": ("dispatch", SETS["dispatch_macros"](names), []),
         "sequence": ("packed/sequence", [], []),
         "stream": ("packed/stream", [], []),
+        "layout": ("packed/layout", [], []),
         "machine": ("threads/machine", [], []),
         "denormals": ("simd/denormals", [], []),
         **{f"set {name}": ("set", SETS["SETS"][name].macros, SETS["SETS"][name].flags) for name in names},

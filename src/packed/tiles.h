@@ -267,9 +267,10 @@ template <class S> static void input_product(const PackedLayer& layer, const Pac
 
 template <class S> constexpr StorageKernels storage_kernels() {
     return {S::bytes,
+            S::inputs,
+            S::offset,
             S::rate,
             S::narrow,
-            pack_layer<S>,
             input_product<S>,
             {{nullptr,
               {run_packed<StepPhase<S, PackedGatesBefore, false>>, run_packed<StepPhase<S, PackedStateBefore, false>>}},

@@ -15,9 +15,7 @@ namespace cgru {
 namespace CGRU_SET {
 
 struct Bfloat16 : Widened<Bfloat16> {
-    static constexpr double bytes = 2;
-    static const int inputs = 2;
-    typedef uint16_t Number;
+    static const int bytes = 2, inputs = 2;
     typedef uint32_t Unit;
     typedef FloatBits Raw;
     static CGRU_MEMBER Raw load_raw(const Unit* p) {
@@ -51,10 +49,9 @@ static void round_row(const float* numbers, int64_t count, uint8_t* bytes) {
 }
 
 struct Bfloat16Products {
-    static constexpr double bytes = 2, rate = PairProducts::rate;
-    static const int narrow = 2, offset = 0, inputs = 2;
+    static constexpr double rate = PairProducts::rate;
+    static const int bytes = 2, narrow = 2, offset = 0, inputs = 2;
     static const bool integer = false;
-    typedef uint16_t Number;
     typedef uint32_t Unit;
     typedef const uint8_t* Row;
 

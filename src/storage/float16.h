@@ -7,9 +7,7 @@ namespace cgru {
 namespace CGRU_SET {
 
 struct Float16 : Widened<Float16> {
-    static constexpr double bytes = 2;
-    static const int inputs = 1;
-    typedef uint16_t Number;
+    static const int bytes = 2, inputs = 1;
     typedef uint16_t Unit;
     typedef FloatVector Raw;
     static CGRU_MEMBER Raw load_raw(const Unit* p) { return widen_halves(p); }

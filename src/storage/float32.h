@@ -7,9 +7,7 @@ namespace cgru {
 namespace CGRU_SET {
 
 struct Float32 : Widened<Float32> {
-    static constexpr double bytes = 4;
-    static const int inputs = 1;
-    typedef float Number;
+    static const int bytes = 4, inputs = 1;
     typedef float Unit;
     typedef FloatVector Raw;
     static CGRU_MEMBER Raw load_raw(const Unit* p) { return load<float>(p); }

@@ -62,10 +62,9 @@ static float make_integers(const float* numbers, int64_t count, float limit, uin
 }
 
 struct Int8 {
-    static constexpr double bytes = 1, rate = IntegerProducts::rate;
-    static const int narrow = 1, offset = IntegerProducts::offset, inputs = 4;
+    static constexpr double rate = IntegerProducts::rate;
+    static const int bytes = 1, narrow = 1, offset = IntegerProducts::offset, inputs = 4;
     static const bool integer = true;
-    typedef int8_t Number;
     typedef uint32_t Unit;
     struct Row {
         const uint8_t* bytes;

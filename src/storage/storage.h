@@ -4,7 +4,6 @@
 //   rate          of multiply-adds, about, beside those of float32
 //   narrow        bytes of an input's or state's number as it is multiplied; 0: the float32 that it is
 //   offset        of an int8 input's byte: 128 where the bytes are unsigned
-//   Number        a weight as it is given
 //   inputs, Unit  the numbers of so many inputs share a unit of memory, for a gate's lane
 //   Row           a row of inputs or states, ready to be multiplied: `prepare` writes what is narrow, `row` finds it
 //   add           sums += the products of R rows with B blocks of G gates, over `count` inputs

@@ -63,9 +63,8 @@ struct Packed {
     std::vector<char> memory;
     PackedLayer layer;
     Packed(const CanonicalLayer& given, const Kernels& kernels) {
-        const StorageKernels& storage = kernels.packed.of[given.storage];
-        memory.resize(size_t(storage.pack(given, nullptr, layer)) + 64);
-        storage.pack(given, memory.data() + (-reinterpret_cast<uintptr_t>(memory.data()) & 63), layer);
+        memory.resize(size_t(pack_layer(kernels.packed, given, nullptr, layer)) + 64);
+        pack_layer(kernels.packed, given, memory.data() + (-reinterpret_cast<uintptr_t>(memory.data()) & 63), layer);
     }
 };
 
