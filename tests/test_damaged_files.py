@@ -74,12 +74,19 @@ def torch_file(path):
 FILES = {f.__name__: f for f in (own, others, written_onnx, small_onnx, unfolded_onnx, external_onnx, torch_file)}
 
 
+def undamaged(make, path):
+    """The bytes of a file that loads."""
+    data = make(path)
+    path.write_bytes(data)
+    assert isinstance(cgru.load(path), cgru.GRU)
+    return data
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_truncated(name, tmp_path):
     """No part of a file passes for the whole."""
     path = tmp_path / "model"
-    data = FILES[name](path)
-    assert isinstance(cgru.load(path), cgru.GRU) if name in ("external_onnx", "torch_file") else path.write_bytes(data)
+    data = undamaged(FILES[name], path)
     refused, loaded = fuzz.survives(path, fuzz.truncations(data))
     assert refused >= len(data) // 64
     if not name.endswith("onnx"):  # of a graph the last fields may be dispensable
@@ -87,7 +94,7 @@ def test_truncated(name, tmp_path):
 
 
 def mutated(name, path, count, seed):
-    data = FILES[name](path)
+    data = undamaged(FILES[name], path)
     refused, loaded = fuzz.survives(path, fuzz.mutations(data, count, seed))
     assert refused + loaded == count
     assert refused > count / 20
@@ -106,7 +113,7 @@ def test_mutated_at_length(name, tmp_path):
 
 def pickles(path, count, seed):
     """The archive with its pickle damaged and its checksums right."""
-    data = torch_file(path)
+    data = undamaged(torch_file, path)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
     (pickle,) = [name for name in entries if name.endswith("data.pkl")]
@@ -120,7 +127,7 @@ def pickles(path, count, seed):
 
 def headers(path, count, seed):
     """Header and length of a .safetensors file, of which the header is damaged and the length right."""
-    data = others(path)
+    data = undamaged(others, path)
     size = 8 + int.from_bytes(data[:8], "little")
     for header in fuzz.mutations(data[8:size], count, seed):
         yield len(header).to_bytes(8, "little") + header + data[size:]

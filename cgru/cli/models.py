@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,12 +53,19 @@ def real(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
 
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """A path beside `target` to write to, which takes its place if all went well; else what was there stays."""
+    """A path beside `target` to write to, which takes its place if all went well; else what was there stays.
+
+    A symbolic link stays one, and the file that it names is written; an overwritten file keeps its permissions.
+    """
     if not target.absolute().parent.is_dir():
         raise FileNotFoundError(f"{target}: no such directory: {target.parent}")
-    part = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix.lower()}")
+    suffix = target.suffix.lower()
+    target = Path(os.path.realpath(target))
+    part = target.with_name(f".{secrets.token_hex(8)}.part{suffix}")
     try:
         yield part
+        if target.exists():
+            os.chmod(part, stat.S_IMODE(target.stat().st_mode))
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
