@@ -67,7 +67,7 @@ def test_many_threads_call_one_gru():
 def test_the_gil_is_released():
     """While one thread computes a long call, another runs Python."""
     gru = cgru.GRU(8, 64, rng=0)
-    x = np.zeros((20_000, 8), np.float32)
+    x = np.zeros((200_000, 8), np.float32)  # a tenth of a second
     gru(x[:2])
     counted = 0
     done = threading.Event()
