@@ -40,26 +40,73 @@ __all__ = [
     "show_config",
 ]
 
-_LATER = {  # name -> the module that has it
-    "compare": "cgru.comparison",
-    "load": "cgru.formats",
-    "from_flax": "cgru.formats.flax",
-    "from_keras": "cgru.formats.keras",
-    "from_onnx": "cgru.formats.onnx",
-    "from_torch": "cgru.formats.torch",
+
+def _compare() -> Any:
+    from cgru.comparison import compare
+
+    return compare
+
+
+def _load() -> Any:
+    from cgru.formats import load
+
+    return load
+
+
+def _from_flax() -> Any:
+    from cgru.formats.flax import from_flax
+
+    return from_flax
+
+
+def _from_keras() -> Any:
+    from cgru.formats.keras import from_keras
+
+    return from_keras
+
+
+def _from_onnx() -> Any:
+    from cgru.formats.onnx import from_onnx
+
+    return from_onnx
+
+
+def _from_torch() -> Any:
+    from cgru.formats.torch import from_torch
+
+    return from_torch
+
+
+def _sklearn() -> Any:
+    import cgru.sklearn as module
+
+    return module
+
+
+def _torch() -> Any:
+    import cgru.torch as module
+
+    return module
+
+
+_LATER = {
+    "compare": _compare,
+    "load": _load,
+    "from_flax": _from_flax,
+    "from_keras": _from_keras,
+    "from_onnx": _from_onnx,
+    "from_torch": _from_torch,
+    "sklearn": _sklearn,
+    "torch": _torch,
 }
-_BRIDGES = ("sklearn", "torch")  # modules of their own, imported when first named
+"""What is imported when it is first named, by statements that programs which freeze applications can read."""
 
 
 def __getattr__(name: str) -> Any:
-    from importlib import import_module
-
-    if name in _BRIDGES:
-        return import_module(f"cgru.{name}")
     if name not in _LATER:
         raise AttributeError(f"module 'cgru' has no attribute {name!r}")
-    return getattr(import_module(_LATER[name]), name)
+    return _LATER[name]()
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER, *_BRIDGES})
+    return sorted({*globals(), *_LATER})

@@ -16,7 +16,7 @@ try:
 except ImportError as error:
     raise ImportError(f'cgru.torch needs PyTorch: pip install "cgru[torch]" ({error})') from error
 
-import cgru
+from cgru import gru as compiled
 from cgru.model.spec import from_options
 from cgru.model.value import Value
 from cgru.run import tape
@@ -96,7 +96,7 @@ class GRU(torch.nn.GRU):  # type: ignore[misc] # PyTorch is not checked
         seed = int(torch.randint(2**63 - 1, ())) if drops else None
         return _Recorded.apply(_Call(self._model(anew=True), lengths, seed, None if wanted else 0), x, hx, *weights)
 
-    def _model(self, anew: bool = False) -> cgru.GRU:
+    def _model(self, anew: bool = False) -> compiled.GRU:
         """The cgru.GRU of the parameters as they are now; made again when one has changed.
 
         Nothing tells of what is written through a parameter's `.data`, as some training scripts do: `anew` for those.
@@ -112,8 +112,8 @@ class GRU(torch.nn.GRU):  # type: ignore[misc] # PyTorch is not checked
                 "dropout": float(self.dropout),
                 "dtype": arrays["weight_ih_l0"].dtype,
             }
-            kept = self.__dict__["_kept"] = (state, cgru.GRU.of(Value.of(from_options("GRU", options), arrays)))
-        return cast(cgru.GRU, kept[1])
+            kept = self.__dict__["_kept"] = (state, compiled.GRU.of(Value.of(from_options("GRU", options), arrays)))
+        return cast(compiled.GRU, kept[1])
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
@@ -123,7 +123,7 @@ class GRU(torch.nn.GRU):  # type: ignore[misc] # PyTorch is not checked
 class _Call(NamedTuple):
     """What a recorded call takes beside tensors."""
 
-    model: cgru.GRU
+    model: compiled.GRU
     lengths: Any  # (B,) or None
     seed: int | None  # of dropout; None: there is none
     memory: int | None

@@ -22,7 +22,7 @@ ROOMS = {  # a room: its files and folders, and the rooms below it that it may i
         ("model", "run"),
     ),
     "top": (
-        ("", "torch", "sklearn", "comparison", "bench", "cli"),
+        ("", "torch", "sklearn", "comparison", "bench", "cli", "__pyinstaller"),
         ("ground", "model", "formats", "engines", "run", "classes"),
     ),
 }

@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import re
 import zipfile
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cgru.errors import FormatError
 
@@ -30,6 +29,40 @@ BEGINNINGS = (
 
 ENTRIES = (("data.pkl", "torch"), ("model.weights.h5", "keras"))
 """Of a zip archive: the file in it that tells the format, and the module that reads it."""
+
+
+def _safetensors() -> Any:
+    from cgru.formats import safetensors
+
+    return safetensors
+
+
+def _keras() -> Any:
+    from cgru.formats import keras
+
+    return keras
+
+
+def _rtneural() -> Any:
+    from cgru.formats import rtneural
+
+    return rtneural
+
+
+def _onnx() -> Any:
+    from cgru.formats import onnx
+
+    return onnx
+
+
+def _torch() -> Any:
+    from cgru.formats import torch
+
+    return torch
+
+
+READERS = {"safetensors": _safetensors, "keras": _keras, "rtneural": _rtneural, "onnx": _onnx, "torch": _torch}
+"""The modules that read files, each imported when first needed, by a statement that can be read beforehand."""
 
 
 def load(path: str | os.PathLike[str], name: str | None = None) -> GRU | GRUCell:
@@ -60,7 +93,7 @@ def load(path: str | os.PathLike[str], name: str | None = None) -> GRU | GRUCell
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    model: GRU | GRUCell = import_module(f"cgru.formats.{kind(path)}").load(path, name)
+    model: GRU | GRUCell = READERS[kind(path)]().load(path, name)
     return model
 
 
