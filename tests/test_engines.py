@@ -98,8 +98,10 @@ def test_many_chunks(engine, dtype, bidirectional, batch, monkeypatch):
     """More steps than fit one chunk of input products, and more than one block of a stack."""
     monkeypatch.setattr(layers, "BLOCK_BYTES", 64 * 1024)
     options = {"bidirectional": bidirectional, "num_layers": 2}
+    steps, hidden = 3000 // batch, 96
+    assert steps * batch * hidden * 4 > 1 << 20  # what a block of the packed engine holds, in its own sources
     for ragged in (False, True):
-        check(Problem(options, 2000 // batch, batch, 3, 96, ragged, dtype), engine)
+        check(Problem(options, steps, batch, 3, hidden, ragged, dtype), engine)
 
 
 @each_engine
