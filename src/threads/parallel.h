@@ -1,7 +1,7 @@
 // Threads: parts of a call run at once, and teams whose members meet at every step.
 //
 // OpenMP's threads, of which one region a call is taken. CGRU_STD_THREADS takes the standard library's instead: the
-// thread sanitizer understands those (tests/test_native.py).
+// thread sanitizer understands those (tests/native/test_native.py).
 #pragma once
 
 #include "threads/watch.h"

@@ -2,7 +2,7 @@
 //
 // It is compiled once per pair of types: REAL is float or double, what everything is computed in; STORED is what the
 // recurrent weights of the fused kernels lie in: Real, Half or Bfloat. No header is needed. The same text is compiled
-// for the processor by the tests (tests/native/cuda_on_cpu.cpp), which run it thread by thread.
+// for the processor by the tests (tests/cuda/cuda_on_cpu.cpp), which run it thread by thread.
 //
 //   r = f(W_r x + U_r h + b_r)      z = f(W_z x + U_z h + b_z)
 //   after:   n = g(W_n x + b_n + r * (U_n h + c_n))

@@ -1,0 +1,110 @@
+"""The kernels' own program, built for processors that this machine has not, under an emulator, and with sanitizers.
+
+Needs Debian's g++-aarch64-linux-gnu, qemu-user, clang and libclang-rt-dev; the continuous integration installs them.
+"""
+
+import os
+import platform
+import runpy
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from cgru import _packed
+
+from ..support.programs import needs
+
+ROOT = Path(__file__).parents[2]
+FLAGS = [
+    "-std=c++14",
+    "-O2",
+    "-ffp-contract=off",
+    "-fno-exceptions",
+    "-fno-rtti",
+    "-fno-trapping-math",
+    "-fno-math-errno",
+]
+
+if not (ROOT / "src").is_dir():
+    pytest.skip("the sources are not beside these tests", allow_module_level=True)
+
+
+SETS = runpy.run_path(str(ROOT / "src" / "sets.py"))
+
+
+def build_and_run(tmp_path, compiler, tested, runner=(), flags=("-static",)):
+    """The kernels of the tested set, and of plain C++ to compare with, in a program; its output."""
+    names = SETS["with_bases"](["plain", tested])
+    sources = {
+        "dispatch": ("dispatch", SETS["dispatch_macros"](names), []),
+        "sequence": ("packed/sequence", [], []),
+        "stream": ("packed/stream", [], []),
+        "layout": ("packed/layout", [], []),
+        "machine": ("threads/machine", [], []),
+        "denormals": ("simd/denormals", [], []),
+        **{f"set {name}": ("set", SETS["SETS"][name].macros, SETS["SETS"][name].flags) for name in names},
+    }
+    command = [compiler, *FLAGS, *flags, f"-I{ROOT / 'src'}"]
+
+    def build(name):
+        source, macros, own = sources[name]
+        compiled = str(tmp_path / f"{name}.o")
+        defines = [f"-D{macro}={value}" for macro, value in macros]
+        subprocess.run([*command, *own, *defines, "-c", str(ROOT / f"src/{source}.cpp"), "-o", compiled], check=True)
+        return compiled
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(build, sources))
+    program = str(tmp_path / "kernels")
+    subprocess.run([*command, str(ROOT / "tests/native/kernels.cpp"), *objects, "-o", program], check=True)
+    environment = {**os.environ, "CGRU_ISA": tested}
+    run = subprocess.run([*runner, program], capture_output=True, text=True, env=environment)
+    print(run.stdout)
+    return run
+
+
+def check(run, tested, comparisons=28):
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.startswith(f"kernels of {tested},")
+    assert run.stdout.count("ok  ") == comparisons
+
+
+@pytest.mark.parametrize("tested", ["neon", "neondot"])
+def test_neon(tmp_path, tested):
+    needs("aarch64-linux-gnu-g++", "qemu-aarch64")
+    check(build_and_run(tmp_path, "aarch64-linux-gnu-g++", tested, ["qemu-aarch64"]), tested)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="x86-64 kernels are built by the native compiler here")
+@pytest.mark.skipif(
+    "avx2" in _packed.RUNNABLE_ISAS, reason="this machine has AVX2: tests/native/test_instruction_sets.py runs it"
+)
+def test_avx2(tmp_path):
+    needs("g++", "qemu-x86_64")
+    check(build_and_run(tmp_path, "g++", "avx2", ["qemu-x86_64", "-cpu", "max"]), "avx2")
+
+
+SANITIZERS = {
+    "address and undefined": ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+    "thread": ["-O1", "-fsanitize=thread", "-DCGRU_STD_THREADS"],
+}
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the flags are those of x86-64 instruction sets")
+@pytest.mark.parametrize("sanitizer", SANITIZERS)
+@pytest.mark.parametrize("tested", dict.fromkeys(["plain", _packed.RUNNABLE_ISAS[0]]))
+def test_sanitizers(tmp_path, sanitizer, tested):
+    """Reads and writes within bounds, defined arithmetic; and for the loops on several threads, no race."""
+    needs("clang++")
+    check(build_and_run(tmp_path, "clang++", tested, flags=["-g", *SANITIZERS[sanitizer]]), tested)
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="counts by glibc, kills by Linux"
+)
+def test_a_step_allocates_nothing_and_makes_no_system_call(tmp_path):
+    needs("g++")
+    check(build_and_run(tmp_path, "g++", "plain", flags=["-DCGRU_TEST_QUIET"]), "plain", 32)
