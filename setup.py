@@ -107,6 +107,8 @@ class BuildLibraries(build_clib):
     def _build_one(self, library):
         one = copy(self)
         one.build_temp = str(Path(self.build_temp) / library[0])
+        archive = Path(self.build_clib, self.compiler.library_filename(library[0]))
+        archive.unlink(missing_ok=True)  # ar adds to one that is there, objects of files that are gone would stay
         super(BuildLibraries, one).build_libraries([library])
 
 

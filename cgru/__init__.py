@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cgru.config import get_num_threads, set_num_threads, show_config
 from cgru.errors import FormatError
 from cgru.gru import GRU, GRUCell
+from cgru.mingru import MinGRU
 from cgru.version import __version__
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ __all__ = [
     "GRU",
     "FormatError",
     "GRUCell",
+    "MinGRU",
     "__version__",
     "compare",
     "from_flax",

@@ -9,6 +9,7 @@ Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
 
 class Weights:
+    kept: int
     def __init__(self, layer: Layer) -> None: ...
 
 class Record(Protocol):

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgru import checks
-from cgru.gru import GRU
 from cgru.model import reference
+from cgru.recurrent import Recurrent
 
 if TYPE_CHECKING:
     import os
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from cgru.gru import GRUCell
+    from cgru.parameters import Model
     from cgru.types import Array
 
 FREE = ("dropout",)
@@ -168,7 +168,7 @@ class Comparison:
 
 
 def compare(
-    gru: GRU, small: GRU, x: Array, h0: Array | None = None, *, lengths: npt.ArrayLike | None = None
+    gru: Recurrent, small: Recurrent, x: Array, h0: Array | None = None, *, lengths: npt.ArrayLike | None = None
 ) -> Comparison:
     """How much accuracy a quantized model loses on an input, step by step.
 
@@ -213,8 +213,10 @@ def compare(
     True
     """
     for name, model in (("gru", gru), ("small", small)):
-        if not isinstance(model, GRU):
+        if not isinstance(model, Recurrent):
             raise TypeError(f"{name}: expected a cgru.GRU, got {type(model).__name__}")
+    if type(small) is not type(gru):
+        raise TypeError(f"small: expected a {type(gru).__name__}, as gru, got a {type(small).__name__}")
     expected = {name: value for name, value in gru.options.items() if name not in FREE}
     for name, value in expected.items():
         if small.options[name] != value:
@@ -244,30 +246,31 @@ def compare(
     )
 
 
-def weight_bytes(model: GRU | GRUCell) -> int:
+def weight_bytes(model: Model) -> int:
     """What a model's weights take in memory, scales included."""
     return model.value.weight_bytes
 
 
-def _time_first(gru: GRU, array: Array) -> Array:
+def _time_first(gru: Recurrent, array: Array) -> Array:
     """(T, B, ...) of a call's x or y."""
     return array[:, None] if array.ndim == 2 else array.swapaxes(0, 1) if gru.batch_first else array
 
 
-def _in_float64(gru: GRU, x: Array, h0: Array | None, last: Array) -> tuple[Array, Array]:
+def _in_float64(gru: Recurrent, x: Array, h0: Array | None, last: Array) -> tuple[Array, Array]:
     """The reference's y (T, B, D*H) and h_n (L*D, B, H), whatever the model's dtype."""
-    names = ("reset_after", "update_gate", "activation", "recurrent_activation", "clip", "reverse", "merge")
     start = None if h0 is None else h0.reshape(h0.shape[0], x.shape[1], gru.hidden_size).astype(np.float64)
     return reference.forward(
         x.astype(np.float64),
         {name: array.astype(np.float64) for name, array in gru.state_dict().items()},
         start,
         lengths=last,
-        **{name: gru.options[name] for name in names},
+        reverse=gru.reverse,
+        merge=gru.merge,
+        **gru.spec.equations,
     )
 
 
-def _errors(model: GRU, y: Array, h_n: Array, expected: Array, expected_state: Array) -> Errors:
+def _errors(model: Recurrent, y: Array, h_n: Array, expected: Array, expected_state: Array) -> Errors:
     """What is wrong with a model's y and h_n, of whatever layout; the expected ones are (T, B, D*H) and (L*D, B, H)."""
     with np.errstate(invalid="ignore"):  # infinities in both
         error = _time_first(model, y) - expected

@@ -16,8 +16,8 @@ from libc.string cimport memcpy, memset
 from blas cimport product, real, row_product, transposed_product
 from interrupt cimport ask_signals, raise_pending
 from kernels cimport (
-    Activation, Cell, FlushDenormals, GateKernels, GateStep, Kernels, Watch, cell_gru_after, cell_gru_before, cells,
-    piece_flops
+    Activation, Cell, FlushDenormals, GateKernels, GateStep, Kernels, Phase, Watch, cell_named, cells, is_usual,
+    piece_flops, recurrent_gates
 )
 
 from cgru._packed import KERNELS
@@ -41,9 +41,9 @@ ctypedef void (*StepKernel)(const GateStep[real]&, int64_t, int64_t) noexcept no
 
 cdef const GateKernels[real]* gate_kernels(real unused) noexcept nogil:
     if real is float:
-        return &table.single
+        return &table.gates32
     else:
-        return &table.twice
+        return &table.gates64
 
 
 # Run a kernel on all lines, shared out among threads if they hold `parallel_units` values or more.
@@ -119,8 +119,8 @@ cdef int64_t running(const int64_t* length, int64_t batch, int64_t t) noexcept n
     return low
 
 
-# inputs (n, 3H) := x W' for n steps of a single sequence, by the quickest of three ways (H 64 to 256, AVX2): row by
-# row; as one product of the form that is quick for few rows, then transposed; as one product.
+# inputs (n, M) := x W', W (M, K), for n steps of a single sequence, by the quickest of three ways (H 64 to 256, AVX2):
+# row by row; as one product of the form that is quick for few rows, then transposed; as one product.
 cdef void single_input_product(const real* x, int64_t stride, const real* w, const real* w_t, real* inputs, real* spare,
                                int64_t n, int64_t k, int64_t m, Watch& watch) noexcept nogil:
     cdef int64_t row
@@ -145,12 +145,14 @@ cdef void long_product(const real* w, const real* a, int64_t a_stride, bint a_is
         first += piece
 
 
-# out := U h of the gates [first, last), for the first rows of h (H, B).
+# out := U h of a phase's gates, of `gates` that U has, for the first rows of h (H, B).
 cdef void recurrent_product(const real* u, const real* h, real* out, int64_t batch, int64_t rows, int64_t hidden,
-                            int64_t first, int64_t last, Watch& watch) noexcept nogil:
-    cdef int64_t width = (last - first) * hidden
+                            Phase phase, int64_t gates, Watch& watch) noexcept nogil:
+    cdef int64_t first = phase.first, width = phase.gates * hidden
+    if width == 0:
+        return
     if batch == 1:
-        row_product(h, u + first * hidden, 3 * hidden, out + first * hidden, hidden, width)
+        row_product(h, u + first * hidden, gates * hidden, out + first * hidden, hidden, width)
     else:
         long_product(u + first * hidden * hidden, h, batch, False, out + first * hidden * batch, batch, rows, hidden,
                      width, watch)
@@ -170,18 +172,18 @@ def activate(int code, double alpha, double beta, double clip, const real[::1] x
 cdef class Weights:
     """A layer's arrays and options as the loops need them, looked up once a layer and not once a call."""
     cdef object arrays  # kept alive
-    cdef void* w_ih     # (3H, I)
-    cdef void* w_ih_t   # (I, 3H), for a single sequence only
-    cdef void* w_hh     # (3H, H), or (H, 3H) for a single sequence
-    cdef void* bias     # (4, H)
+    cdef void* w_ih     # (gates * H, I)
+    cdef void* w_ih_t   # (I, gates * H), for one sequence only
+    cdef void* w_hh     # (gates * H, H), or (H, gates * H) for one sequence
+    cdef void* bias     # (biases, H)
     cdef int64_t inputs, hidden
-    cdef bint single, is_double, flip
+    cdef bint one_sequence, is_double, flip, usual
     cdef int cell
     cdef Activation gate, candidate
 
-    def __init__(self, layer, bint single):
+    def __init__(self, layer, bint one_sequence):
         w_ih, w_hh = wide(layer.w_ih), wide(layer.w_hh)
-        w_hh, w_ih_t = (w_hh.T, w_ih.T) if single else (w_hh, w_ih)
+        w_hh, w_ih_t = (w_hh.T, w_ih.T) if one_sequence else (w_hh, w_ih)
         self.arrays = [np.ascontiguousarray(array) for array in (w_ih, w_ih_t, w_hh, layer.bias)]
         self.is_double = layer.bias.dtype == np.float64
         addresses = [array.ctypes.data for array in self.arrays]
@@ -189,12 +191,13 @@ cdef class Weights:
         self.w_ih_t = <void*> <size_t> addresses[1]
         self.w_hh = <void*> <size_t> addresses[2]
         self.bias = <void*> <size_t> addresses[3]
-        self.single = single
+        self.one_sequence = one_sequence
         self.inputs, self.hidden = layer.w_ih.shape[1], layer.hidden_size
-        self.cell = cell_gru_after if layer.reset_after else cell_gru_before
+        self.cell = cell_named(layer.cell)
         self.flip = layer.flip
         self.gate = Activation(layer.gate.code, layer.gate.alpha, layer.gate.beta, layer.clip)
         self.candidate = Activation(layer.candidate.code, layer.candidate.alpha, layer.candidate.beta, layer.clip)
+        self.usual = is_usual(cells[self.cell], self.gate, self.candidate, self.flip)
 
 
 def forward(Weights layer,
@@ -210,11 +213,12 @@ def forward(Weights layer,
     side. Each has the weights in the form that its products read fastest.
     """
     cdef int64_t T = x.shape[0], B = x.shape[1], I = layer.inputs, H = layer.hidden, size = sizeof(real)
-    if layer.single != (B == 1) or layer.is_double != (size == 8):
+    if layer.one_sequence != (B == 1) or layer.is_double != (size == 8):
         raise ValueError("layer: prepared for another kind of call")
     cdef Cell cell = cells[layer.cell]
     cdef int kind = layer.cell
-    cdef int64_t chunk = min(T, max(1, CHUNK_BYTES // (B * 3 * H * size)))
+    cdef int64_t gates = cell.gates, of_state = recurrent_gates(cell)
+    cdef int64_t chunk = min(T, max(1, CHUNK_BYTES // (B * gates * H * size)))
     cdef Strides xs = Strides(x.strides[0] // size, x.strides[1] // size, x.strides[2] // size)
     cdef int64_t x_row = xs.step if B == 1 else xs.sequence
     cdef bint direct = xs.feature == 1 and x_row >= I and order is None and (B == 1 or T == 1 or xs.step == B * x_row)
@@ -222,27 +226,27 @@ def forward(Weights layer,
 
     # scratch: the input product of a chunk, the same transposed, the recurrent product, r * h, and rows of x to be
     # copied
-    cdef int64_t inputs_size = chunk * B * 3 * H
-    cdef int64_t spare_size = min(chunk, MANY_ROWS) * 3 * H if B == 1 and chunk >= FEW_ROWS else 0
+    cdef int64_t inputs_size = chunk * B * gates * H
+    cdef int64_t spare_size = min(chunk, MANY_ROWS) * gates * H if B == 1 and chunk >= FEW_ROWS else 0
     cdef int64_t dense_size = 0 if direct else chunk * B * I
-    cdef real[::1] scratch = np.empty(inputs_size + spare_size + 4 * B * H + dense_size,
+    cdef real[::1] scratch = np.empty(inputs_size + spare_size + (of_state + 1) * B * H + dense_size,
                                       np.float32 if real is float else np.float64)
     cdef real* inputs = &scratch[0]
     cdef real* spare = inputs + inputs_size
-    cdef real* dense = spare + spare_size + 4 * B * H
+    cdef real* dense = spare + spare_size + (of_state + 1) * B * H
 
     cdef GateStep[real] step
-    step.single = layer.single
+    step.one_sequence = layer.one_sequence
     step.recurrent = spare + spare_size
     step.recurrent_gate = B * H
     step.state = &state[0, 0]
-    step.reset_state = step.recurrent + 3 * B * H
+    step.reset_state = step.recurrent + of_state * B * H
     step.line = B
     step.bias = <const real*> layer.bias
     step.bias_gate = H
     step.gate = layer.gate
     step.candidate = layer.candidate
-    step.flip = layer.flip
+    step.flip, step.usual = layer.flip, layer.usual
     cdef const GateKernels[real]* kernel = gate_kernels[real](0)
 
     cdef const real* w = <const real*> layer.w_ih
@@ -276,14 +280,14 @@ def forward(Weights layer,
                 gather(x_rows, xs, sequence, dense, stop - start, columns, I)
                 x_rows, x_row = dense, I
             if B == 1:
-                single_input_product(x_rows, x_row, w, w_t, inputs, spare, stop - start, I, 3 * H, watch)
-                step.input_line, step.input_gate = 3 * H, H
+                single_input_product(x_rows, x_row, w, w_t, inputs, spare, stop - start, I, gates * H, watch)
+                step.input_line, step.input_gate = gates * H, H
                 step.lines, step.width = 1, H
             elif columns:
                 step.input_line = (stop - start) * columns
                 step.input_gate = H * step.input_line
                 step.lines = H
-                long_product(w, x_rows, x_row, True, inputs, step.input_line, step.input_line, I, 3 * H, watch)
+                long_product(w, x_rows, x_row, True, inputs, step.input_line, step.input_line, I, gates * H, watch)
             for t in range(stop - start):
                 if not watch.goes_on(UNIT_FLOPS * (B + H)):
                     break
@@ -291,14 +295,14 @@ def forward(Weights layer,
                     t = stop - start - 1 - t
                 rows = running(length, B, start + t)
                 if B == 1:
-                    step.input = inputs + t * 3 * H
+                    step.input = inputs + t * gates * H
                 else:
                     step.input = inputs + t * columns
                     step.width = rows
                 if rows:
                     for p in range(cell.phases):
                         recurrent_product(u, step.reset_state if p else step.state, step.recurrent, B, rows, H,
-                                          cell.phase[p].first, cell.phase[p].first + cell.phase[p].gates, watch)
+                                          cell.phase[p], of_state, watch)
                         run[real](kernel.of[kind][p], &step, threads, parallel_units, watch)
                 emit(<const real*> step.state, B, H, rows, sequence, y_first + (start + t) * y_step, y_sequence,
                      watch)

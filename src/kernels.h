@@ -9,32 +9,16 @@
 
 namespace cgru {
 
-// In the order of cgru/activations.py.
-enum {
-    activation_tanh,
-    activation_sigmoid,
-    activation_relu,
-    activation_hard_sigmoid,
-    activation_softsign,
-    activation_softplus,
-    activation_elu,
-    activation_leaky_relu,
-    activation_thresholded_relu,
-    activation_scaled_tanh,
-    activation_affine,
-    activation_linear
-};
-
 struct Activation {
     int code;
     double alpha, beta;
     double clip;  // bounds the argument to [-clip, clip]; infinity where there is no clip
 };
 
-// Whether a layer has the functions that are compiled into the loops: sigmoid, tanh, no clip, no flip. (Static, as
-// every function that files of an instruction set see: no set's code may be handed to another.)
-static inline bool is_usual(const Activation& gate, const Activation& candidate, int flip) {
-    return gate.code == activation_sigmoid && candidate.code == activation_tanh && !flip && gate.clip > 1e300 &&
+// Whether a layer has the functions that are compiled into its cell's loops: for the GRU sigmoid, tanh, no clip, no
+// flip. (Static, as every function that files of an instruction set see: no set's code may be handed to another.)
+static inline bool is_usual(const Cell& cell, const Activation& gate, const Activation& candidate, int flip) {
+    return gate.code == activation_sigmoid && candidate.code == cell.usual && flip == cell.flip && gate.clip > 1e300 &&
            candidate.clip > 1e300;
 }
 
@@ -43,21 +27,22 @@ static inline bool is_usual(const Activation& gate, const Activation& candidate,
 //   many sequences:  a line is one unit of all sequences;   H lines of B values, of which the first `width` still run
 //   one sequence:    a line is all units of the sequence;   one line of H values
 //
-// Every array holds its lines at one stride, and the three gates r, z, n one after the other.
+// Every array holds its lines at one stride, and the gates one after the other.
 template <class T> struct GateStep {
     int64_t lines, width;
-    int single;                 // 1: one sequence; bias is read along the line and not once a line
-    const T* input;             // W x without bias, three gates; read
+    int one_sequence;           // 1: one sequence; bias is read along the line and not once a line
+    const T* input;             // W x without bias, all gates; read
     int64_t input_line, input_gate;
-    T* recurrent;               // U h without bias, three gates; read, and the room of z while U (r * h) is computed
+    T* recurrent;               // U h without bias, by gates; read, and the room of z while U (r * h) is computed
     int64_t recurrent_gate;
     T* state;                   // h on entry, h' on return
     T* reset_state;             // r * h, if reset before the product; written
     int64_t line;               // stride of lines in recurrent, state and reset_state
-    const T* bias;              // [4][H]: r, z, candidate's input part, candidate's recurrent part
+    const T* bias;              // [biases][H]
     int64_t bias_gate;          // H
     Activation gate, candidate;
     int flip;                   // 1: z weighs the candidate and not the state
+    int usual;                  // `is_usual`
 };
 
 // The functions of one instruction set. Those of a cell's phases work on the lines [first, last), behind the phase's
@@ -71,10 +56,10 @@ template <class T> struct GateKernels {
 // and bfloat16 ones for products, meet inputs and states that were made such numbers, too (src/storage).
 enum { storage_float32, storage_bfloat16, storage_float16, storage_int8, storage_bfloat16_products, storage_count };
 
-// The weights of a matrix (3H, K), rows of the gates r, z, n.
+// The weights of a matrix (gates * H, K).
 struct CanonicalMatrix {
     const void* numbers;             // contiguous: float, int8_t, or 16 bits of float16 or bfloat16, by the storage
-    const float* scale;              // [3H], of int8: w = scale * number
+    const float* scale;              // [gates * H], of int8: w = scale * number
     float limit;                     // of int8: what inputs, or states, are clipped to; infinity: nothing
 };
 
@@ -83,7 +68,7 @@ struct CanonicalLayer {
     int64_t inputs, hidden;          // I, H
     int storage;                     // how the numbers of both matrices are stored
     CanonicalMatrix input, recurrent;
-    const float* bias;               // [4][H]: r, z, candidate's input part, candidate's recurrent part
+    const float* bias;               // [biases][H]: those of the gates; of a GRU then n's recurrent part
     int cell;                        // of cells/cell.h
     Activation gate, candidate;
     int flip;
@@ -102,8 +87,8 @@ struct PackedLayer {
     int64_t blocks;                  // of `lanes` units each; units beyond H are zero
     int storage;
     PackedMatrix input, recurrent;
-    const float* bias;               // r, z, n's input part
-    const float* candidate_bias;     // n's recurrent part
+    const float* bias;               // of the gates: r, z, n's input part
+    const float* recurrent_bias;     // n's recurrent part; of cells that have one
     int cell;
     Activation gate, candidate;
     int flip;
@@ -121,7 +106,7 @@ struct NarrowRows {
 // Rows of state, next, reset_state and update hold blocks * lanes values and lie at one stride.
 struct PackedStep {
     const float* const* x;           // [rows] addresses of inputs (I,); read
-    float* products;                 // rows of [blocks][3][lanes]: bias + W x; written by the input product, else read
+    float* products;                 // rows of [blocks][gates][lanes]: bias + W x; written by the input product
     const float* state;              // h; read
     float* next;                     // h'; written, another array than state
     int64_t stride;
@@ -133,10 +118,11 @@ struct PackedStep {
     NarrowRows narrow_x, narrow_state;
 };
 
-// The kernels of a cell's step: from the products, phase by phase, to the new state; or at once from x, where there is
-// one phase (else null).
+// The kernels of a cell's step: from x to the products, and from these, phase by phase, to the new state; or at once
+// from x, where there is one phase (else null).
 typedef void (*PackedKernel)(const PackedLayer&, const PackedStep&);
 struct PackedCellKernels {
+    PackedKernel input_product;          // x -> products
     PackedKernel from_input;             // x, state -> next, y
     PackedKernel phase[most_phases];     // products, state -> next, y; with two, by way of reset_state and update
 };
@@ -148,7 +134,6 @@ struct StorageKernels {
     int offset;                      // of an int8 input's byte: 128 where the bytes are unsigned
     double rate;                     // of multiply-adds, about, beside those of float32
     int narrow;                      // bytes of an input or state as it is multiplied; 0: the float32 that it is
-    PackedKernel input_product;      // x -> products
     PackedCellKernels of[cell_count];
 };
 
@@ -196,13 +181,15 @@ template <class T> struct OuterProduct {
 };
 
 // The elementwise part of a step while recording, after its products, and its mirror image on the way back. A row of
-// `kept` is (4, H): u, r, z, n. They are the values of gates and candidate of a usual layer, else the arguments of
-// their functions; u is the candidate's recurrent product, or r * h with the reset gate before it. On entry to the
-// record kernels r, z, n are the input products, and on return from the backward ones they are the loss' gradients by
-// the arguments of the functions, and u the one by the recurrent product (with the reset gate before: still r * h).
+// `kept` holds the cell's values of all units one after the other. Of a GRU it is (4, H): u, r, z, n. They are the
+// values of gates and candidate of a usual layer, else the arguments of their functions; u is the candidate's recurrent
+// product, or r * h with the reset gate before it. On entry to the record kernels r, z, n are the input products, and on
+// return from the backward ones they are the loss' gradients by the arguments of the functions, and u the one by the
+// recurrent product (with the reset gate before: still r * h).
 template <class T> struct TrainingStep {
     int64_t rows, hidden;
-    T* kept;                         // rows at the stride 4H
+    T* kept;                         // rows at the stride `kept_stride`
+    int64_t kept_stride;
     int64_t next;                    // from there to the next step's, which are wanted soon
     T* recurrent;                    // recording: U h, three gates; backward: gradients u, r, z (before: n; then r, z)
     int64_t recurrent_stride;
@@ -212,8 +199,8 @@ template <class T> struct TrainingStep {
     T* const* y;                     // [rows] h', written
     const T* const* grad_y;          // [rows] the loss' gradient by y; null: zero
     const T* const* before;          // [rows] h, read by the backward kernels
-    const T* bias;                   // (4, H): r, z, candidate's input part, candidate's recurrent part
-    T* grad_bias;                    // (4, H): u, r, z, n; added to
+    const T* bias;                   // (biases, H): r, z, candidate's input part, candidate's recurrent part
+    T* grad_bias;                    // (kept, H): u, r, z, n; added to
     Activation gate, candidate;
     int flip, usual;
 };
@@ -240,21 +227,21 @@ template <class T> struct TrainingKernels {
 
 struct Kernels {
     const char* name;
-    GateKernels<float> single;
-    GateKernels<double> twice;
+    GateKernels<float> gates32;
+    GateKernels<double> gates64;
     PackedKernels packed;
-    TrainingKernels<float> train_single;
-    TrainingKernels<double> train_twice;
+    TrainingKernels<float> training32;
+    TrainingKernels<double> training64;
 };
 
 // A direction of a layer for training.
 template <class T> struct TrainingLayer {
     int64_t inputs, hidden;          // I, H
-    Panels<T> input;                 // (I, 3H): r, z, n
+    Panels<T> input;                 // (I, gates * H)
     Panels<T> recurrent[most_phases];       // by phase: (H, 3H): r, z, n; or (H, 2H): r, z, and (H, H): n
-    Panels<T> input_back;            // (3H, I): the same backwards
+    Panels<T> input_back;            // (gates * H, I): the same backwards
     Panels<T> recurrent_back[most_phases];  // (3H, H): n, r, z; or (2H, H), (H, H)
-    const T* bias;                   // (4, H)
+    const T* bias;                   // (biases, H)
     int cell;
     Activation gate, candidate_function;
     int flip, usual;
@@ -280,7 +267,7 @@ template <class T> struct TrainingCall {
     T* y;                            // (T, B, H), units contiguous; written while recording, backward read
     int64_t y_step, y_sequence;
     T* state;                        // (B, H) contiguous; h0 on entry, h_n on return from recording; backward h0, read
-    T* kept;                         // (T, B, 4, H) contiguous; as in TrainingStep
+    T* kept;                         // (T, B, kept, H) contiguous; as in TrainingStep
     // backward only:
     const T* grad_y;                 // (T, B, H), units contiguous; null: zero
     int64_t grad_y_step, grad_y_sequence;
@@ -288,7 +275,7 @@ template <class T> struct TrainingCall {
     T* grad_x;                       // (T, B, I), features contiguous; written or, by `add`, added to; null: not wanted
     int64_t grad_x_step, grad_x_sequence;
     int add;
-    T* grad_w;                       // (3H, I), (3H, H) contiguous, (4, H): u, r, z, n; added to
+    T* grad_w;                       // as the weights, contiguous; (kept, H); added to
     T* grad_u;
     T* grad_bias;
 };

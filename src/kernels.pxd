@@ -1,4 +1,4 @@
-# The C++ kernels as Cython sees them; what each does is written in kernels.h.
+# The C++ kernels as Cython sees them; what each does is written in kernels.h and cells/cell.h.
 
 from libc.stdint cimport int64_t
 
@@ -8,11 +8,24 @@ cdef extern from "kernels.h" namespace "cgru" nogil:
         int code
         double alpha, beta, clip
 
-    bint is_usual(const Activation&, const Activation&, int)
+    cdef struct Phase:
+        int first, gates, rolled
+
+    cdef struct Cell:
+        const char* name
+        int gates, biases, kept, phases
+        Phase phase[2]
+
+    const int cell_count
+    const Cell cells[3]
+    int recurrent_gates(const Cell&)
+    double weights_of(const Cell&, int64_t, int64_t)
+
+    bint is_usual(const Cell&, const Activation&, const Activation&, int)
 
     cdef cppclass GateStep[T]:
         int64_t lines, width
-        int single
+        int one_sequence
         const T* input
         int64_t input_line, input_gate
         T* recurrent
@@ -23,23 +36,11 @@ cdef extern from "kernels.h" namespace "cgru" nogil:
         const T* bias
         int64_t bias_gate
         Activation gate, candidate
-        int flip
+        int flip, usual
 
     cdef cppclass GateKernels[T]:
-        void (*of[2][2])(const GateStep[T]&, int64_t, int64_t) noexcept nogil
+        void (*of[3][2])(const GateStep[T]&, int64_t, int64_t) noexcept nogil
         void (*activate)(const Activation&, const T*, T*, int64_t) noexcept nogil
-
-    cdef enum:
-        cell_gru_before, cell_gru_after
-
-    cdef struct Phase:
-        int first, gates
-
-    cdef struct Cell:
-        int phases
-        Phase phase[2]
-
-    const Cell cells[2]
 
     cdef enum:
         storage_float32, storage_bfloat16, storage_float16, storage_int8, storage_bfloat16_products
@@ -60,6 +61,7 @@ cdef extern from "kernels.h" namespace "cgru" nogil:
 
     cdef struct PackedLayer:
         int64_t inputs, hidden
+        int cell
 
     cdef enum Answer:
         answer_go_on, answer_stop, answer_never_ask
@@ -125,11 +127,11 @@ cdef extern from "kernels.h" namespace "cgru" nogil:
 
     cdef cppclass Kernels:
         const char* name
-        GateKernels[float] single
-        GateKernels[double] twice
+        GateKernels[float] gates32
+        GateKernels[double] gates64
         PackedKernels packed
-        TrainingKernels[float] train_single
-        TrainingKernels[double] train_twice
+        TrainingKernels[float] training32
+        TrainingKernels[double] training64
 
     cdef cppclass TrainingLayer[T]:
         int64_t inputs, hidden
@@ -182,3 +184,12 @@ cdef extern from "threads/watch.h" namespace "cgru" nogil:
         Interrupted question
         bint stopped()
         bint goes_on(double)
+
+
+# The cell that goes by a name (cgru/model/layer.py).
+cdef inline int cell_named(str name) except -1:
+    cdef int code
+    for code in range(cell_count):
+        if cells[code].name == <bytes> name.encode():
+            return code
+    raise ValueError(f"cell: the compiled kernels have none called {name!r}")

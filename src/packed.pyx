@@ -17,9 +17,9 @@ from libc.string cimport memcpy
 from interrupt cimport ask_signals, finish
 from kernels cimport (
     Activation, CanonicalLayer, CanonicalMatrix, Kernels, Machine, Outcome, PackedCall, PackedLayer, PackedStream,
-    Sharing, ThreadCounts, cell_gru_after, cell_gru_before, kernels, machine, pack_layer, run_packed_call,
+    Sharing, ThreadCounts, cell_named, cells, kernels, machine, pack_layer, run_packed_call,
     runnable_sets, set_sharing, sharing_measured, sharing_none, sharing_rows, sharing_units, storage_bfloat16,
-    storage_bfloat16_products, storage_float16, storage_float32, storage_int8, thread_counts
+    storage_bfloat16_products, storage_float16, storage_float32, storage_int8, thread_counts, weights_of
 )
 
 from cgru._exclusive cimport Exclusive
@@ -66,7 +66,7 @@ cdef class Weights:
         given.bias = <const float*> address(layer.bias, arrays)
         given.gate = Activation(layer.gate.code, layer.gate.alpha, layer.gate.beta, layer.clip)
         given.candidate = Activation(layer.candidate.code, layer.candidate.alpha, layer.candidate.beta, layer.clip)
-        given.cell = cell_gru_after if layer.reset_after else cell_gru_before
+        given.cell = cell_named(layer.cell)
         given.flip = layer.flip
         size = pack_layer(table.packed, given, NULL, self.layer)
         self.memory = np.empty(size + 64, np.uint8)
@@ -278,7 +278,7 @@ cdef class Stream(Exclusive):
         self.batch = 1 if self.single else batch_size
         for k in range(self.layers):
             layers[k] = &(<Weights> weights[k]).layer
-            self.work += self.batch * 3 * layers[k].hidden * (layers[k].inputs + layers[k].hidden)
+            self.work += self.batch * <int64_t> weights_of(cells[layers[k].cell], layers[k].inputs, layers[k].hidden)
         self.inputs, self.hidden = layers[0].inputs, layers[0].hidden
         self.stream = new PackedStream(table.packed, layers, self.layers, self.batch)
         free(layers)

@@ -1,10 +1,32 @@
 // The kernels of one instruction set: this text is compiled once for each (setup.py), with its flags and the macro
 // CGRU_SET; for a part, CGRU_STORAGE names the storage whose kernels are wanted (sets.def). Everything here has
 // internal linkage, so the linker can never hand one set's code to another.
+#include "cells/gru.h"
+#include "cells/mingru.h"
 #include "packed/tiles.h"
 
 #define CGRU_NAME_(prefix, set) prefix##set
 #define CGRU_NAME(prefix, set) CGRU_NAME_(prefix, set)
+
+namespace cgru {
+namespace CGRU_SET {
+
+// The packed kernels of every cell, in the order of cells/cell.h.
+template <class S> constexpr StorageKernels storage_kernels() {
+    return {S::bytes,
+            S::inputs,
+            S::offset,
+            S::rate,
+            S::narrow,
+            {{input_product<S, 3>,
+              nullptr,
+              {run_phase<S, PackedGatesBefore, false>, run_phase<S, PackedStateBefore, false>}},
+             {input_product<S, 3>, run_phase<S, PackedAfter, true>, {run_phase<S, PackedAfter, false>}},
+             {input_product<S, 2>, run_phase<S, PackedMin, true>, {run_phase<S, PackedMin, false>}}}};
+}
+
+}  // namespace CGRU_SET
+}  // namespace cgru
 
 #if defined(CGRU_STORAGE)
 
@@ -18,8 +40,6 @@ extern const StorageKernels CGRU_NAME(part_, CGRU_SET) = CGRU_SET::storage_kerne
 
 #include <utility>
 
-#include "cells/gates.h"
-#include "cells/gradients.h"
 #include "simd/probe.h"
 #include "training/products.h"
 
@@ -28,6 +48,13 @@ namespace CGRU_SET {
 
 template <int... code> constexpr PackedKernels packed_kernels(std::integer_sequence<int, code...>) {
     return {lanes, tile_rows, {storage_kernels<Storage<code>>()...}, multiply_adds, read_memory};
+}
+
+template <class T> constexpr GateKernels<T> gate_kernels() {
+    return {{{run_step<T, BlasGatesBefore>, run_step<T, BlasStateBefore>},
+             {run_step<T, BlasAfter>},
+             {run_step<T, BlasMin>}},
+            activate<T>};
 }
 
 template <class T> constexpr TrainingKernels<T> training_kernels() {
@@ -40,7 +67,8 @@ template <class T> constexpr TrainingKernels<T> training_kernels() {
             outer_product<T>,
             {{{run_training<T, RecordGatesBefore>, run_training<T, RecordStateBefore>},
               {run_training<T, BackwardGatesBefore>, run_training<T, BackwardStateBefore>}},
-             {{run_training<T, RecordAfter>, nullptr}, {run_training<T, BackwardAfter>, nullptr}}}};
+             {{run_training<T, RecordAfter>}, {run_training<T, BackwardAfter>}},
+             {{run_training<T, RecordMin>}, {run_training<T, BackwardMin>}}}};
 }
 
 }  // namespace CGRU_SET

@@ -13,8 +13,8 @@ from libc.stdint cimport int64_t
 
 from interrupt cimport ask_signals, finish
 from kernels cimport (
-    Activation, Kernels, Outcome, Panels, TrainingCall, TrainingKernels, TrainingLayer, cell_gru_after, cell_gru_before,
-    cells, is_usual, run_backward, run_record
+    Activation, Cell, Kernels, Outcome, Panels, TrainingCall, TrainingKernels, TrainingLayer, cell_named, cells,
+    is_usual, run_backward, run_record
 )
 
 from cgru._packed import KERNELS
@@ -28,9 +28,9 @@ ctypedef fused real:
 
 cdef const TrainingKernels[real]* training_kernels(real unused) noexcept nogil:
     if real is float:
-        return &table.train_single
+        return &table.training32
     else:
-        return &table.train_twice
+        return &table.training64
 
 
 # The matrix (N, K), transposed, laid out for products at `memory`, which moves on behind it; to measure, only that.
@@ -54,19 +54,23 @@ cdef int64_t lay_out(object layer, TrainingLayer[real]* made, real* memory, bint
     cdef int64_t H = layer.hidden_size
     cdef real* start = memory
     cdef int p
+    cdef Cell cell
     made.inputs, made.hidden = w.shape[1], H
     made.bias = &bias[0, 0]
-    made.cell, made.flip = cell_gru_after if layer.reset_after else cell_gru_before, layer.flip
+    made.cell, made.flip = cell_named(layer.cell), layer.flip
+    cell = cells[made.cell]
     made.gate = Activation(layer.gate.code, layer.gate.alpha, layer.gate.beta, layer.clip)
     made.candidate_function = Activation(layer.candidate.code, layer.candidate.alpha, layer.candidate.beta, layer.clip)
-    made.usual = is_usual(made.gate, made.candidate_function, made.flip)
+    made.usual = is_usual(cell, made.gate, made.candidate_function, made.flip)
     made.input = panels_of[real](w, &memory, measure)
     made.input_back = panels_of[real](w.T, &memory, measure)
-    for p in range(cells[made.cell].phases):
-        rows = layer.w_hh[cells[made.cell].phase[p].first * H:][:cells[made.cell].phase[p].gates * H]
+    for p in range(cell.phases):
+        made.recurrent[p].values = made.recurrent_back[p].values = NULL
+        if cell.phase[p].gates == 0:
+            continue
+        rows = layer.w_hh[cell.phase[p].first * H:][:cell.phase[p].gates * H]
         made.recurrent[p] = panels_of[real](rows, &memory, measure)
-        if layer.reset_after:
-            rows = np.roll(rows, H, axis=0)  # in the order in which their gradients lie: n, r, z
+        rows = np.roll(rows, cell.phase[p].rolled * H, axis=0)  # in the order in which their gradients lie
         made.recurrent_back[p] = panels_of[real](rows.T, &memory, measure)
     return memory - start
 
@@ -84,14 +88,16 @@ cdef list prepare(object layer, TrainingLayer[real]* made, real unused):
 cdef class Weights:
     """A layer laid out for the products of both ways; for float32 or float64."""
     cdef list kept_alive
-    cdef TrainingLayer[float] single
-    cdef TrainingLayer[double] twice
+    cdef readonly int kept  # values a unit of a recorded step
+    cdef TrainingLayer[float] layer32
+    cdef TrainingLayer[double] layer64
 
     def __init__(self, layer):
+        self.kept = cells[cell_named(layer.cell)].kept
         if layer.bias.dtype == np.float32:
-            self.kept_alive = prepare[float](layer, &self.single, 0)
+            self.kept_alive = prepare[float](layer, &self.layer32, 0)
         else:
-            self.kept_alive = prepare[double](layer, &self.twice, 0)
+            self.kept_alive = prepare[double](layer, &self.layer64, 0)
 
 
 # The arguments that both passes share.
@@ -101,9 +107,9 @@ cdef TrainingCall[real] call_of(Weights weights, const real[:, :, :] x, real[:, 
     cdef TrainingCall[real] call
     cdef int64_t size = sizeof(real)
     if real is float:
-        call.layer = &weights.single
+        call.layer = &weights.layer32
     else:
-        call.layer = &weights.twice
+        call.layer = &weights.layer64
     call.steps, call.batch = x.shape[0], x.shape[1]
     call.reverse, call.threads = reverse, threads
     call.interrupted = ask_signals
@@ -123,7 +129,7 @@ def record(Weights weights,
            const real[:, :, :] x,       # (T, B, I), T and B at least 1, features contiguous
            real[:, ::1] state,          # (B, H), in order of falling length; h0 on entry, h_n on return
            real[:, :, :] y,             # (T, B, H), units contiguous; written
-           real[:, :, :, ::1] kept,     # (T, B, 4, H); written
+           real[:, :, :, ::1] kept,     # (T, B, the cell's values kept, H); written
            const int64_t[::1] order,    # (B,) the sequence of each row of state and kept, or None: as they come
            const int64_t[::1] lengths,  # (B,) falling, or None: all T
            bint reverse, int threads):
@@ -146,7 +152,7 @@ def backward(Weights weights,
              real[:, ::1] carry,          # (B, H), in the rows' order: the gradient by h_n on entry, by h0 on return
              real[:, :, :] grad_x,        # (T, B, I), features contiguous, or None: not wanted
              bint add,                    # to grad_x, and not over what it holds
-             real[:, ::1] grad_w,         # (3H, I), (3H, H), (4, H) of u, r, z, n; added to
+             real[:, ::1] grad_w,         # as the weights, and (the cell's values kept, H); added to
              real[:, ::1] grad_u,
              real[:, ::1] grad_bias):
     """Backpropagation through time for what was recorded."""

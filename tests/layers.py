@@ -16,7 +16,7 @@ ROOMS = {  # a room: its files and folders, and the rooms below it that it may i
     "formats": (("formats",), ("ground", "model")),
     "engines": (("engines",), ("ground", "model")),
     "run": (("run",), ("ground", "model", "engines")),
-    "classes": (("parameters", "gru"), ("ground", "model", "formats", "engines", "run")),
+    "classes": (("parameters", "recurrent", "gru", "mingru"), ("ground", "model", "formats", "engines", "run")),
     "earlier paths": (
         ("activations", "calibration", "layer", "masks", "precision", "reference", "stream", "training"),
         ("model", "run"),

@@ -41,6 +41,9 @@ SCALE = ".scale"
 """What follows a weight's name in that of its scales."""
 
 KEY = "cgru"
+KIND = "model"
+"""The option that names a model that is no GRU."""
+SAVED = ("GRU", "MinGRU")
 """The metadata field that holds the options, as JSON."""
 
 VERSION_KEY, VERSION = "cgru.version", 1
@@ -62,6 +65,8 @@ def save(value: Value, path: str | os.PathLike[str]) -> None:
     """Write a model; the file appears whole, or the one before it stays."""
     safetensors = _library()
     options = {**value.spec.options, "dtype": value.spec.dtype.name, "precision": value.precision}
+    if value.spec.kind != "GRU":
+        options[KIND] = value.spec.kind
     for option, (_, usual) in ARITHMETIC.items():
         if getattr(value.arithmetic, option) != usual:
             options[option] = getattr(value.arithmetic, option)
@@ -152,12 +157,15 @@ def _own(
     tensor: Callable[[str], Array],
     narrow: Callable[[str, str], npt.NDArray[Any]],
 ) -> Value:
-    """A GRU of the options that `save` wrote."""
+    """A model of the options that `save` wrote."""
     try:
         options = json.loads(text)
     except ValueError as error:
         raise FormatError(f"{path}: metadata {KEY}: expected JSON: {error}") from error
-    expected = {*KINDS["GRU"].options, "precision"}
+    kind = options.pop(KIND, "GRU") if isinstance(options, dict) else "GRU"
+    if kind not in SAVED:
+        raise FormatError(f"{path}: metadata {KEY}: {KIND}: expected one of {', '.join(SAVED)}, got {kind!r}")
+    expected = {*KINDS[kind].options, "precision"}
     if isinstance(options, dict):
         expected |= {key for key, (precision, _) in ARITHMETIC.items() if options.get("precision") == precision} & set(
             options
@@ -182,7 +190,7 @@ def _own(
                 scale = tensor(key + SCALE) if precision == "int8" and key + SCALE in keys else None
                 parameters[key] = _matrix(key, precision, narrow(key, precision), scale)
         options["dtype"] = np.dtype(options["dtype"])
-        return Value.of(from_options("GRU", options), parameters, Arithmetic(compute, limit and float(limit)))
+        return Value.of(from_options(kind, options), parameters, Arithmetic(compute, limit and float(limit)))
     except FormatError:
         raise
     except (TypeError, ValueError) as error:

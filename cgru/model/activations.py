@@ -1,7 +1,7 @@
 """Activation functions: their names, parameters, NumPy formulas and derivatives.
 
 The formulas here are the specification; the kernels in `src/cells/activations.h` follow them under the codes given by
-the order of the table. Names, formulas and default parameters are those of the ONNX operators.
+the order of the table. Names, formulas and default parameters are those of the ONNX operators, but for the last.
 """
 
 from __future__ import annotations
@@ -79,6 +79,10 @@ FUNCTIONS: dict[str, Function] = {
     ),
     "affine": Function(lambda x, a, b: a * x + b, lambda x, a, b: np.full_like(x, a), alpha=1.0),
     "linear": Function(lambda x, a, b: x, lambda x, a, b: np.ones_like(x)),
+    "g": Function(  # minGRU's: positive, and steady at 0 (Feng et al. 2024, appendix B)
+        lambda x, a, b: np.where(x >= 0, x + 0.5, sigmoid(x)),
+        lambda x, a, b: np.where(x >= 0, 1, _derivative_of_sigmoid(x)),
+    ),
 }
 WITHIN_ONE = ("tanh", "sigmoid", "hard_sigmoid", "softsign")
 """Whose values lie between -1 and 1."""

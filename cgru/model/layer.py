@@ -1,7 +1,7 @@
 """The canonical layer: the one form of a recurrent layer that engines know, whatever model it came from.
 
-Gates in the order r, z, n, weights (3H, I) and (3H, H), the update gate weighing the state. Which convention becomes
-what is written once, beside a cell's equations (`cells/`).
+A GRU's has its gates in the order r, z, n, weights (3H, I) and (3H, H), and the update gate weighs the state. Which
+convention becomes what is written once, beside a cell's equations (`cells/`).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class Layer:
 
     def __init__(
         self,
-        w_ih: Array | Matrix,  # (3H, I)
-        w_hh: Array | Matrix,  # (3H, H)
-        bias: Array,  # (4, H): b_r + c_r, b_z + c_z, b_n, c_n; the last added to the third and zero if reset before
+        w_ih: Array | Matrix,  # (G*H, I), of G gates
+        w_hh: Array | Matrix,  # (G*H, H), of those gates that have a recurrent product; maybe none
+        bias: Array,  # (G, H) or more rows. GRU: b_r + c_r, b_z + c_z, b_n, c_n; reset before: b_n + c_n, 0 at the end
         *,
-        reset_after: bool,
+        cell: str,  # "gru_after", "gru_before", "mingru": a row of src/cells/cell.h
         flip: bool,  # z weighs the candidate: only where negating the update gate does not express it
         gate: Activation,
         candidate: Activation,
@@ -31,7 +31,7 @@ class Layer:
         input_limit: float | None,  # for int8: what inputs are clipped to
     ) -> None:
         self.w_ih, self.w_hh, self.bias = w_ih, w_hh, bias
-        self.reset_after, self.flip = reset_after, flip
+        self.cell, self.flip = cell, flip
         self.gate, self.candidate, self.clip = gate, candidate, clip
         self.input_limit = input_limit
         self.prepared: dict[str, Any] = {}
@@ -46,9 +46,9 @@ class Layer:
 class Gradient(NamedTuple):
     """A loss' gradients by the arrays of a canonical layer."""
 
-    w_ih: Array  # (3H, I)
-    w_hh: Array  # (3H, H)
-    bias: Array  # (4, H), by what is added to: the candidate's recurrent product, r, z, the candidate's input product
+    w_ih: Array  # as the layer's
+    w_hh: Array
+    bias: Array  # (K, H), by the K values that a recorded step keeps. GRU: the candidate's recurrent product, r, z, n
 
 
 class Stack:

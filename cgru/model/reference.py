@@ -71,7 +71,7 @@ def forward(
     factors : of each layer but the last (T, B, D*H), optional
         What its outputs are multiplied by on their way to the next layer: dropout's mask over the share kept.
     cell : str
-        Whose equations a step has: "gru".
+        Whose equations a step has: "gru" or "mingru", whose parameters have no weight_hh and bias_hh.
     options
         Of the cell, named as the public class' and with its defaults: reset_after, update_gate, activation,
         recurrent_activation, clip.

@@ -7,6 +7,7 @@ constructors; `KINDS` says which class has which.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -29,15 +30,19 @@ class Kind(NamedTuple):
     options: tuple[str, ...]
     stacked: bool
     """Whether there are layers, directions and time; the parameters' names then end in _l0, _l0_reverse, ..."""
+    defaults: Mapping[str, Any] = MappingProxyType({})
+    """Where they are not those of `Spec`."""
 
 
 _SIZES = ("input_size", "hidden_size", "bias", "dtype")
+_MINGRU = ("activation", "recurrent_activation", "clip")
 _GRU = ("reset_after", "update_gate", "activation", "recurrent_activation", "clip")
 _STACK = ("num_layers", "batch_first", "dropout", "bidirectional", "reverse", "merge")
 
 KINDS = {
     "GRU": Kind("gru", (*_SIZES, *_GRU, *_STACK), stacked=True),
     "GRUCell": Kind("gru", (*_SIZES, *_GRU), stacked=False),
+    "MinGRU": Kind("mingru", (*_SIZES, *_MINGRU, *_STACK), stacked=True, defaults={"activation": "g"}),
 }
 """The public classes by name."""
 
@@ -93,6 +98,12 @@ class Spec:
     def cell(self) -> Cell:
         """The equations of one step."""
         return cells.CELLS[KINDS[self.kind].cell]
+
+    @property
+    def equations(self) -> dict[str, Any]:
+        """The cell's name and its options, as `cgru.reference.forward` and `backward` take them."""
+        own = (name for name in (*_GRU, *_MINGRU) if name in KINDS[self.kind].options)
+        return {"cell": KINDS[self.kind].cell, **{name: getattr(self, name) for name in own}}
 
     @property
     def stacked(self) -> bool:
@@ -198,7 +209,8 @@ DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(Spec) 
 
 def defaults(kind: str) -> dict[str, Any]:
     """The options of a kind and their defaults."""
-    return {name: default for name, default in DEFAULTS.items() if name in KINDS[kind].options}
+    own = KINDS[kind].defaults
+    return {name: own.get(name, default) for name, default in DEFAULTS.items() if name in KINDS[kind].options}
 
 
 def from_options(kind: str, options: Mapping[str, Any]) -> Spec:
@@ -206,4 +218,4 @@ def from_options(kind: str, options: Mapping[str, Any]) -> Spec:
     unknown = [name for name in options if name not in KINDS[kind].options]
     if unknown:
         raise TypeError(f"{kind}: expected the options {', '.join(KINDS[kind].options)}, got {', '.join(unknown)}")
-    return Spec(kind, **options)
+    return Spec(kind, **{**KINDS[kind].defaults, **options})

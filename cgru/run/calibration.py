@@ -100,7 +100,6 @@ def _products(value: Value, x: Array, h0: Array | None, lengths: Array | None) -
     """Every product of a model's weights: the parameter's name, which of its rows, and what they are multiplied by."""
     spec = value.spec
     hidden = spec.hidden_size
-    every, gates, candidate = slice(None), slice(2 * hidden), slice(2 * hidden, None)
     steps, batch, _ = x.shape
     last = np.full(batch, steps) if lengths is None else lengths
     seen = _seen(x, lengths)
@@ -120,13 +119,7 @@ def _products(value: Value, x: Array, h0: Array | None, lengths: Array | None) -
             else:
                 before[1:] = y[:-1]
                 before[0] = start
-            yield "weight_ih" + suffix, every, x[seen]
-            if spec.reset_after:
-                yield "weight_hh" + suffix, every, before[seen]
-                continue
-            yield "weight_hh" + suffix, gates, before[seen]
-            w, u = (wide(value.parameters[name + suffix])[:hidden] for name in ("weight_ih", "weight_hh"))
-            sums = x[seen] @ w.T + before[seen] @ u.T + layer.bias[0]
-            reset = spec.gate(np.clip(sums, -spec.bound, spec.bound))
-            yield "weight_hh" + suffix, candidate, reset * before[seen]
+            own = {name: wide(value.parameters[name + suffix]) for name in spec.cell.PARAMETERS if "weight" in name}
+            for name, rows, met in spec.cell.factors(spec, layer, own, x[seen], before[seen]):
+                yield name + suffix, rows, met
         x = np.concatenate(outputs, axis=-1)

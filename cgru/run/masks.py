@@ -15,12 +15,12 @@ from cgru import checks
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from cgru.gru import GRU
+    from cgru.recurrent import Recurrent
     from cgru.types import Array
 
 
 def run(
-    gru: GRU,
+    gru: Recurrent,
     x: Array,  # (T, B, I), (B, T, I) with batch_first, or (T, I)
     h0: Array | None,
     mask: npt.NDArray[np.bool_],  # x's shape without the last axis

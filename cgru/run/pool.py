@@ -18,7 +18,7 @@ from cgru.run.stream import frozen
 
 if TYPE_CHECKING:
     from cgru.engines.interface import How
-    from cgru.gru import GRU
+    from cgru.recurrent import Recurrent
     from cgru.types import Array
 
 
@@ -39,7 +39,7 @@ class StreamPool(Exclusive):
 
     _kind = "pool"
 
-    def __init__(self, gru: GRU, capacity: int) -> None:
+    def __init__(self, gru: Recurrent, capacity: int) -> None:
         self._gru = frozen(gru, "pool")
         capacity = checks.integer("capacity", capacity, 1)
         self._states = self._zeros(capacity)  # (L, capacity, H)
@@ -201,7 +201,7 @@ class StreamPool(Exclusive):
         return _restore_pool, (self._gru, self._open.copy(), self._states.copy())
 
 
-def _restore_pool(gru: GRU, is_open: Array, states: Array) -> Any:
+def _restore_pool(gru: Recurrent, is_open: Array, states: Array) -> Any:
     pool = StreamPool(gru, len(is_open) - 1)
     pool._open, pool._states = is_open, states
     return pool

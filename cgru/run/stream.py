@@ -22,11 +22,11 @@ from cgru.engines.host import packed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cgru.gru import GRU
+    from cgru.recurrent import Recurrent
     from cgru.types import Array, Shape
 
 
-def frozen(gru: GRU, what: str) -> GRU:
+def frozen(gru: Recurrent, what: str) -> Recurrent:
     """The model as it is now, if it can go on from step to step.
 
     A reverse direction begins at a sequence's last step, which a stream does not have.
@@ -40,7 +40,7 @@ def frozen(gru: GRU, what: str) -> GRU:
     return gru.of(gru.value, gru.engine)
 
 
-def make(gru: GRU, batch_size: int | None = None) -> Stream | ArrayStream:
+def make(gru: Recurrent, batch_size: int | None = None) -> Stream | ArrayStream:
     """`gru.stream(batch_size)`, which documents the arguments."""
     compiled = gru.engine is HOST and gru.dtype == np.float32
     return (Stream if compiled else ArrayStream)(gru, batch_size)
@@ -50,7 +50,7 @@ class _Streaming:
     """What streams share: chunks, the state as an array, copies."""
 
     _kind = "stream"
-    _gru: GRU
+    _gru: Recurrent
     _batch_size: int | None
     _states: Array  # a copy of the states (L, B, H); set, they are replaced
 
@@ -156,7 +156,7 @@ class _Streaming:
         return f"Stream({self._gru!r}{batch})"
 
 
-def _restore(gru: GRU, batch_size: int | None, state: Array) -> Any:
+def _restore(gru: Recurrent, batch_size: int | None, state: Array) -> Any:
     stream = make(gru, batch_size)
     stream.state = state
     return stream
@@ -182,13 +182,13 @@ class Stream(_Streaming, _packed.Stream):
     ((10, 8), (1, 8))
     """
 
-    def __new__(cls, gru: GRU, batch_size: int | None) -> Stream:  # noqa: D102
+    def __new__(cls, gru: Recurrent, batch_size: int | None) -> Stream:  # noqa: D102
         gru, batch_size = frozen(gru, "stream"), checked_batch_size(batch_size)
         stream: Stream = _packed.Stream.__new__(cls, packed.prepare(gru.value.stack).weights, batch_size)
         stream._gru, stream._batch_size = gru, batch_size
         return stream
 
-    def __init__(self, gru: GRU, batch_size: int | None) -> None:
+    def __init__(self, gru: Recurrent, batch_size: int | None) -> None:
         # A warm-up: memory is touched and code is in the caches before the first step that matters.
         zero = np.zeros((batch_size or 1, self._gru.input_size), np.float32)
         for _ in range(3):
@@ -199,7 +199,7 @@ class Stream(_Streaming, _packed.Stream):
 class ArrayStream(_Streaming, Exclusive):
     """A stream of float64, or on a GPU, where its states stay and work goes to CuPy's current stream of each call."""
 
-    def __init__(self, gru: GRU, batch_size: int | None) -> None:
+    def __init__(self, gru: Recurrent, batch_size: int | None) -> None:
         self._gru, self._batch_size = frozen(gru, "stream"), checked_batch_size(batch_size)
         with gru.engine.use():
             self._kept = gru.engine.xp.zeros((gru.num_layers, self._batch_size or 1, gru.hidden_size), gru.dtype)

@@ -121,7 +121,7 @@ class Tape(Exclusive):
         self._engine.ready(self._value.stack)
         device, layers, reverse = self._engine, self._value.stack.layers, self._value.stack.reverse
         hidden, directions = h.shape[2], len(layers[0])
-        step_bytes = 4 * batch * hidden * x.itemsize
+        step_bytes = self._value.spec.cell.KEPT * batch * hidden * x.itemsize
         chunk = steps
         if memory is not None and memory < steps * step_bytes * len(h):
             chunk = min(steps, max(1, memory // step_bytes))

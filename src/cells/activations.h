@@ -37,6 +37,11 @@ template <class T> CGRU_INLINE typename Vector<T>::Value softplus(typename Vecto
     return (x < T(0) ? broadcast<T>(T(0)) : x) + load<T>(lane);
 }
 
+// x + 1/2, or left of 0 the sigmoid that meets it there: positive, and x but for a shift where it is large
+template <class T> CGRU_INLINE typename Vector<T>::Value positive(typename Vector<T>::Value x) {
+    return x < T(0) ? sigmoid<T>(x) : x + T(0.5);
+}
+
 // Any activation of the contract, with its bounds: clip limits its argument to [-clip, clip].
 // Comparisons are written so that NaN passes through them.
 template <class T> struct AnyActivation {
@@ -71,6 +76,7 @@ template <class T> struct AnyActivation {
             case activation_thresholded_relu: return x <= alpha ? zero : x;
             case activation_scaled_tanh: return alpha * tanh<T>(beta * x);
             case activation_affine: return x * alpha + beta;
+            case activation_g: return positive<T>(x);
             default: return x;  // linear
         }
     }
@@ -110,6 +116,7 @@ template <class T> struct AnyActivation {
                 break;
             }
             case activation_affine: slope = broadcast<T>(alpha); break;
+            case activation_g: slope = x < T(0) ? sigmoid<T>(x) * sigmoid<T>(-x) : one; break;
             default: slope = one;  // linear
         }
         slope = x > clip ? zero : slope;

@@ -4,7 +4,8 @@
 // The coefficients minimise the largest relative error over that interval (linear programming for float, Remez exchange
 // for double): 2^-26.2 for float, 2^-58 for double.
 //
-// Errors over every float, and over dense samples of double (tests/engines/test_functions.py): at most 3 units in the last
+// Errors over every float, and over dense samples of double (tests/engines/test_functions.py): at most 3 units in the
+// last
 // place where the result is a normal number; one below the smallest normal number may come out as any such number, or
 // zero. NaN stays NaN, sigmoid(inf) = 1, tanh(+-inf) = +-1, |tanh| <= 1.
 //

@@ -1,52 +1,235 @@
-// The arithmetic of a GRU's step that all engines share: its functions, and the new state.
+// The gated recurrent unit's step, phase by phase, for each engine.
 //
 //   r = f(W_r x + U_r h + b_r)      z = f(W_z x + U_z h + b_z)
 //   after:   n = g(W_n x + b_n + r * (U_n h + c_n))
 //   before:  n = g(W_n x + b_n + U_n (r * h))             (c_n is part of b_n)
-//   h' = z h + (1 - z) n          or, where z weighs the candidate,  h' = (1 - z) h + z n
 //
-// State and candidate are weighed each by itself. n + z (h - n) would be shorter, but loses h beside a huge n, where z
-// is 1 too.
+// and h' of state.h; cgru/model/cells/gru.py is the specification.
 #pragma once
 
-#include "cells/activations.h"
+#include "cells/lines.h"
+#include "cells/rows.h"
+#include "cells/tile.h"
 
 namespace cgru {
 namespace CGRU_SET {
 
-// What h' takes of the state and of the candidate.
-template <class T> struct Shares {
-    typename Vector<T>::Value state, candidate;
+// ---------------------------------------------------------------------------------------------------------------------
+// The BLAS engine: one vector of a line's values from j on; `lanes` is empty for whole vectors or holds the count of
+// the last, partial one.
+
+struct OfGru {
+    template <class T> using Functions = Usual<T>;
 };
 
-// The functions of a layer: compiled in for the usual one (sigmoid, tanh, no clip, no flip; `is_usual`), looked up for
-// any other. They are made from what has the layer's gate, candidate and flip.
-template <class T> struct Usual {
+struct BlasAfter : OfGru {
+    template <class T, class L, class F, class... Lanes>
+    static CGRU_MEMBER void run(const L& w, const F& f, int64_t j, Lanes... lanes) {
+        typedef typename Vector<T>::Value V;
+        const V r = f.gate(w.sum(0, j, lanes...));
+        const Shares<T> shares = f.shares(f.gate(w.sum(1, j, lanes...)));
+        const V u = load<T>(w.recurrent[2] + j, lanes...) + w.load_bias(3, j, lanes...);
+        const V n = f.candidate(fma(r, u, load<T>(w.input[2] + j, lanes...) + w.load_bias(2, j, lanes...)));
+        store<T>(w.state + j, new_state<T>(shares, load<T>(w.state + j, lanes...), n), lanes...);
+    }
+};
+
+struct BlasGatesBefore : OfGru {
+    template <class T, class L, class F, class... Lanes>
+    static CGRU_MEMBER void run(const L& w, const F& f, int64_t j, Lanes... lanes) {
+        typedef typename Vector<T>::Value V;
+        const V r = f.gate(w.sum(0, j, lanes...));
+        const V z = f.gate(w.sum(1, j, lanes...));
+        store<T>(w.reset_state + j, r * load<T>(w.state + j, lanes...), lanes...);
+        store<T>(w.recurrent[1] + j, z, lanes...);
+    }
+};
+
+struct BlasStateBefore : OfGru {
+    template <class T, class L, class F, class... Lanes>
+    static CGRU_MEMBER void run(const L& w, const F& f, int64_t j, Lanes... lanes) {
+        typedef typename Vector<T>::Value V;
+        const Shares<T> shares = f.shares(load<T>(w.recurrent[1] + j, lanes...));
+        const V n = f.candidate(w.sum(2, j, lanes...));
+        store<T>(w.state + j, new_state<T>(shares, load<T>(w.state + j, lanes...), n), lanes...);
+    }
+};
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Training. A usual layer keeps the values r, z, n, of which its functions' slopes are r (1 - r), z (1 - z), 1 - n^2;
+// any other one their arguments. Beside them stands u, the candidate's recurrent product U_n h + c_n, or r * h with the
+// reset gate before the product. On the way back:
+//
+//   after:   a_r = a_n u f'             p = a_n r, by the recurrent product
+//   before:  a_r = (U_n' a_n) h f'      and (U_n' a_n) r goes on to h
+
+template <class T> struct UsualTraining : Usual<T> {
     typedef typename Vector<T>::Value V;
-    template <class Layer> explicit Usual(const Layer&) {}
-    CGRU_MEMBER V gate(V x) const { return sigmoid<T>(x); }
-    CGRU_MEMBER V candidate(V x) const { return tanh<T>(x); }
-    CGRU_MEMBER Shares<T> shares(V z) const { return {z, T(1) - z}; }
+    using Usual<T>::Usual;
+    static CGRU_MEMBER V kept(V, V value) { return value; }
+    static CGRU_MEMBER V gate_of_kept(V kept) { return kept; }
+    static CGRU_MEMBER V candidate_of_kept(V kept) { return kept; }
+    static CGRU_MEMBER V gate_slope(V kept) { return kept * (T(1) - kept); }
+    static CGRU_MEMBER V candidate_slope(V kept) { return T(1) - kept * kept; }
 };
 
-template <class T> struct Any {
-    typedef typename Vector<T>::Value V;
-    AnyActivation<T> f, g;
-    int flip;
-    template <class Layer> explicit Any(const Layer& layer) : f(layer.gate), g(layer.candidate), flip(layer.flip) {}
-    V gate(V x) const { return f(x); }
-    V candidate(V x) const { return g(x); }
-    Shares<T> shares(V z) const { return flip ? Shares<T>{T(1) - z, z} : Shares<T>{z, T(1) - z}; }
+struct OfGruInTraining {
+    template <class T> using Functions = UsualTraining<T>;
 };
 
-// Whichever NaN a state has become is stored as one and the same. Of two NaN, an instruction hands on the sign and
-// payload of its first operand, and compilers exchange operands: tiles of other sizes, of the same numbers, would leave
-// other bits.
-template <class T>
-CGRU_INLINE typename Vector<T>::Value new_state(const Shares<T>& shares, typename Vector<T>::Value state,
-                                                typename Vector<T>::Value candidate) {
-    return with_one_nan(fma(shares.candidate, candidate, shares.state * state));
-}
+enum { kept_u, kept_r, kept_z, kept_n };
+
+struct RecordAfter : OfGruInTraining {
+    template <class T, class F, class... Lanes>
+    static CGRU_MEMBER void run(const TrainingRow<T>& w, const F& f, int64_t j, Lanes... lanes) {
+        typedef typename Vector<T>::Value V;
+        const V at_r = w.sum(0, j, lanes...), at_z = w.sum(1, j, lanes...);
+        const V r = f.gate(at_r), z = f.gate(at_z);
+        const V u = w.from(w.recurrent, 2, j, lanes...) + w.from(w.s.bias, 3, j, lanes...);
+        const V at_n = fma(r, u, w.from(w.kept, kept_n, j, lanes...) + w.from(w.s.bias, 2, j, lanes...));
+        const V n = f.candidate(at_n);
+        const V h = new_state<T>(f.shares(z), w.from(w.state, 0, j, lanes...), n);
+        w.to(w.kept, kept_u, j, u, lanes...);
+        w.to(w.kept, kept_r, j, f.kept(at_r, r), lanes...);
+        w.to(w.kept, kept_z, j, f.kept(at_z, z), lanes...);
+        w.to(w.kept, kept_n, j, f.kept(at_n, n), lanes...);
+        w.to(w.state, 0, j, h, lanes...);
+        w.to(w.s.y[w.row], 0, j, h, lanes...);
+    }
+};
+
+struct RecordGatesBefore : OfGruInTraining {
+    template <class T, class F, class... Lanes>
+    static CGRU_MEMBER void run(const TrainingRow<T>& w, const F& f, int64_t j, Lanes... lanes) {
+        typedef typename Vector<T>::Value V;
+        const V at_r = w.sum(0, j, lanes...), at_z = w.sum(1, j, lanes...);
+        const V r = f.gate(at_r), z = f.gate(at_z), reset = r * w.from(w.state, 0, j, lanes...);
+        w.to(w.kept, kept_u, j, reset, lanes...);
+        w.to(w.kept, kept_r, j, f.kept(at_r, r), lanes...);
+        w.to(w.kept, kept_z, j, f.kept(at_z, z), lanes...);
+        w.to(w.reset_state, 0, j, reset, lanes...);
+    }
+};
+
+struct RecordStateBefore : OfGruInTraining {
+    template <class T, class F, class... Lanes>
+    static CGRU_MEMBER void run(const TrainingRow<T>& w, const F& f, int64_t j, Lanes... lanes) {
+        typedef typename Vector<T>::Value V;
+        const V z = f.gate_of_kept(w.from(w.kept, kept_z, j, lanes...));
+        const V at_n = w.sum(2, j, lanes...), n = f.candidate(at_n);
+        const V h = new_state<T>(f.shares(z), w.from(w.state, 0, j, lanes...), n);
+        w.to(w.kept, kept_n, j, f.kept(at_n, n), lanes...);
+        w.to(w.state, 0, j, h, lanes...);
+        w.to(w.s.y[w.row], 0, j, h, lanes...);
+    }
+};
+
+struct BackwardAfter : OfGruInTraining {
+    template <class T, class F, class... Lanes>
+    static CGRU_MEMBER void run(const TrainingRow<T>& w, const F& f, int64_t j, Lanes... lanes) {
+        typedef typename Vector<T>::Value V;
+        V a_z;
+        const V a_n = backward_state<kept_z, kept_n>(w, f, j, a_z, lanes...);
+        const V kept_at_r = w.from(w.kept, kept_r, j, lanes...);
+        const V p = a_n * f.gate_of_kept(kept_at_r);
+        const V a_r = a_n * w.from(w.kept, kept_u, j, lanes...) * f.gate_slope(kept_at_r);
+        w.to(w.kept, kept_u, j, p, lanes...);
+        w.to(w.kept, kept_r, j, a_r, lanes...);
+        w.to(w.recurrent, 0, j, p, lanes...);
+        w.to(w.recurrent, 1, j, a_r, lanes...);
+        w.to(w.recurrent, 2, j, a_z, lanes...);
+        w.add_grad_bias(kept_u, j, p, lanes...);
+        w.add_grad_bias(kept_r, j, a_r, lanes...);
+    }
+};
+
+struct BackwardStateBefore : OfGruInTraining {
+    template <class T, class F, class... Lanes>
+    static CGRU_MEMBER void run(const TrainingRow<T>& w, const F& f, int64_t j, Lanes... lanes) {
+        typename Vector<T>::Value a_z;
+        w.to(w.recurrent, 0, j, backward_state<kept_z, kept_n>(w, f, j, a_z, lanes...), lanes...);
+    }
+};
+
+struct BackwardGatesBefore : OfGruInTraining {
+    template <class T, class F, class... Lanes>
+    static CGRU_MEMBER void run(const TrainingRow<T>& w, const F& f, int64_t j, Lanes... lanes) {
+        typedef typename Vector<T>::Value V;
+        const V by_reset = w.from(w.reset_state, 0, j, lanes...), kept_at_r = w.from(w.kept, kept_r, j, lanes...);
+        const V a_r = by_reset * w.from(w.s.before[w.row], 0, j, lanes...) * f.gate_slope(kept_at_r);
+        w.to(w.state, 0, j, fma(by_reset, f.gate_of_kept(kept_at_r), w.from(w.state, 0, j, lanes...)), lanes...);
+        w.to(w.kept, kept_r, j, a_r, lanes...);
+        w.to(w.recurrent, 0, j, a_r, lanes...);
+        w.to(w.recurrent, 1, j, w.from(w.kept, kept_z, j, lanes...), lanes...);
+        w.add_grad_bias(kept_r, j, a_r, lanes...);
+    }
+};
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The packed engine: what a phase multiplies, and what it makes of the sums of its gates. `Kept` is what of the sums
+// with the input waits in memory: registers are for the sums with the state.
+
+// Reset after the product.
+struct PackedAfter : OfGru {
+    static const int all = 3, first = 0, gates = 3;
+    static const bool recurrent = true;
+    static CGRU_MEMBER const float* operand(const PackedStep& step) { return step.state; }
+
+    template <int R, int B> struct Kept {
+        float input[R][B][lanes];  // the candidate's part
+    };
+    template <int R, int B>
+    static CGRU_MEMBER void keep(Kept<R, B>& kept, const Tile<R, B>& tile, const PackedLayer& layer,
+                                 FloatVector (&sums)[R][B][3]) {
+        CGRU_UNROLL for (int r = 0; r < R; ++r)
+            CGRU_UNROLL for (int b = 0; b < B; ++b) {
+                store<float>(kept.input[r][b], sums[r][b][2]);
+                sums[r][b][2] = load<float>(layer.recurrent_bias + (tile.block + b) * lanes);
+            }
+        keep_in_memory(kept.input);
+    }
+    template <int R, int B, class F>
+    static CGRU_MEMBER void finish(const Kept<R, B>& kept, const Tile<R, B>& tile, const PackedLayer& layer,
+                                   const PackedStep& step, const F& f, int r, int b, const FloatVector (&sums)[3]) {
+        const FloatVector reset = f.gate(sums[0]);
+        const FloatVector z = f.gate(sums[1]);
+        update(tile, layer, step, f, r, b, z, fma(reset, sums[2], load<float>(kept.input[r][b])));
+    }
+};
+
+// Reset before the product, first phase: z, and r * h of all units, which the second multiplies.
+struct PackedGatesBefore : OfGru {
+    static const int all = 3, first = 0, gates = 2;
+    static const bool recurrent = true;
+    static CGRU_MEMBER const float* operand(const PackedStep& step) { return step.state; }
+
+    template <int R, int B> struct Kept {};
+    template <int R, int B>
+    static CGRU_MEMBER void keep(Kept<R, B>&, const Tile<R, B>&, const PackedLayer&, FloatVector (&)[R][B][2]) {}
+    template <int R, int B, class F>
+    static CGRU_MEMBER void finish(const Kept<R, B>&, const Tile<R, B>& tile, const PackedLayer&,
+                                   const PackedStep& step, const F& f, int r, int b, const FloatVector (&sums)[2]) {
+        const int64_t at = (tile.row + r) * step.stride + (tile.block + b) * lanes;
+        store<float>(step.reset_state + at, f.gate(sums[0]) * load<float>(step.state + at));
+        store<float>(step.update + at, f.gate(sums[1]));
+    }
+};
+
+struct PackedStateBefore : OfGru {
+    static const int all = 3, first = 2, gates = 1;
+    static const bool recurrent = true;
+    static CGRU_MEMBER const float* operand(const PackedStep& step) { return step.reset_state; }
+
+    template <int R, int B> struct Kept {};
+    template <int R, int B>
+    static CGRU_MEMBER void keep(Kept<R, B>&, const Tile<R, B>&, const PackedLayer&, FloatVector (&)[R][B][1]) {}
+    template <int R, int B, class F>
+    static CGRU_MEMBER void finish(const Kept<R, B>&, const Tile<R, B>& tile, const PackedLayer& layer,
+                                   const PackedStep& step, const F& f, int r, int b, const FloatVector (&sums)[1]) {
+        const int64_t at = (tile.row + r) * step.stride + (tile.block + b) * lanes;
+        update(tile, layer, step, f, r, b, load<float>(step.update + at), sums[0]);
+    }
+};
 
 }  // namespace CGRU_SET
 }  // namespace cgru

@@ -41,8 +41,6 @@ const struct {
     {1, 4, pack_gates<uint8_t, 4>},
 };
 
-const Cell all_gates = {1, {{0, 3}, {0, 0}}}, one_gate = {1, {{0, 1}, {0, 0}}};
-
 // Takes parts of the memory, each from a cache line on; without memory, only to see how much that is.
 struct Packer {
     const CanonicalLayer& from;
@@ -54,40 +52,42 @@ struct Packer {
     int64_t blocks() const { return (from.hidden + lanes - 1) / lanes; }
 
     // Rows (gates * H, K) of numbers of so many bytes, phase by phase.
-    const void* pack(const void* rows, int64_t count, const Cell& cell, int64_t bytes, int64_t together) {
+    const void* pack(const void* rows, int64_t count, const Phase* phase, int phases, int64_t bytes, int64_t together) {
         char* const start = memory ? memory + used : nullptr;
         const int64_t units = (count + together - 1) / together;
         void* to = start;
-        for (int p = 0; p < cell.phases; ++p) {
-            used += blocks() * units * together * cell.phase[p].gates * lanes * bytes;
+        for (int p = 0; p < phases; ++p) {
+            used += blocks() * units * together * phase[p].gates * lanes * bytes;
             for (const auto& packer : packers)
                 if (memory && packer.bytes == bytes && packer.together == together)
-                    to = packer.pack(rows, from.hidden, count, cell.phase[p], lanes, to);
+                    to = packer.pack(rows, from.hidden, count, phase[p], lanes, to);
         }
         used = (used + 63) / 64 * 64;
         return start;
     }
-    const float* vector(const float* rows, const Cell& cell) {
-        return static_cast<const float*>(pack(rows, 1, cell, sizeof(float), 1));
+    const float* vector(const float* rows, int gates) {
+        const Phase all = {0, gates, 0};
+        return static_cast<const float*>(pack(rows, 1, &all, 1, sizeof(float), 1));
     }
 
-    PackedMatrix matrix(const CanonicalMatrix& rows, int64_t count, const Cell& cell) {
+    // A matrix of so many gates, K wide.
+    PackedMatrix matrix(const CanonicalMatrix& rows, int64_t count, const Phase* phase, int phases, int gates) {
         PackedMatrix packed = {nullptr, nullptr, nullptr, rows.limit};
-        packed.weights = pack(rows.numbers, count, cell, storage.bytes, storage.together);
+        packed.weights = pack(rows.numbers, count, phase, phases, storage.bytes, storage.together);
         if (!rows.scale) return packed;
-        packed.scale = vector(rows.scale, all_gates);
-        const int64_t size = blocks() * 3 * lanes, before = used;
+        packed.scale = vector(rows.scale, gates);
+        const int64_t size = blocks() * gates * lanes, before = used;
         used += (size * int64_t(sizeof(int32_t)) + 63) / 64 * 64;
         if (!memory) return packed;
         int32_t* start = reinterpret_cast<int32_t*>(memory + before);
         packed.start = start;
         memset(start, 0, size_t(size) * sizeof(int32_t));
         const int8_t* numbers = static_cast<const int8_t*>(rows.numbers);
-        for (int64_t row = 0; row < 3 * from.hidden; ++row) {
+        for (int64_t row = 0; row < gates * from.hidden; ++row) {
             const int64_t gate = row / from.hidden, unit = row % from.hidden;
             int32_t sum = 0;
             for (int64_t k = 0; k < count; ++k) sum += numbers[row * count + k];
-            start[(unit / lanes * 3 + gate) * lanes + unit % lanes] = -storage.offset * sum;
+            start[(unit / lanes * gates + gate) * lanes + unit % lanes] = -storage.offset * sum;
         }
         return packed;
     }
@@ -96,20 +96,22 @@ struct Packer {
 }  // namespace
 
 int64_t pack_layer(const PackedKernels& kernels, const CanonicalLayer& layer, char* memory, PackedLayer& to) {
+    const Cell& cell = cells[layer.cell];
+    const Phase all = {0, cell.gates, 0};
     Packer packer = {layer, kernels.of[layer.storage], kernels.lanes, memory, 0};
     to.inputs = layer.inputs;
     to.hidden = layer.hidden;
     to.blocks = packer.blocks();
     to.storage = layer.storage;
-    to.input = packer.matrix(layer.input, layer.inputs, all_gates);
-    to.recurrent = packer.matrix(layer.recurrent, layer.hidden, cells[layer.cell]);
-    to.bias = packer.vector(layer.bias, all_gates);
-    to.candidate_bias = packer.vector(layer.bias + 3 * layer.hidden, one_gate);
+    to.input = packer.matrix(layer.input, layer.inputs, &all, 1, cell.gates);
+    to.recurrent = packer.matrix(layer.recurrent, layer.hidden, cell.phase, cell.phases, recurrent_gates(cell));
+    to.bias = packer.vector(layer.bias, cell.gates);
+    to.recurrent_bias = packer.vector(layer.bias + cell.gates * layer.hidden, cell.biases - cell.gates);
     to.cell = layer.cell;
     to.gate = layer.gate;
     to.candidate = layer.candidate;
     to.flip = layer.flip;
-    to.usual = is_usual(layer.gate, layer.candidate, layer.flip);
+    to.usual = is_usual(cell, layer.gate, layer.candidate, layer.flip);
     return packer.used;
 }
 

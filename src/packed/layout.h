@@ -8,7 +8,9 @@
 //                       [blocks][H][2][lanes]     r, z; then      reset before the product
 //                       [blocks][H][1][lanes]     n
 //   bias, scale, start  [blocks][3][lanes]        r, z, n
-//   candidate's bias    [blocks][lanes]
+//   recurrent bias      [blocks][lanes]           n
+//
+// That is the GRU; of another cell the gates are others, and their number (cells/cell.h).
 //
 // Where a unit of memory holds the numbers of two inputs, or four (src/storage), I and H are counted in pairs, or
 // fours, and the first of them is in the lowest bits. Units beyond H and inputs beyond the last are zero.
@@ -31,13 +33,14 @@ template <class S> CGRU_INLINE Block<S> block_at(const PackedMatrix& matrix, int
     if (!S::integer) return {weights, nullptr, nullptr};
     return {weights, matrix.scale + gates * lanes, matrix.start + gates * lanes};
 }
-// A block's input weights of all gates, and its recurrent ones of G gates from the `first` on.
-template <class S> CGRU_INLINE Block<S> input_block(const PackedLayer& layer, int64_t block) {
-    return block_at<S>(layer.input, block * units_of<S>(layer.inputs, 3), block * 3);
+// A block's input weights of all G gates; and its recurrent ones of a phase's gates.
+template <class S, int G> CGRU_INLINE Block<S> input_block(const PackedLayer& layer, int64_t block) {
+    return block_at<S>(layer.input, block * units_of<S>(layer.inputs, G), block * G);
 }
-template <class S, int G> CGRU_INLINE Block<S> recurrent_block(const PackedLayer& layer, int first, int64_t block) {
-    const int64_t before = layer.blocks * units_of<S>(layer.hidden, first);
-    return block_at<S>(layer.recurrent, before + block * units_of<S>(layer.hidden, G), block * 3 + first);
+template <class S, class Phase> CGRU_INLINE Block<S> recurrent_block(const PackedLayer& layer, int64_t block) {
+    const int64_t before = layer.blocks * units_of<S>(layer.hidden, Phase::first);
+    const int64_t units = before + block * units_of<S>(layer.hidden, Phase::gates);
+    return block_at<S>(layer.recurrent, units, block * Phase::all + Phase::first);
 }
 
 }  // namespace CGRU_SET

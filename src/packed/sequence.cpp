@@ -36,12 +36,13 @@ struct Plan {
 // of arithmetic; the recurrent weights of a few rows as fast as they are read.
 double seconds_of(const PackedKernels& kernels, const Machine& m, const Pass& pass, double rows) {
     const double steps = pass.lengths ? total(pass.lengths, pass.batch) / double(pass.batch) : double(pass.steps);
-    const double weights = 3.0 * double(pass.layer->hidden) * double(pass.layer->hidden);
+    const Cell& cell = cells[pass.layer->cell];
+    const double hidden = double(pass.layer->hidden), weights = recurrent_gates(cell) * hidden * hidden;
     const StorageKernels& storage = kernels.of[pass.layer->storage];
     const double flops = m.flops * storage.rate;
     const double arithmetic = 2 * weights * rows / flops;
     const double reading = rows < double(kernels.tile_rows) ? (rows + 1) / 2 * weights * storage.bytes / m.bytes : 0;
-    const double inputs = 6 * rows * double(pass.layer->hidden) * double(pass.layer->inputs) / flops;
+    const double inputs = 2 * cell.gates * rows * hidden * double(pass.layer->inputs) / flops;
     return steps * (inputs + (arithmetic > reading ? arithmetic : reading));
 }
 
@@ -70,7 +71,8 @@ Plan make_plan(const PackedKernels& kernels, const Pass& pass, int directions, i
     if (way == sharing_units) return {most_units, most_units > 1, true, false};
 
     const double rows = pass.lengths ? total(pass.lengths, pass.batch) : double(pass.steps * pass.batch);
-    if (directions * flops_of(pass.layer->inputs, pass.layer->hidden, rows) < smallest_shared) return best;
+    const double flops = flops_of(cells[pass.layer->cell], pass.layer->inputs, pass.layer->hidden, rows);
+    if (directions * flops < smallest_shared) return best;
     const double now = seconds_now();
     if (!patience.may_share(now)) return best;
     const bool spinning = now - last_shared.load() < burst;

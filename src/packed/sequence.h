@@ -48,8 +48,8 @@ class Rows {
          int member = 0)
         : team(team), member(member), kernels(kernels), compute(kernels.of[pass.layer->storage]), pass(pass),
           watch(*pass.watch), layer(*pass.layer), first(first), count(last - first),
-          stride(row_stride(layer, kernels.lanes)), width(layer.blocks * 3 * kernels.lanes),
-          row_flops(flops_of(layer.inputs, layer.hidden, 1)) {
+          stride(row_stride(layer, kernels.lanes)), width(layer.blocks * cells[layer.cell].gates * kernels.lanes),
+          row_flops(flops_of(cells[layer.cell], layer.inputs, layer.hidden, 1)) {
         together = compute.of[layer.cell].from_input && count >= kernels.tile_rows;
         const int64_t steps = product_bytes / int64_t(sizeof(float)) / larger(1, count * width);
         chunk = together || count == 0 ? 1 : larger(1, smaller(pass.steps, steps));
@@ -223,7 +223,7 @@ class Rows {
         step.first_row = 0;
         if (!together) {
             step.products = products;
-            if (!compute_rows(compute.input_product, size * most)) return false;
+            if (!compute_rows(compute.of[layer.cell].input_product, size * most)) return false;
         }
         for (int64_t k = 0; k < size; ++k) {
             const int64_t t = pass.reverse ? size - 1 - k : k;

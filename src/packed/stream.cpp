@@ -19,7 +19,8 @@ PackedStream::PackedStream(const PackedKernels& kernels, const PackedLayer* cons
     : kernels(kernels), count(count), batch(batch), turn(0), memory(nullptr), layers(nullptr) {
     int64_t size = Parts::size<Layer>(count);
     for (int64_t k = 0; k < count; ++k) {
-        const int64_t stride = row_stride(*given[k], kernels.lanes), width = given[k]->blocks * 3 * kernels.lanes;
+        const int64_t stride = row_stride(*given[k], kernels.lanes);
+        const int64_t width = given[k]->blocks * cells[given[k]->cell].gates * kernels.lanes;
         size += 2 * Parts::size<float*>(batch);
         size += 4 * Parts::size<float>(batch * stride) + Parts::size<float>(batch * width);
         const StorageKernels& compute = kernels.of[given[k]->storage];
@@ -40,7 +41,7 @@ PackedStream::PackedStream(const PackedKernels& kernels, const PackedLayer* cons
         l.states[1] = parts.take<float>(batch * stride);
         l.step.reset_state = parts.take<float>(batch * stride);
         l.step.update = parts.take<float>(batch * stride);
-        l.step.products = parts.take<float>(batch * l.layer->blocks * 3 * kernels.lanes);
+        l.step.products = parts.take<float>(batch * l.layer->blocks * cells[l.layer->cell].gates * kernels.lanes);
         const StorageKernels& compute = kernels.of[l.layer->storage];
         l.step.narrow_x = parts.take_narrow(compute, batch, l.layer->inputs);
         l.step.narrow_state = parts.take_narrow(compute, batch, l.layer->hidden);
@@ -72,7 +73,7 @@ void PackedStream::step(const float* x, int64_t x_stride, float* out, int64_t ou
         if (cell.from_input) {
             cell.from_input(*l.layer, step);
         } else {
-            compute.input_product(*l.layer, step);
+            cell.input_product(*l.layer, step);
             for (int p = 0; p < cells[l.layer->cell].phases; ++p) cell.phase[p](*l.layer, step);
         }
         x = step.next;

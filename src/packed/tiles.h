@@ -6,7 +6,7 @@
 // the same in every tile, which is why a result does not depend on what else is computed beside it.
 #pragma once
 
-#include "cells/gru.h"
+#include "cells/tile.h"
 #include "packed/layout.h"
 #include "storage/bfloat16.h"
 #include "storage/float16.h"
@@ -20,11 +20,6 @@ namespace CGRU_SET {
 // next tile's products run beside this one's gates, and that what one step leaves in the nearest cache serves the next.
 static const int tile_blocks = 2;
 
-// A tile's first row and block.
-template <int R, int B> struct Tile {
-    int64_t row, block;
-};
-
 // Before any tile is run, the rows of x, or of h or r * h, are made what they are multiplied as.
 template <class S> CGRU_INLINE void prepare_inputs(const PackedLayer& layer, const PackedStep& step) {
     for (int64_t r = step.first_row; S::narrow && r < step.last_row; ++r)
@@ -36,69 +31,72 @@ CGRU_INLINE void prepare_states(const PackedLayer& layer, const PackedStep& step
         S::prepare(state + r * step.stride, layer.hidden, layer.recurrent.limit, step.narrow_state, r);
 }
 
-// sums += W x of all gates
-template <class S, int R, int B>
+// sums += W x of all G gates
+template <class S, int R, int B, int G>
 CGRU_INLINE void add_input(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step,
-                           FloatVector (&sums)[R][B][3]) {
+                           FloatVector (&sums)[R][B][G]) {
     typename S::Row rows[R];
     Block<S> blocks[B];
     CGRU_UNROLL for (int r = 0; r < R; ++r) rows[r] = S::row(step.x[tile.row + r], step.narrow_x, tile.row + r);
-    CGRU_UNROLL for (int b = 0; b < B; ++b) blocks[b] = input_block<S>(layer, tile.block + b);
+    CGRU_UNROLL for (int b = 0; b < B; ++b) blocks[b] = input_block<S, G>(layer, tile.block + b);
     S::add(sums, blocks, rows, layer.inputs);
 }
 
-// sums += U h, or U (r * h), of G gates from the `first` on
-template <class S, int R, int B, int G>
-CGRU_INLINE void add_recurrent(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step, int first,
-                               const float* state, FloatVector (&sums)[R][B][G]) {
+// sums += U h, or U (r * h), of a phase's gates
+template <class S, class Phase, int R, int B>
+CGRU_INLINE void add_recurrent(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step,
+                               FloatVector (&sums)[R][B][Phase::gates]) {
+    const float* state = Phase::operand(step);
     typename S::Row rows[R];
     Block<S> blocks[B];
     if (S::integer) keep_in_memory(sums);
     CGRU_UNROLL for (int r = 0; r < R; ++r)
         rows[r] = S::row(state + (tile.row + r) * step.stride, step.narrow_state, tile.row + r);
-    CGRU_UNROLL for (int b = 0; b < B; ++b) blocks[b] = recurrent_block<S, G>(layer, first, tile.block + b);
+    CGRU_UNROLL for (int b = 0; b < B; ++b) blocks[b] = recurrent_block<S, Phase>(layer, tile.block + b);
     S::add(sums, blocks, rows, layer.hidden);
 }
 
-// What sums start from: bias + W x, computed here for all gates, or made before, for G gates from the `first` on.
+// What sums start from: bias + W x, computed here for all gates; or made before, for G of `all` gates from the `first`
+// on.
 template <class S, bool from_input> struct Start;
 template <class S> struct Start<S, true> {
-    template <int R, int B>
-    static CGRU_MEMBER void sums(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step, int,
-                                 FloatVector (&sums)[R][B][3]) {
+    template <int all, int first, int R, int B, int G>
+    static CGRU_MEMBER void sums(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step,
+                                 FloatVector (&sums)[R][B][G]) {
+        static_assert(all == G && first == 0, "from x all gates are computed at once");
         CGRU_UNROLL for (int r = 0; r < R; ++r)
             CGRU_UNROLL for (int b = 0; b < B; ++b)
-                CGRU_UNROLL for (int g = 0; g < 3; ++g)
-                    sums[r][b][g] = load<float>(layer.bias + ((tile.block + b) * 3 + g) * lanes);
+                CGRU_UNROLL for (int g = 0; g < G; ++g)
+                    sums[r][b][g] = load<float>(layer.bias + ((tile.block + b) * G + g) * lanes);
         add_input<S>(tile, layer, step, sums);
     }
 };
 template <class S> struct Start<S, false> {
-    template <int R, int B, int G>
-    static CGRU_MEMBER void sums(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step, int first,
+    template <int all, int first, int R, int B, int G>
+    static CGRU_MEMBER void sums(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step,
                                  FloatVector (&sums)[R][B][G]) {
         CGRU_UNROLL for (int r = 0; r < R; ++r)
             CGRU_UNROLL for (int b = 0; b < B; ++b)
                 CGRU_UNROLL for (int g = 0; g < G; ++g)
-                    sums[r][b][g] = load<float>(step.products + (tile.row + r) * layer.blocks * 3 * lanes +
-                                                ((tile.block + b) * 3 + first + g) * lanes);
+                    sums[r][b][g] = load<float>(step.products + (tile.row + r) * layer.blocks * all * lanes +
+                                                ((tile.block + b) * all + first + g) * lanes);
     }
 };
 
-// products := bias + W x of a tile of rows, for many steps at once
-template <class S> struct InputProduct {
+// products := bias + W x of a tile of rows, of all G gates, for many steps at once
+template <class S, int G> struct InputProduct {
     static CGRU_MEMBER void prepare(const PackedLayer& layer, const PackedStep& step) {
         prepare_inputs<S>(layer, step);
     }
     template <int R, int B, class F>
     static CGRU_MEMBER void run(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step, const F&) {
-        FloatVector sums[R][B][3];
-        Start<S, true>::sums(tile, layer, step, 0, sums);
+        FloatVector sums[R][B][G];
+        Start<S, true>::template sums<G, 0>(tile, layer, step, sums);
         CGRU_UNROLL for (int r = 0; r < R; ++r)
             CGRU_UNROLL for (int b = 0; b < B; ++b)
-                CGRU_UNROLL for (int g = 0; g < 3; ++g)
-                    store<float>(step.products + (tile.row + r) * layer.blocks * 3 * lanes +
-                                     ((tile.block + b) * 3 + g) * lanes, sums[r][b][g]);
+                CGRU_UNROLL for (int g = 0; g < G; ++g)
+                    store<float>(step.products + (tile.row + r) * layer.blocks * G * lanes +
+                                     ((tile.block + b) * G + g) * lanes, sums[r][b][g]);
     }
 };
 
@@ -125,96 +123,19 @@ template <int B, int G> struct Gates<1, B, G> {
     }
 };
 
-// next := the new state of a block's units, also to y
-template <int R, int B, class F>
-CGRU_INLINE void update(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step, const F& f, int r,
-                        int b, FloatVector z, FloatVector candidate) {
-    const int64_t unit = (tile.block + b) * lanes, row = tile.row + r;
-    const FloatVector n = f.candidate(candidate);
-    const FloatVector h = new_state<float>(f.shares(z), load<float>(step.state + row * step.stride + unit), n);
-    store<float>(step.next + row * step.stride + unit, h);
-    const int64_t left = layer.hidden - unit;
-    if (left >= lanes)
-        store<float>(step.y[row] + unit, h);
-    else
-        store<float>(step.y[row] + unit, h, left);
-}
-
-// The phases of a step, as cells/cell.h has them: what a phase multiplies, and what it makes of the sums of its gates.
-// `Kept` is what of the sums with the input waits in memory: registers are for the sums with the state.
-
-// Reset after the product.
-struct PackedAfter {
-    static const int first = 0, gates = 3;
-    static CGRU_MEMBER const float* operand(const PackedStep& step) { return step.state; }
-
-    template <int R, int B> struct Kept {
-        float input[R][B][lanes];  // the candidate's part
-    };
-    template <int R, int B>
-    static CGRU_MEMBER void keep(Kept<R, B>& kept, const Tile<R, B>& tile, const PackedLayer& layer,
-                                 FloatVector (&sums)[R][B][3]) {
-        CGRU_UNROLL for (int r = 0; r < R; ++r)
-            CGRU_UNROLL for (int b = 0; b < B; ++b) {
-                store<float>(kept.input[r][b], sums[r][b][2]);
-                sums[r][b][2] = load<float>(layer.candidate_bias + (tile.block + b) * lanes);
-            }
-        keep_in_memory(kept.input);
-    }
-    template <int R, int B, class F>
-    static CGRU_MEMBER void finish(const Kept<R, B>& kept, const Tile<R, B>& tile, const PackedLayer& layer,
-                                   const PackedStep& step, const F& f, int r, int b, const FloatVector (&sums)[3]) {
-        const FloatVector reset = f.gate(sums[0]);
-        const FloatVector z = f.gate(sums[1]);
-        update(tile, layer, step, f, r, b, z, fma(reset, sums[2], load<float>(kept.input[r][b])));
-    }
-};
-
-// Reset before the product, first phase: z, and r * h of all units, which the second multiplies.
-struct PackedGatesBefore {
-    static const int first = 0, gates = 2;
-    static CGRU_MEMBER const float* operand(const PackedStep& step) { return step.state; }
-
-    template <int R, int B> struct Kept {};
-    template <int R, int B>
-    static CGRU_MEMBER void keep(Kept<R, B>&, const Tile<R, B>&, const PackedLayer&, FloatVector (&)[R][B][2]) {}
-    template <int R, int B, class F>
-    static CGRU_MEMBER void finish(const Kept<R, B>&, const Tile<R, B>& tile, const PackedLayer&,
-                                   const PackedStep& step, const F& f, int r, int b, const FloatVector (&sums)[2]) {
-        const int64_t at = (tile.row + r) * step.stride + (tile.block + b) * lanes;
-        store<float>(step.reset_state + at, f.gate(sums[0]) * load<float>(step.state + at));
-        store<float>(step.update + at, f.gate(sums[1]));
-    }
-};
-
-struct PackedStateBefore {
-    static const int first = 2, gates = 1;
-    static CGRU_MEMBER const float* operand(const PackedStep& step) { return step.reset_state; }
-
-    template <int R, int B> struct Kept {};
-    template <int R, int B>
-    static CGRU_MEMBER void keep(Kept<R, B>&, const Tile<R, B>&, const PackedLayer&, FloatVector (&)[R][B][1]) {}
-    template <int R, int B, class F>
-    static CGRU_MEMBER void finish(const Kept<R, B>&, const Tile<R, B>& tile, const PackedLayer& layer,
-                                   const PackedStep& step, const F& f, int r, int b, const FloatVector (&sums)[1]) {
-        const int64_t at = (tile.row + r) * step.stride + (tile.block + b) * lanes;
-        update(tile, layer, step, f, r, b, load<float>(step.update + at), sums[0]);
-    }
-};
-
 // A phase of a step on a tile; from x itself (all gates), or from the input products.
 template <class S, class Phase, bool from_input> struct StepPhase {
     static CGRU_MEMBER void prepare(const PackedLayer& layer, const PackedStep& step) {
         if (from_input) prepare_inputs<S>(layer, step);
-        prepare_states<S>(layer, step, Phase::operand(step));
+        if (Phase::recurrent) prepare_states<S>(layer, step, Phase::operand(step));
     }
     template <int R, int B, class F>
     static CGRU_MEMBER void run(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step, const F& f) {
         FloatVector sums[R][B][Phase::gates];
         typename Phase::template Kept<R, B> kept;
-        Start<S, from_input>::sums(tile, layer, step, Phase::first, sums);
+        Start<S, from_input>::template sums<Phase::all, Phase::first>(tile, layer, step, sums);
         Phase::keep(kept, tile, layer, sums);
-        add_recurrent<S>(tile, layer, step, Phase::first, Phase::operand(step), sums);
+        if (Phase::recurrent) add_recurrent<S, Phase>(tile, layer, step, sums);
         Gates<R, B, Phase::gates>::each(sums, [&](int r, int b, const FloatVector(&own)[Phase::gates]) CGRU_LAMBDA {
             Phase::finish(kept, tile, layer, step, f, r, b, own);
         });
@@ -254,27 +175,16 @@ static void run_tiles(const PackedLayer& layer, const PackedStep& step) {
     }
 }
 
-template <class Kernel> static void run_packed(const PackedLayer& layer, const PackedStep& step) {
-    if (layer.usual)
-        run_tiles<Kernel, Usual<float>>(layer, step);
-    else
-        run_tiles<Kernel, Any<float>>(layer, step);
+// The kernels of the table.
+template <class S, class Phase, bool from_input>
+static void run_phase(const PackedLayer& layer, const PackedStep& step) {
+    typedef StepPhase<S, Phase, from_input> Kernel;
+    typedef typename Phase::template Functions<float> OfUsual;
+    (layer.usual ? run_tiles<Kernel, OfUsual> : run_tiles<Kernel, Any<float>>)(layer, step);
 }
 
-template <class S> static void input_product(const PackedLayer& layer, const PackedStep& step) {
-    run_tiles<InputProduct<S>, Usual<float>>(layer, step);
-}
-
-template <class S> constexpr StorageKernels storage_kernels() {
-    return {S::bytes,
-            S::inputs,
-            S::offset,
-            S::rate,
-            S::narrow,
-            input_product<S>,
-            {{nullptr,
-              {run_packed<StepPhase<S, PackedGatesBefore, false>>, run_packed<StepPhase<S, PackedStateBefore, false>>}},
-             {run_packed<StepPhase<S, PackedAfter, true>>, {run_packed<StepPhase<S, PackedAfter, false>>, nullptr}}}};
+template <class S, int gates> static void input_product(const PackedLayer& layer, const PackedStep& step) {
+    run_tiles<InputProduct<S, gates>, Usual<float>>(layer, step);
 }
 
 }  // namespace CGRU_SET

@@ -14,11 +14,6 @@ namespace {
 inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// The flops of a layer's products with inputs and states, for so many rows of a step.
-inline double flops_of(int64_t inputs, int64_t hidden, double rows) {
-    return 6 * rows * double(hidden) * double(inputs + hidden);
-}
-
 // The steps of so many rows of these lengths.
 inline double total(const int64_t* lengths, int64_t count) {
     double sum = 0;

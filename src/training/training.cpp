@@ -52,8 +52,9 @@ class Scratch {
 // Where the values of a call's rows are, by step and row.
 template <class T> struct Places {
     const TrainingCall<T>& call;
-    const int64_t H;
-    explicit Places(const TrainingCall<T>& call) : call(call), H(call.layer->hidden) {}
+    const int64_t H, kept_stride;
+    explicit Places(const TrainingCall<T>& call)
+        : call(call), H(call.layer->hidden), kept_stride(cells[call.layer->cell].kept * H) {}
 
     int64_t sequence(int64_t row) const { return call.order ? call.order[row] : row; }
     int64_t length(int64_t row) const { return call.lengths ? call.lengths[row] : call.steps; }
@@ -63,7 +64,12 @@ template <class T> struct Places {
 
     const T* x(int64_t t, int64_t row) const { return call.x + t * call.x_step + sequence(row) * call.x_sequence; }
     T* y(int64_t t, int64_t row) const { return call.y + t * call.y_step + sequence(row) * call.y_sequence; }
-    T* kept(int64_t t, int64_t row) const { return call.kept + (t * call.batch + row) * 4 * H; }
+    T* kept(int64_t t, int64_t row) const { return call.kept + (t * call.batch + row) * kept_stride; }
+    // Of what is kept, the part of the gates of the input product.
+    T* gates(int64_t t, int64_t row) const {
+        const Cell& cell = cells[call.layer->cell];
+        return kept(t, row) + (cell.kept - cell.gates) * H;
+    }
     const T* grad_y(int64_t t, int64_t row) const {
         return call.grad_y + t * call.grad_y_step + sequence(row) * call.grad_y_sequence;
     }
@@ -116,9 +122,9 @@ template <class T> class Gathered {
 template <class T> class Rows {
   public:
     Rows(const TrainingKernels<T>& kernels, const TrainingCall<T>& call, Watch& watch, int64_t first, int64_t last)
-        : kernels(kernels), call(call), watch(watch), layer(*call.layer), at(call), first(first), count(last - first),
-          H(layer.hidden), stride(padded<T>(H)), wide(padded<T>(3 * H)),
-          row_flops(flops_of(layer.inputs, H, 1)),
+        : kernels(kernels), call(call), watch(watch), layer(*call.layer), cell(cells[layer.cell]), at(call),
+          first(first), count(last - first), H(layer.hidden), stride(padded<T>(H)),
+          wide(padded<T>(recurrent_gates(cell) * H)), row_flops(flops_of(cell, layer.inputs, H, 1)),
           piece(larger(1, int64_t(piece_flops / row_flops / double(fewest_rows))) * fewest_rows) {}
 
     // Take the scratch of a pass; with no memory behind it, to see its size.
@@ -130,11 +136,11 @@ template <class T> class Rows {
         state_rows = scratch.take<T*>(count);
         reset_rows = scratch.take<T*>(count);
         recurrent_rows = scratch.take<T*>(count);
-        candidate_rows = scratch.take<T*>(count);
+        second_rows = scratch.take<T*>(count);
         y_rows = scratch.take<T*>(count);
         grad_y_rows = scratch.take<const T*>(count);
         before_rows = scratch.take<const T*>(count);
-        grad_bias = scratch.take<T>(4 * H);
+        grad_bias = scratch.take<T>(at.kept_stride);
     }
 
     void record(Scratch scratch) {
@@ -149,7 +155,7 @@ template <class T> class Rows {
                     const int64_t t = at.step(next);
                     if (!in_pieces(rows_at(t), [&](int64_t from, int64_t to) {
                             for (int64_t row = first + from; row < first + to; ++row)
-                                inputs.push(at.x(t, row), at.kept(t, row) + H);
+                                inputs.push(at.x(t, row), at.gates(t, row));
                         })) return;
                 }
                 inputs.finish();
@@ -159,7 +165,7 @@ template <class T> class Rows {
         for (int64_t i = 0; i < count; ++i) memcpy(call.state + (first + i) * H, state_rows[i], size_t(H) * sizeof(T));
     }
 
-    // `bias`: (4, H), this part's gradients by the biases
+    // `bias`: (kept, H), this part's gradients by the biases
     void backward(Scratch scratch, T* bias) {
         if (count == 0) return;
         FlushDenormals mode;
@@ -172,7 +178,7 @@ template <class T> class Rows {
             const int64_t rows = rows_at(t);
             if (!in_pieces(rows, [&](int64_t from, int64_t to) {
                     for (int64_t row = first + from; row < first + to; ++row)
-                        gradients.push(at.kept(t, row) + H, at.grad_x(t, row));
+                        gradients.push(at.gates(t, row), at.grad_x(t, row));
                 })) return;
             if (!call.add)
                 for (int64_t row = first + rows; row < first + count; ++row)
@@ -180,7 +186,7 @@ template <class T> class Rows {
         }
         gradients.finish();
         for (int64_t i = 0; i < count; ++i) memcpy(call.carry + (first + i) * H, state_rows[i], size_t(H) * sizeof(T));
-        memcpy(bias, grad_bias, size_t(4 * H) * sizeof(T));
+        memcpy(bias, grad_bias, size_t(at.kept_stride) * sizeof(T));
     }
 
   private:
@@ -188,12 +194,13 @@ template <class T> class Rows {
     const TrainingCall<T>& call;
     Watch& watch;
     const TrainingLayer<T>& layer;
+    const Cell& cell;
     const Places<T> at;
     const int64_t first, count, H, stride, wide;
     const double row_flops;  // of a step
     const int64_t piece;     // rows of a step that are worked on at once
     T *state, *reset_state, *recurrent, *grad_bias;
-    T **state_rows, **reset_rows, **recurrent_rows, **candidate_rows, **y_rows;
+    T **state_rows, **reset_rows, **recurrent_rows, **second_rows, **y_rows;
     const T **grad_y_rows, **before_rows;
     TrainingStep<T> step;
     int downwards = 0;
@@ -207,12 +214,13 @@ template <class T> class Rows {
             state_rows[i] = state + i * stride;
             reset_rows[i] = reset_state + i * stride;
             recurrent_rows[i] = recurrent + i * wide;
-            candidate_rows[i] = recurrent_rows[i] + 2 * H;
+            second_rows[i] = recurrent_rows[i] + cell.phase[1].first * H;
             memcpy(state_rows[i], states + (first + i) * H, size_t(H) * sizeof(T));
         }
-        memset(grad_bias, 0, size_t(4 * H) * sizeof(T));
+        memset(grad_bias, 0, size_t(at.kept_stride) * sizeof(T));
         memset(&step, 0, sizeof step);
         step.hidden = H;
+        step.kept_stride = at.kept_stride;
         step.recurrent_stride = wide;
         step.stride = stride;
         step.bias = layer.bias;
@@ -246,6 +254,7 @@ template <class T> class Rows {
     }
 
     void multiply(const Panels<T>& matrix, T* const* a, T* const* c, int64_t from, bool add) {
+        if (!matrix.values) return;  // a phase without a product
         const Product<T> product = {step.rows, a + from, c + from, add, downwards};
         kernels.product(matrix, product);
     }
@@ -258,8 +267,8 @@ template <class T> class Rows {
         }
         const bool goes_on = in_pieces(rows, [&](int64_t from, int64_t to) {
             place(t, from, to);
-            for (int p = 0; p < cells[layer.cell].phases; ++p) {
-                multiply(layer.recurrent[p], p ? reset_rows : state_rows, p ? candidate_rows : recurrent_rows, from,
+            for (int p = 0; p < cell.phases; ++p) {
+                multiply(layer.recurrent[p], p ? reset_rows : state_rows, p ? second_rows : recurrent_rows, from,
                          false);
                 kernels.of[layer.cell].record[p](step);
             }
@@ -269,7 +278,7 @@ template <class T> class Rows {
     }
 
     bool backward_step(int64_t t) {
-        step.next = (call.reverse ? 4 : -4) * call.batch * H;
+        step.next = (call.reverse ? 1 : -1) * call.batch * at.kept_stride;
         const int64_t rows = rows_at(t);
         for (int64_t i = 0; i < rows; ++i) {
             before_rows[i] = at.before(t, first + i);
@@ -277,7 +286,7 @@ template <class T> class Rows {
         }
         const bool goes_on = in_pieces(rows, [&](int64_t from, int64_t to) {
             place(t, from, to);
-            for (int p = cells[layer.cell].phases; p-- > 0;) {
+            for (int p = cell.phases; p-- > 0;) {
                 kernels.of[layer.cell].backward[p](step);
                 multiply(layer.recurrent_back[p], recurrent_rows, p ? reset_rows : state_rows, from, p == 0);
             }
@@ -292,7 +301,8 @@ template <class T> class Rows {
 template <class T> class WeightGradients {
   public:
     WeightGradients(const TrainingKernels<T>& kernels, const TrainingCall<T>& call, Watch& watch)
-        : kernels(kernels), call(call), watch(watch), at(call), H(call.layer->hidden), I(call.layer->inputs) {}
+        : kernels(kernels), call(call), watch(watch), cell(cells[call.layer->cell]), at(call), H(call.layer->hidden),
+          I(call.layer->inputs) {}
 
     void take(Scratch& scratch) {
         kept = scratch.take<T*>(outer_rows);
@@ -301,7 +311,7 @@ template <class T> class WeightGradients {
         a = scratch.take<const T*>(outer_rows);
         x_laid_out = scratch.take<T>(kernels.rows_size(outer_rows, I));
         before_laid_out = scratch.take<T>(kernels.rows_size(outer_rows, H));
-        reset_laid_out = scratch.take<T>(kernels.rows_size(outer_rows, H));
+        kept_laid_out = scratch.take<T>(kernels.rows_size(outer_rows, H));
         memory = scratch.take<T>(kernels.outer_memory(outer_rows));
     }
 
@@ -317,7 +327,7 @@ template <class T> class WeightGradients {
                 x[count] = at.x(t, row);
                 if (++count < outer_rows) continue;
                 finish(count, part, parts);
-                if (!watch.goes_on(flops_of(I, H, double(outer_rows)) / parts)) return;
+                if (!watch.goes_on(flops_of(cell, I, H, double(outer_rows)) / parts)) return;
             }
         }
         finish(count, part, parts);
@@ -327,39 +337,40 @@ template <class T> class WeightGradients {
     const TrainingKernels<T>& kernels;
     const TrainingCall<T>& call;
     Watch& watch;
+    const Cell& cell;
     const Places<T> at;
     const int64_t H, I;
     T** kept;
     const T **before, **x, **a;
-    T *x_laid_out, *before_laid_out, *reset_laid_out, *memory;
+    T *x_laid_out, *before_laid_out, *kept_laid_out, *memory;
 
     void finish(int64_t& count, int part, int parts) {
         if (count == 0) return;
         kernels.lay_out(x, count, I, x_laid_out);
         kernels.lay_out(before, count, H, before_laid_out);
-        const OuterOperand<T> none = {}, input = {x_laid_out, I, call.grad_w};
-        const OuterOperand<T> state = {before_laid_out, H, call.grad_u};
-        const OuterOperand<T> candidate_input = {x_laid_out, I, call.grad_w + 2 * H * I};
-        OuterOperand<T> candidate_state = {before_laid_out, H, call.grad_u + 2 * H * H};
-        add(count, 1, 2 * H, input, state, part, parts);  // r and z
-        if (call.layer->cell == cell_gru_after) {
-            add(count, 3, H, candidate_input, none, part, parts);  // n
-            add(count, 0, H, candidate_state, none, part, parts);  // u
-        } else {
-            kernels.lay_out(kept_at(0, a, count), count, H, reset_laid_out);
-            candidate_state.rows = reset_laid_out;
-            add(count, 3, H, candidate_input, candidate_state, part, parts);
+        const OuterOperand<T> none = {};
+        for (const Outer& outer : cell.outer) {
+            if (outer.gates == 0) break;
+            OuterOperand<T> input = none, recurrent = none;
+            if (outer.input >= 0) input = {x_laid_out, I, call.grad_w + outer.input * H * I};
+            if (outer.recurrent >= 0) {
+                if (outer.operand == operand_kept) kernels.lay_out(kept_at(0, a, count), count, H, kept_laid_out);
+                recurrent = {outer.operand == operand_kept ? kept_laid_out : before_laid_out, H,
+                             call.grad_u + outer.recurrent * H * H};
+            }
+            add(count, outer.kept, outer.gates * H, outer.input >= 0 ? input : recurrent,
+                outer.input >= 0 ? recurrent : none, part, parts);
         }
         count = 0;
     }
 
-    // Addresses of u, r, z or n in the rows kept.
+    // Addresses of one of the values in the rows kept.
     const T** kept_at(int which, const T** rows, int64_t count) const {
         for (int64_t i = 0; i < count; ++i) rows[i] = kept[i] + which * H;
         return rows;
     }
 
-    // Of `wide` gradients from u, r, z or n on, this part's share.
+    // Of `wide` gradients from one of the values kept on, this part's share.
     void add(int64_t count, int which, int64_t wide, const OuterOperand<T>& one, const OuterOperand<T>& other, int part,
              int parts) {
         const int64_t tiles = (wide + row_tile - 1) / row_tile;
@@ -411,7 +422,7 @@ template <class T> struct Call {
     Call(const TrainingKernels<T>& kernels, const TrainingCall<T>& call, Watch& watch)
         : kernels(kernels), call(call), watch(watch), tiles((call.batch + row_tile - 1) / row_tile) {
         const double rows = call.lengths ? total(call.lengths, call.batch) : double(call.steps) * double(call.batch);
-        flops = flops_of(call.layer->inputs, call.layer->hidden, rows);
+        flops = flops_of(cells[call.layer->cell], call.layer->inputs, call.layer->hidden, rows);
     }
 
     int threads(int64_t most) const {
@@ -454,7 +465,7 @@ template <class T> Outcome run_backward(const TrainingKernels<T>& kernels, const
     Watch watch(given.interrupted);
     const Call<T> call(kernels, given, watch);
     const int parts = call.threads(call.tiles), shares = call.threads(1024);
-    const int64_t bias = 4 * given.layer->hidden;
+    const int64_t bias = cells[given.layer->cell].kept * given.layer->hidden;
     Scratch needed(nullptr);
     WeightGradients<T> gradients(kernels, given, watch);
     gradients.take(needed);

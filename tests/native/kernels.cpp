@@ -1,5 +1,4 @@
-// The kernels of an instruction set against plain C++ and the C library, without Python: tests/native/test_native.py builds
-// this for another processor and runs it under an emulator, and for this one with the compiler's sanitizers. Prints
+// The kernels of an instruction set against plain C++ and the C library, without Python: test_native.py builds this for another processor and runs it under an emulator, and for this one with the compiler's sanitizers. Prints
 // what it compared; exits with 1 on a difference.
 //
 // CGRU_ISA in the environment names the instruction set to test.

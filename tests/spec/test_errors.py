@@ -110,7 +110,7 @@ BAD_OPTIONS = [
     ({"dropout": "0"}, TypeError, "dropout: expected a number from 0 to below 1, got '0'"),
     ({"reset_after": 0}, TypeError, "reset_after: expected True or False, got 0"),
     ({"update_gate": "keep"}, ValueError, "update_gate: expected 'state' or 'candidate', got 'keep'"),
-    ({"activation": "gelu"}, ValueError, "activation: expected one of tanh, sigmoid, relu, hard_sigmoid, softsign, softplus, elu, leaky_relu, thresholded_relu, scaled_tanh, affine, linear, got 'gelu'"),
+    ({"activation": "gelu"}, ValueError, "activation: expected one of tanh, sigmoid, relu, hard_sigmoid, softsign, softplus, elu, leaky_relu, thresholded_relu, scaled_tanh, affine, linear, g, got 'gelu'"),
     ({"activation": ("elu", 1)}, TypeError, "activation: expected a name or (name, alpha, beta), got ('elu', 1)"),
     ({"activation": ("elu", 1, float("inf"))}, ValueError, "activation: expected finite alpha and beta"),
     ({"recurrent_activation": None}, TypeError, "recurrent_activation: expected a name or (name, alpha, beta), got None"),

@@ -182,7 +182,7 @@ def test_options_cannot_be_changed_afterwards():
 def test_activation_names_and_defaults():
     assert list(activations.FUNCTIONS) == [
         "tanh", "sigmoid", "relu", "hard_sigmoid", "softsign", "softplus", "elu", "leaky_relu", "thresholded_relu",
-        "scaled_tanh", "affine", "linear",
+        "scaled_tanh", "affine", "linear", "g",
     ]  # fmt: skip
     assert activations.parse("activation", "hard_sigmoid") == ("hard_sigmoid", 0.2, 0.5)
 

@@ -15,7 +15,7 @@ from cgru.model.value import Value
 
 from ..support.options import Problem, relative_error
 
-CLASSES = {"GRU": cgru.GRU, "GRUCell": cgru.GRUCell}
+CLASSES = {"GRU": cgru.GRU, "GRUCell": cgru.GRUCell, "MinGRU": cgru.MinGRU}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -17,12 +17,13 @@ UNBOUNDED = [
     ("thresholded_relu", 0.05, 0),
     ("affine", 0.6, 0.1),
     "linear",
+    "g",
 ]
 
 
 @dataclass
 class Problem:
-    """A GRU of some options, an input (T, B, I), an initial state and lengths, with the reference's answer to them."""
+    """A GRU, or a model of another `kind`, of some options, an input (T, B, I), an initial state and lengths, with the reference's answer to them."""
 
     options: dict
     steps: int = 6
@@ -32,11 +33,12 @@ class Problem:
     ragged: bool = False
     dtype: type = np.float64
     seed: int = 0
+    kind: type = cgru.GRU
     gru: cgru.GRU = field(init=False)
 
     def __post_init__(self):
         rng = np.random.default_rng(self.seed)
-        self.gru = cgru.GRU(self.inputs, self.hidden, dtype=self.dtype, rng=rng, **self.options)
+        self.gru = self.kind(self.inputs, self.hidden, dtype=self.dtype, rng=rng, **self.options)
         # states stay small, so that unbounded activations do not run away
         self.gru.load_state_dict({name: array * self.dtype(0.7) for name, array in self.gru.state_dict().items()})
         batch_first = self.options.get("batch_first", False)
@@ -49,8 +51,7 @@ class Problem:
 
     def expected(self):
         """y and h_n in float64."""
-        kept = ("reset_after", "update_gate", "activation", "recurrent_activation", "clip", "reverse", "merge")
-        options = {name: value for name, value in self.options.items() if name in kept}
+        options = {"reverse": self.gru.reverse, "merge": self.gru.merge, **self.gru.spec.equations}
         double = {name: array.astype(np.float64) for name, array in self.gru.state_dict().items()}
         x = self.x.swapaxes(0, 1) if self.gru.batch_first else self.x
         y, h_n = reference.forward(

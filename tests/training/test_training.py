@@ -23,7 +23,6 @@ MATRIX = {
     "bias": [True, False],
     "clip": [None, 0.5],
 }
-KEPT = ("reset_after", "update_gate", "activation", "recurrent_activation", "clip", "reverse", "merge")
 
 
 def every(matrix):
@@ -44,7 +43,7 @@ class Gradients:
     def __init__(self, problem, seed=1):
         rng = np.random.default_rng(seed)
         self.problem = problem
-        self.options = {name: value for name, value in problem.options.items() if name in KEPT}
+        self.options = {"reverse": problem.gru.reverse, "merge": problem.gru.merge, **problem.gru.spec.equations}
         self.lengths = problem.lengths
         self.parameters = {name: array.astype(np.float64) for name, array in problem.gru.state_dict().items()}
         self.x = self.time_first(problem.x).astype(np.float64)

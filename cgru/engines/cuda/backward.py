@@ -32,7 +32,7 @@ def direction(
     through = xp.zeros((batch, hidden), real)
     by_input = xp.empty((steps, batch, 3 * hidden), real)
     arguments.arrays(state_gradient=state_gradient, through=through, input_gradient=by_input)
-    back = _After if layer.reset_after else _Before
+    back = _After if layer.cell == "gru_after" else _Before
     loop = back(weights, arguments, through, by_input)
     for step in range(steps) if reverse else reversed(range(steps)):
         arguments.set(step=step)

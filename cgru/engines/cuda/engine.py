@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from cgru.types import Array, Lengths, Shape
 
 
+KINDS = ("GRU", "GRUCell")
+"""Models whose cell has kernels here."""
+
+
 class Cuda:
     """One GPU; see `cgru.engines.interface.Engine`."""
 
@@ -49,6 +53,8 @@ class Cuda:
 
     def take(self, value: Value) -> Value:
         """See `Engine.take`. Weights of 16 bits stay that on the device, and the value's own stay on the host."""
+        if value.spec.kind not in KINDS:
+            raise ValueError(f"device: expected a {' or '.join(KINDS)} to run on a GPU, got a {value.spec.kind}")
         if value.arithmetic.compute != "float32":
             raise ValueError(
                 f"device: expected a model that computes in float32, got one of compute={value.arithmetic.compute!r}"

@@ -127,7 +127,7 @@ def direction(
     steps, batch, _ = x.shape
     hidden = layer.hidden_size
     sizes = weights.real.itemsize, weights.u.dtype.itemsize
-    launch = plan.choose(engine, device, hidden, batch, *sizes, layer.reset_after)
+    launch = plan.choose(engine, device, hidden, batch, *sizes, layer.cell == "gru_after")
     arguments = Arguments(device, FORWARD, layer, batch)
     arguments.set(reverse=reverse)
     arguments.arrays(bias=weights.bias, state=h)
@@ -190,7 +190,7 @@ class _Steps:
             array: Array = self.xp.empty((batch, width), h.dtype)
             return array
 
-        self.reset_after = weights.layer.reset_after
+        self.reset_after = weights.layer.cell == "gru_after"
         if self.reset_after:
             self.u, self.product = u.T, empty(3 * hidden)
             self.kernel = weights.kernel("step_after")

@@ -48,7 +48,7 @@ struct Function {
 
 enum {
     TANH, SIGMOID, RELU, HARD_SIGMOID, SOFTSIGN, SOFTPLUS, ELU, LEAKY_RELU, THRESHOLDED_RELU, SCALED_TANH, AFFINE,
-    LINEAR
+    LINEAR, POSITIVE
 };
 
 __device__ __forceinline__ Real sigmoid(Real x) { return Real(1) / (Real(1) + exp(-x)); }
@@ -74,6 +74,7 @@ __device__ Real rare_value(const Function& f, Real x) {
         case THRESHOLDED_RELU: return x <= alpha ? Real(0) : x;
         case SCALED_TANH: return alpha * tanh(beta * x);
         case AFFINE: return alpha * x + beta;
+        case POSITIVE: return x < Real(0) ? sigmoid(x) : x + Real(0.5);
         default: return x;
     }
 }
@@ -104,6 +105,7 @@ __device__ Real derivative(const Function& f, Real x, Real y) {
             return alpha * beta * (Real(1) - t * t);
         }
         case AFFINE: return alpha;
+        case POSITIVE: return x < Real(0) ? y * (Real(1) - y) : Real(1);
         default: return Real(1);
     }
 }

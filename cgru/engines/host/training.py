@@ -22,7 +22,7 @@ BACKWARD = {np.dtype(np.float32): _training.backward["float"], np.dtype(np.float
 class Pass:
     """One direction of one layer over some sequences, recorded at construction, and the way back through it.
 
-    What the way back needs beside x, y and h0 are the gates of every step, four values a unit. Where those of all steps
+    What the way back needs beside x, y and h0 are every step's gates, a few values a unit. Where those of all steps
     are too much memory, it computes them again from the states, which y holds, for a chunk of steps at a time.
     """
 
@@ -44,7 +44,7 @@ class Pass:
             weights = layer.prepared["training"] = _training.Weights(layer)
         self.weights = weights
         steps, batch, _ = x.shape
-        gates = np.empty((min(chunk, steps), batch, 4, layer.hidden_size), x.dtype)
+        gates = np.empty((min(chunk, steps), batch, weights.kept, layer.hidden_size), x.dtype)
         for part in self._chunks():
             self._record(part, h, y[part], gates[: part.stop - part.start])
         self.gates = gates if chunk >= steps else None
@@ -58,11 +58,17 @@ class Pass:
     ) -> Gradient:
         """Backpropagation through time. The gates are used up; another time computes them again."""
         layer = self.layer
-        gradient = Gradient(np.zeros_like(layer.w_ih), np.zeros_like(layer.w_hh), np.zeros_like(layer.bias))
+        gradient = Gradient(
+            np.zeros_like(layer.w_ih),
+            np.zeros_like(layer.w_hh),
+            np.zeros((self.weights.kept, layer.hidden_size), self.x.dtype),
+        )
         gates, again = self.gates, None
         self.gates = None
         if gates is None:
-            gates = np.empty((min(self.chunk, len(self.x)), *self.h0.shape[:1], 4, self.h0.shape[1]), self.x.dtype)
+            gates = np.empty(
+                (min(self.chunk, len(self.x)), *self.h0.shape[:1], self.weights.kept, self.h0.shape[1]), self.x.dtype
+            )
             again = np.empty_like(gates[:, :, 0])  # the states once more, that nobody needs
         for part in reversed(list(self._chunks())):
             size = part.stop - part.start

@@ -276,6 +276,9 @@ def _written(gru: Spec) -> dict[str, Any]:
     """The operator's attributes; they are float32, so a float64 model's numbers must be."""
     functions = [gru.gate, gru.candidate]
     functions = [f._replace(name="affine", alpha=1.0, beta=0.0) if f.name == "linear" else f for f in functions]
+    for f in functions:
+        if f.name not in operator.NAMES:
+            raise FormatError(f"ONNX's GRU has no activation {f.name!r}; it has {', '.join(operator.NAMES)}")
     for number in [gru.clip or 0.0, *(number for f in functions for number in (f.alpha, f.beta))]:
         if gru.dtype != np.float32 and float(np.float32(number)) != number:
             raise FormatError(

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from cgru.model.cells import gru
+from cgru.model.cells import gru, mingru
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from cgru.model.layer import Gradient, Layer
     from cgru.model.spec import Spec
@@ -23,6 +23,8 @@ class Cell(Protocol):
 
     GATES: int
     """Rows of weight_ih over H."""
+    KEPT: int
+    """Values a unit that a recorded step keeps for its way back."""
     PARAMETERS: tuple[str, ...]
     """In the order in which `step` takes them."""
 
@@ -44,6 +46,11 @@ class Cell(Protocol):
     def by_parameters(self, spec: Spec, layer: Layer, found: Gradient, xp: Any) -> dict[str, Array]:
         """The gradients by the parameters that a canonical layer was made of, from those by its arrays."""
 
+    def factors(
+        self, spec: Spec, layer: Layer, parameters: Mapping[str, Array], x: Array, h: Array
+    ) -> Iterator[tuple[str, slice, Array]]:
+        """Every product in steps from x (N, I) and h (N, H): the parameter, which of its rows, what they meet."""
 
-CELLS = {"gru": cast(Cell, gru)}
+
+CELLS = {"gru": cast(Cell, gru), "mingru": cast(Cell, mingru)}
 """By name."""

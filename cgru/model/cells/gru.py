@@ -42,7 +42,7 @@ from cgru.model.layer import Layer
 from cgru.model.precision import Matrix, negated
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from cgru.model.layer import Gradient
     from cgru.model.precision import Arithmetic
@@ -51,6 +51,9 @@ if TYPE_CHECKING:
 
 GATES = 3
 """r, z, n: the order of the rows of weights and biases."""
+
+KEPT = 4
+"""Of a recorded step: r, z, n, and the candidate's recurrent product or r * h."""
 
 PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 """W, U, b and c."""
@@ -203,7 +206,7 @@ def canonical(spec: Spec, parameters: Mapping[str, Array | Matrix], input_limit:
         w_ih,
         w_hh,
         xp.stack([*sums, b_n, c_n] if spec.reset_after else [*sums, b_n + c_n, zero[: spec.hidden_size]]),
-        reset_after=spec.reset_after,
+        cell="gru_after" if spec.reset_after else "gru_before",
         flip=spec.update_gate == "candidate" and not _is_negated(spec),
         gate=spec.gate,
         candidate=spec.candidate,
@@ -224,3 +227,17 @@ def by_parameters(spec: Spec, layer: Layer, found: Gradient, xp: Any) -> dict[st
     if _is_negated(spec):
         gradients = weighing_the_other(gradients, spec.hidden_size)
     return {name: gradients[name] for name in shapes(1, 1, spec.bias)}
+
+
+def factors(
+    spec: Spec, layer: Layer, parameters: Mapping[str, Array], x: Array, h: Array
+) -> Iterator[tuple[str, slice, Array]]:
+    """What weights are multiplied by in steps from x (N, I) and h (N, H): parameter, which rows, factor."""
+    hidden, every = spec.hidden_size, slice(None)
+    yield "weight_ih", every, x
+    if spec.reset_after:
+        yield "weight_hh", every, h
+        return
+    yield "weight_hh", slice(2 * hidden), h
+    sums = x @ parameters["weight_ih"][:hidden].T + h @ parameters["weight_hh"][:hidden].T + layer.bias[0]
+    yield "weight_hh", slice(2 * hidden, None), spec.gate(np.clip(sums, -spec.bound, spec.bound)) * h
