@@ -183,8 +183,8 @@ template <class T> struct OuterProduct {
 // The elementwise part of a step while recording, after its products, and its mirror image on the way back. A row of
 // `kept` holds the cell's values of all units one after the other. Of a GRU it is (4, H): u, r, z, n. They are the
 // values of gates and candidate of a usual layer, else the arguments of their functions; u is the candidate's recurrent
-// product, or r * h with the reset gate before it. On entry to the record kernels r, z, n are the input products, and on
-// return from the backward ones they are the loss' gradients by the arguments of the functions, and u the one by the
+// product, or r * h with the reset gate before it. On entry to the record kernels r, z, n are the input products, and
+// on return from the backward ones they are the loss' gradients by the arguments of the functions, and u the one by the
 // recurrent product (with the reset gate before: still r * h).
 template <class T> struct TrainingStep {
     int64_t rows, hidden;
