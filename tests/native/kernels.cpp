@@ -1,32 +1,13 @@
-// The kernels of an instruction set against plain C++ and the C library, without Python: test_native.py builds this for another processor and runs it under an emulator, and for this one with the compiler's sanitizers. Prints
-// what it compared; exits with 1 on a difference.
+// The kernels of an instruction set against plain C++ and the C library, without Python: tests/native/test_native.py
+// builds this for another processor and runs it under an emulator, and for this one with the compiler's sanitizers.
+// Prints what it compared; exits with 1 on a difference.
 //
 // CGRU_ISA in the environment names the instruction set to test.
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <vector>
-
-#include "kernels.h"
-
-using namespace cgru;
+#include "program.h"
 
 namespace cgru {
 extern const Kernels kernels_plain;
 }
-
-static const Kernels* const table = kernels();
-
-static int failures = 0;
-
-static void expect(bool fine, const char* what, double figure) {
-    printf("%s  %s: %g\n", fine ? "ok  " : "FAIL", what, figure);
-    failures += !fine;
-}
-
-static float uniform() { return float(rand()) / float(RAND_MAX) * 2 - 1; }
 
 // A random layer, and the same layer packed for a table.
 struct Model {
@@ -59,11 +40,11 @@ struct Model {
 };
 
 struct Packed {
-    std::vector<char> memory;
+    Aligned<char> memory;
     PackedLayer layer;
-    Packed(const CanonicalLayer& given, const Kernels& kernels) {
-        memory.resize(size_t(pack_layer(kernels.packed, given, nullptr, layer)) + 64);
-        pack_layer(kernels.packed, given, memory.data() + (-reinterpret_cast<uintptr_t>(memory.data()) & 63), layer);
+    Packed(const CanonicalLayer& given, const Kernels& kernels)
+        : memory(pack_layer(kernels.packed, given, nullptr, layer)) {
+        pack_layer(kernels.packed, given, memory.get(), layer);
     }
 };
 
@@ -81,6 +62,24 @@ static uint16_t float16_of(float value) {
     if (size == 0) return uint16_t(sign);
     if (size < (113u << 23)) return uint16_t(sign | uint32_t(fabsf(value) * 16777216.0f));  // a denormal half
     return uint16_t(sign | ((size - (112u << 23)) >> 13));
+}
+
+// A model's weights as a storage holds them, packed.
+static Packed packed_as(const Model& model, int storage) {
+    std::vector<uint16_t> halves[2];
+    std::vector<int8_t> bytes[2];
+    const float most = 1 / sqrtf(float(model.hidden));  // of the weights
+    const std::vector<float> scale(size_t(3 * model.hidden), most / 127), *weights[] = {&model.w, &model.u};
+    for (int i = 0; i < 2; ++i)
+        for (const float value : *weights[i]) {
+            halves[i].push_back((storage == storage_float16 ? float16_of : bfloat16_of)(value));
+            bytes[i].push_back(int8_t(lrintf(value / most * 127)));
+        }
+    if (storage == storage_float32) return Packed(model.canonical(), *table);
+    if (storage != storage_int8) return Packed(model.canonical(storage, halves[0].data(), halves[1].data()), *table);
+    CanonicalLayer given = model.canonical(storage, bytes[0].data(), bytes[1].data());
+    given.input.scale = given.recurrent.scale = scale.data();
+    return Packed(given, *table);
 }
 
 // A call of one layer, or of a stack of two layers in two directions.
@@ -127,18 +126,6 @@ static std::vector<float> run(const Call& c, const std::vector<float>& x, int64_
     return y;
 }
 
-static std::vector<float> random_values(int64_t count) {
-    std::vector<float> values(static_cast<size_t>(count));
-    for (float& value : values) value = uniform();
-    return values;
-}
-
-static int64_t differences(const std::vector<float>& a, const std::vector<float>& b) {
-    int64_t different = a.size() != b.size();
-    for (size_t i = 0; i < a.size(); ++i) different += memcmp(&a[i], &b[i], sizeof(float)) != 0;
-    return different;
-}
-
 static void test_layer(int64_t inputs, int64_t hidden, int reset_after) {
     const int64_t steps = 12, batch = 21;
     const Model model(inputs, hidden, reset_after);
@@ -148,7 +135,7 @@ static void test_layer(int64_t inputs, int64_t hidden, int reset_after) {
     const std::vector<float> y = run(call, x, steps, batch, 0, batch, steps);
     const std::vector<float> expected = run(one_layer(kernels_plain, plain), x, steps, batch, 0, batch, steps);
     double worst = 0;
-    for (size_t i = 0; i < y.size(); ++i) worst = fmax(worst, fabs(double(y[i]) - expected[i]));
+    for (size_t i = 0; i < y.size(); ++i) worst = larger_error(worst, fabs(double(y[i]) - expected[i]));
     char what[80];
     snprintf(what, sizeof what, "I %d H %d reset %s, against plain", int(inputs), int(hidden),
              reset_after ? "after" : "before");
@@ -181,11 +168,7 @@ static void test_storage(int64_t inputs, int64_t hidden, int reset_after) {
         call.layers[0] = &packed.layer;
         const std::vector<float> expected = run(call, x, steps, batch, 0, size, steps);
         for (const int storage : {storage_bfloat16, storage_float16}) {
-            const auto half_of = storage == storage_float16 ? float16_of : bfloat16_of;
-            std::vector<uint16_t> w, u;
-            for (const float value : model.w) w.push_back(half_of(value));
-            for (const float value : model.u) u.push_back(half_of(value));
-            const Packed half(model.canonical(storage, w.data(), u.data()), *table);
+            const Packed half = packed_as(model, storage);
             call.layers[0] = &half.layer;
             different += differences(run(call, x, steps, batch, 0, size, steps), expected);
         }
@@ -260,25 +243,42 @@ static void test_threads(int reset_after) {
                                        : "values that differ on other threads, reset before", double(different));
 }
 
-static void test_stream(int64_t batch, int reset_after) {
+// Streams of a stack of layers, step by step, have the bits of the whole sequence; states taken out and put back, and
+// taken over by another stream, change none of them.
+static void test_streams(int storage, int reset_after) {
     const int64_t inputs = 11, hidden = 37, steps = 20;
-    const Model model(inputs, hidden, reset_after);
-    const Packed packed(model.canonical(), *table);
-    const std::vector<float> x = random_values(steps * batch * inputs);
-    const std::vector<float> expected = run(one_layer(*table, packed), x, steps, batch, 0, batch, steps);
-    const PackedLayer* layers[] = {&packed.layer};
-    PackedStream stream(table->packed, layers, 1, batch);
-    if (!stream.valid()) exit(2);
-    std::vector<float> y(expected.size()), state(size_t(batch * hidden));
-    for (int64_t t = 0; t < steps; ++t) {
-        stream.step(&x[size_t(t * batch * inputs)], inputs, &y[size_t(t * batch * hidden)], hidden);
-        stream.get_state(state.data());
-        stream.set_state(state.data());
-    }
+    const Model first(inputs, hidden, reset_after), second(hidden, hidden, reset_after);
+    const Packed packed[] = {packed_as(first, storage), packed_as(second, storage)};
+    const PackedLayer* layers[] = {&packed[0].layer, &packed[1].layer};
+    int64_t different = 0;
+    for (const int64_t depth : {1, 2})
+        for (const int64_t batch : {1, 5}) {
+            const std::vector<float> x = random_values(steps * batch * inputs);
+            const Call whole = {table, {layers, layers + depth}, depth, 1, inputs, hidden, 1, nullptr};
+            const std::vector<float> expected = run(whole, x, steps, batch, 0, batch, steps);
+            PackedStream stream(table->packed, layers, depth, batch), other(table->packed, layers, depth, batch);
+            if (!stream.valid() || !other.valid()) exit(2);
+            std::vector<float> y(expected.size()), of_other(y), state(size_t(depth * batch * hidden)), again(state);
+            for (int64_t t = 0; t < steps; ++t) {
+                const float* input = &x[size_t(t * batch * inputs)];
+                const int64_t at = t * batch * hidden;
+                stream.step(input, inputs, &y[size_t(at)], hidden);
+                other.step(input, inputs, &of_other[size_t(at)], hidden);
+                stream.get_state(state.data());
+                different += memcmp(&state[size_t((depth - 1) * batch * hidden)], &y[size_t(at)],
+                                    size_t(batch * hidden) * sizeof(float)) != 0;
+                other.get_state(again.data());
+                different += differences(state, again);
+                other.set_state(std::vector<float>(state.size(), 3).data());
+                if (t % 2) stream.set_state(state.data());
+                other.set_state(state.data());
+            }
+            different += differences(y, expected) + differences(of_other, expected);
+        }
+    static const char* const names[] = {"float32", "bfloat16", "float16", "int8", "bfloat16 products"};
     char what[80];
-    snprintf(what, sizeof what, "values of %d streams, reset %s, that differ", int(batch),
+    snprintf(what, sizeof what, "values of streams that differ, %s, reset %s", names[storage],
              reset_after ? "after" : "before");
-    const int64_t different = differences(y, expected);
     expect(different == 0, what, double(different));
 }
 
@@ -331,13 +331,13 @@ static void test_function(int code, double (*exact)(double), const char* name) {
     memset(&f, 0, sizeof f);
     f.code = code;
     f.clip = HUGE_VAL;
-    table->single.activate(f, x.data(), y.data(), int64_t(x.size()));
+    table->gates32.activate(f, x.data(), y.data(), int64_t(x.size()));
     double worst = 0;
     for (size_t i = 0; i < x.size(); ++i) {
         const double true_value = exact(double(x[i]));
         if (fabs(true_value) < 1.1754944e-38) continue;
         const float near = fabsf(float(true_value));
-        worst = fmax(worst, fabs(true_value - y[i]) / (double(nextafterf(near, HUGE_VALF)) - near));
+        worst = larger_error(worst, fabs(true_value - y[i]) / (double(nextafterf(near, HUGE_VALF)) - near));
     }
     expect(worst < 3, name, worst);
 }
@@ -358,8 +358,7 @@ int main() {
         test_integers(5, 33, reset_after);
         test_integers(66, 70, reset_after);
         test_threads(reset_after);
-        test_stream(1, reset_after);
-        test_stream(5, reset_after);
+        for (int storage = 0; storage < storage_count; ++storage) test_streams(storage, reset_after);
     }
 #if defined(CGRU_TEST_QUIET)
     for (const int reset_after : {1, 0})

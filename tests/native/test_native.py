@@ -1,10 +1,11 @@
-"""The kernels' own program, built for processors that this machine has not, under an emulator, and with sanitizers.
+"""The kernels' own programs, built for processors that this machine has not, under an emulator, and with sanitizers.
 
 Needs Debian's g++-aarch64-linux-gnu, qemu-user, clang and libclang-rt-dev; the continuous integration installs them.
 """
 
 import os
 import platform
+import re
 import runpy
 import subprocess
 import sys
@@ -35,47 +36,52 @@ if not (ROOT / "src").is_dir():
 SETS = runpy.run_path(str(ROOT / "src" / "sets.py"))
 
 
-def build_and_run(tmp_path, compiler, tested, runner=(), flags=("-static",)):
-    """The kernels of the tested set, and of plain C++ to compare with, in a program; its output."""
+PROGRAMS = {"kernels": 34, "products": 4, "training": 40}
+"""The comparisons that each prints."""
+
+
+def build_and_run(tmp_path, compiler, tested, runner=(), flags=("-static",), programs=PROGRAMS):
+    """The kernels of the tested set, and of plain C++ to compare with, in programs that must find nothing."""
     names = SETS["with_bases"](["plain", tested])
     sources = {
         "dispatch": ("dispatch", SETS["dispatch_macros"](names), []),
         "sequence": ("packed/sequence", [], []),
         "stream": ("packed/stream", [], []),
         "layout": ("packed/layout", [], []),
+        "recording": ("training/training", [], []),
         "machine": ("threads/machine", [], []),
         "denormals": ("simd/denormals", [], []),
         **{f"set {name}": ("set", SETS["SETS"][name].macros, SETS["SETS"][name].flags) for name in names},
     }
+    sources = {name: (ROOT / f"src/{source}.cpp", macros, own) for name, (source, macros, own) in sources.items()}
+    sources.update({name: (ROOT / f"tests/native/{name}.cpp", [], []) for name in programs})
     command = [compiler, *FLAGS, *flags, f"-I{ROOT / 'src'}"]
 
     def build(name):
         source, macros, own = sources[name]
         compiled = str(tmp_path / f"{name}.o")
         defines = [f"-D{macro}={value}" for macro, value in macros]
-        subprocess.run([*command, *own, *defines, "-c", str(ROOT / f"src/{source}.cpp"), "-o", compiled], check=True)
+        subprocess.run([*command, *own, *defines, "-c", str(source), "-o", compiled], check=True)
         return compiled
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(build, sources))
-    program = str(tmp_path / "kernels")
-    subprocess.run([*command, str(ROOT / "tests/native/kernels.cpp"), *objects, "-o", program], check=True)
-    environment = {**os.environ, "CGRU_ISA": tested}
-    run = subprocess.run([*runner, program], capture_output=True, text=True, env=environment)
-    print(run.stdout)
-    return run
-
-
-def check(run, tested, comparisons=28):
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert run.stdout.startswith(f"kernels of {tested},")
-    assert run.stdout.count("ok  ") == comparisons
+        objects = dict(zip(sources, pool.map(build, sources), strict=True))
+    shared = [objects[name] for name in sources if name not in programs]
+    for name, comparisons in programs.items():
+        program = str(tmp_path / name)
+        subprocess.run([*command, objects[name], *shared, "-o", program], check=True)
+        environment = {**os.environ, "CGRU_ISA": tested}
+        run = subprocess.run([*runner, program], capture_output=True, text=True, env=environment)
+        print(run.stdout)
+        assert run.returncode == 0, run.stdout + run.stderr
+        assert re.match(rf"{name} of {tested}\b", run.stdout)
+        assert run.stdout.count("ok  ") == comparisons
 
 
 @pytest.mark.parametrize("tested", ["neon", "neondot"])
 def test_neon(tmp_path, tested):
     needs("aarch64-linux-gnu-g++", "qemu-aarch64")
-    check(build_and_run(tmp_path, "aarch64-linux-gnu-g++", tested, ["qemu-aarch64"]), tested)
+    build_and_run(tmp_path, "aarch64-linux-gnu-g++", tested, ["qemu-aarch64"])
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="x86-64 kernels are built by the native compiler here")
@@ -84,11 +90,11 @@ def test_neon(tmp_path, tested):
 )
 def test_avx2(tmp_path):
     needs("g++", "qemu-x86_64")
-    check(build_and_run(tmp_path, "g++", "avx2", ["qemu-x86_64", "-cpu", "max"]), "avx2")
+    build_and_run(tmp_path, "g++", "avx2", ["qemu-x86_64", "-cpu", "max"])
 
 
 SANITIZERS = {
-    "address and undefined": ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+    "address and undefined": ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DCGRU_STD_THREADS"],
     "thread": ["-O1", "-fsanitize=thread", "-DCGRU_STD_THREADS"],
 }
 
@@ -99,7 +105,7 @@ SANITIZERS = {
 def test_sanitizers(tmp_path, sanitizer, tested):
     """Reads and writes within bounds, defined arithmetic; and for the loops on several threads, no race."""
     needs("clang++")
-    check(build_and_run(tmp_path, "clang++", tested, flags=["-g", *SANITIZERS[sanitizer]]), tested)
+    build_and_run(tmp_path, "clang++", tested, flags=["-g", *SANITIZERS[sanitizer]])
 
 
 @pytest.mark.skipif(
@@ -107,4 +113,4 @@ def test_sanitizers(tmp_path, sanitizer, tested):
 )
 def test_a_step_allocates_nothing_and_makes_no_system_call(tmp_path):
     needs("g++")
-    check(build_and_run(tmp_path, "g++", "plain", flags=["-DCGRU_TEST_QUIET"]), "plain", 32)
+    build_and_run(tmp_path, "g++", "plain", flags=["-DCGRU_TEST_QUIET"], programs={"kernels": PROGRAMS["kernels"] + 4})
