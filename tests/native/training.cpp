@@ -1,5 +1,5 @@
 // The training kernels of an instruction set against scalar C++, without Python: a pass that records and the way back
-// against a GRU's equations as a textbook has them, one sequence and one step at a time, in double. Prints what it
+// against a cell's equations as a textbook has them, one sequence and one step at a time, in double. Prints what it
 // compared; exits with 1 on a difference. As kernels.cpp it is built for other processors and with sanitizers.
 #include "training.h"
 
@@ -21,6 +21,7 @@ static double value_of(const Activation& f, double x) {
         case activation_thresholded_relu: return x > f.alpha ? x : 0;
         case activation_scaled_tanh: return f.alpha * tanh(f.beta * x);
         case activation_affine: return f.alpha * x + f.beta;
+        case activation_g: return x < 0 ? 1 / (1 + exp(-x)) : x + 0.5;
         default: return x;
     }
 }
@@ -40,6 +41,7 @@ static double slope_of(const Activation& f, double x) {
         case activation_thresholded_relu: return x > f.alpha;
         case activation_scaled_tanh: return f.beta * (f.alpha - y * y / f.alpha);
         case activation_affine: return f.alpha;
+        case activation_g: return x < 0 ? y * (1 - y) : 1;
         default: return 1;
     }
 }
@@ -59,6 +61,7 @@ static const Functions functions[] = {
     {"softsign, elu", {activation_softsign, 0, 0, HUGE_VAL}, {activation_elu, 0.7, 0, HUGE_VAL}},
     {"scaled_tanh, softplus", {activation_scaled_tanh, 0.9, 0.7, HUGE_VAL}, {activation_softplus, 0, 0, HUGE_VAL}},
     {"linear, thresholded_relu", {activation_linear, 0, 0, HUGE_VAL}, {activation_thresholded_relu, 0.05, 0, HUGE_VAL}},
+    {"sigmoid, g", {activation_sigmoid, 0, 0, HUGE_VAL}, {activation_g, 0, 0, HUGE_VAL}},
 };
 
 // --- A layer over time -----------------------------------------------------------------------------------------------
@@ -81,17 +84,18 @@ template <class T> struct Sequences {
 // What a call returns, and what it adds to: the states' rows as in the call, gradients as they were and more.
 template <class T> struct Results {
     Sequences<T> y, grad_x;
-    std::vector<T> h_n, grad_h0, grad_w, grad_u, grad_bias;  // (B, H) twice, (3H, I), (3H, H), (4, H)
+    std::vector<T> h_n, grad_h0, grad_w, grad_u, grad_bias;  // (B, H) twice; as the weights; (kept, H)
 
     template <class Other>
     explicit Results(const Results<Other>& other)
         : y(other.y), grad_x(other.grad_x), h_n(other.h_n.begin(), other.h_n.end()),
           grad_h0(other.grad_h0.begin(), other.grad_h0.end()), grad_w(other.grad_w.begin(), other.grad_w.end()),
           grad_u(other.grad_u.begin(), other.grad_u.end()), grad_bias(other.grad_bias.begin(), other.grad_bias.end()) {}
-    Results(Sequences<T> y, Sequences<T> grad_x, int64_t batch, int64_t inputs, int64_t hidden)
+    Results(const Cell& cell, Sequences<T> y, Sequences<T> grad_x, int64_t batch, int64_t inputs, int64_t hidden)
         : y(y), grad_x(grad_x), h_n(random_values<T>(batch * hidden)), grad_h0(random_values<T>(batch * hidden)),
-          grad_w(random_values<T>(3 * hidden * inputs)), grad_u(random_values<T>(3 * hidden * hidden)),
-          grad_bias(random_values<T>(4 * hidden)) {}
+          grad_w(random_values<T>(cell.gates * hidden * inputs)),
+          grad_u(random_values<T>(recurrent_gates(cell) * hidden * hidden)),
+          grad_bias(random_values<T>(cell.kept * hidden)) {}
 };
 
 struct Options {
@@ -106,17 +110,17 @@ struct Options {
 // and what the gradients are added to.
 template <class T> struct Problem {
     Options o;
-    std::vector<T> w, u, bias;  // (3H, I), (3H, H), (4, H)
+    std::vector<T> w, u, bias;  // (gates * H, I), those of the state (.., H), (biases, H)
     Sequences<T> x, grad_y;
     Results<T> start;
     std::vector<int64_t> order, lengths;
 
     explicit Problem(const Options& o)
-        : o(o), w(random_values<T>(3 * o.hidden * o.inputs, 1 / sqrt(double(o.hidden)))),
-          u(random_values<T>(3 * o.hidden * o.hidden, 1 / sqrt(double(o.hidden)))),
-          bias(random_values<T>(4 * o.hidden, 1 / sqrt(double(o.hidden)))),
+        : o(o), w(random_values<T>(cells[o.cell].gates * o.hidden * o.inputs, 1 / sqrt(double(o.hidden)))),
+          u(random_values<T>(recurrent_gates(cells[o.cell]) * o.hidden * o.hidden, 1 / sqrt(double(o.hidden)))),
+          bias(random_values<T>(cells[o.cell].biases * o.hidden, 1 / sqrt(double(o.hidden)))),
           x(o.steps, o.batch, o.inputs, o.batch_first), grad_y(o.steps, o.batch, o.hidden, o.batch_first),
-          start(Sequences<T>(o.steps, o.batch, o.hidden, o.batch_first), x, o.batch, o.inputs, o.hidden) {
+          start(cells[o.cell], Sequences<T>(o.steps, o.batch, o.hidden, o.batch_first), x, o.batch, o.inputs, o.hidden) {
         if (o.cell == cell_gru_before)  // the candidate has one bias
             for (int64_t j = 0; j < o.hidden; ++j) bias[size_t(3 * o.hidden + j)] = 0;
         for (T& value : start.y.values) value = T(NAN);
@@ -145,11 +149,13 @@ template <class T> struct Prepared {
         layer.gate = o.functions.gate;
         layer.candidate_function = o.functions.candidate;
         layer.flip = o.flip;
-        layer.usual = is_usual(cells[o.cell], layer.gate, layer.candidate_function, o.flip);
-        layer.input = lay_out(p.w.data(), 1, I, I, 3 * H);
-        layer.input_back = lay_out(p.w.data(), I, 1, 3 * H, I);
-        for (int i = 0; i < cells[o.cell].phases; ++i) {
-            const int64_t first = cells[o.cell].phase[i].first * H, count = cells[o.cell].phase[i].gates * H;
+        const Cell& cell = cells[o.cell];
+        layer.usual = is_usual(cell, layer.gate, layer.candidate_function, o.flip);
+        layer.input = lay_out(p.w.data(), 1, I, I, cell.gates * H);
+        layer.input_back = lay_out(p.w.data(), I, 1, cell.gates * H, I);
+        for (int i = 0; i < cell.phases; ++i) {
+            const int64_t first = cell.phase[i].first * H, count = cell.phase[i].gates * H;
+            if (count == 0) continue;
             std::vector<T> rows(p.u.begin() + first * H, p.u.begin() + (first + count) * H);
             layer.recurrent[i] = lay_out(rows.data(), 1, H, H, count);
             if (o.cell == cell_gru_after) {  // as their gradients lie: n, r, z
@@ -171,7 +177,7 @@ template <class T> static Results<T> results_of_kernels(const Problem<T>& p, int
     const Options& o = p.o;
     const Prepared<T> prepared(p);
     Results<T> result(p.start);
-    std::vector<T> kept(size_t(o.steps * o.batch * 4 * o.hidden), T(NAN));
+    std::vector<T> kept(size_t(o.steps * o.batch * cells[o.cell].kept * o.hidden), T(NAN));
     TrainingCall<T> call;
     memset(&call, 0, sizeof call);
     call.layer = &prepared.layer;
@@ -207,7 +213,7 @@ template <class T> static Results<T> results_of_kernels(const Problem<T>& p, int
     return result;
 }
 
-// --- The textbook's GRU ----------------------------------------------------------------------------------------------
+// --- The textbook's cells --------------------------------------------------------------------------------------------
 
 typedef std::vector<double> Values;
 
@@ -235,11 +241,26 @@ struct Step {
     Values x, h, at_r, at_z, at_n, r, z, n, u, next;
 };
 
+static Step with_new_state(const Options& o, Step s) {
+    for (size_t j = 0; j < s.h.size(); ++j) {
+        s.n[j] = value_of(o.functions.candidate, s.at_n[j]);
+        s.next[j] = o.flip ? (1 - s.z[j]) * s.h[j] + s.z[j] * s.n[j] : s.z[j] * s.h[j] + (1 - s.z[j]) * s.n[j];
+    }
+    return s;
+}
+
 template <class T> static Step textbook_step(const Problem<T>& p, const T* x, const Values& h) {
     const Options& o = p.o;
     const int64_t I = o.inputs, H = o.hidden;
     const auto biases = [&](int which) { return Values(p.bias.begin() + which * H, p.bias.begin() + (which + 1) * H); };
     const Values zero(h.size());
+    if (o.cell == cell_mingru) {
+        Step s = {Values(x, x + I), h, zero, biases(0), biases(1), zero, zero, zero, zero, zero};
+        add_product(p.w, 0, s.x.data(), s.at_z, I);
+        add_product(p.w, H, s.x.data(), s.at_n, I);
+        for (size_t j = 0; j < size_t(H); ++j) s.z[j] = value_of(o.functions.gate, s.at_z[j]);
+        return with_new_state(o, s);
+    }
     Step s = {Values(x, x + I), h, biases(0), biases(1), biases(2), zero, zero, zero, zero, zero};
     add_product(p.w, 0, s.x.data(), s.at_r, I);
     add_product(p.w, H, s.x.data(), s.at_z, I);
@@ -258,11 +279,7 @@ template <class T> static Step textbook_step(const Problem<T>& p, const T* x, co
         for (size_t j = 0; j < size_t(H); ++j) s.u[j] = s.r[j] * h[j];
         add_product(p.u, 2 * H, s.u.data(), s.at_n, H);
     }
-    for (size_t j = 0; j < size_t(H); ++j) {
-        s.n[j] = value_of(o.functions.candidate, s.at_n[j]);
-        s.next[j] = o.flip ? (1 - s.z[j]) * h[j] + s.z[j] * s.n[j] : s.z[j] * h[j] + (1 - s.z[j]) * s.n[j];
-    }
-    return s;
+    return with_new_state(o, s);
 }
 
 // From the loss' gradient by h' to the one by h; adds to the gradients by the layer and by x.
@@ -280,6 +297,7 @@ static Values textbook_step_back(const Problem<T>& p, const Step& s, const Value
         by_n[j] = by_next[j] * (1 - share) * slope_of(o.functions.candidate, s.at_n[j]);
         by_z[j] = (o.flip ? -towards_h : towards_h) * slope_of(o.functions.gate, s.at_z[j]);
     }
+    const bool has_reset = o.cell != cell_mingru;
     if (o.cell == cell_gru_after) {
         for (size_t j = 0; j < size_t(H); ++j) {
             by_u[j] = by_n[j] * s.r[j];
@@ -287,19 +305,23 @@ static Values textbook_step_back(const Problem<T>& p, const Step& s, const Value
             grads.grad_bias[j] += by_u[j];
         }
         add_back(p.u, 2 * H, by_u, s.h.data(), by_h.data(), grads.grad_u, H);
-    } else {
+    } else if (o.cell == cell_gru_before) {
         add_back(p.u, 2 * H, by_n, s.u.data(), by_u.data(), grads.grad_u, H);
         for (size_t j = 0; j < size_t(H); ++j) {
             by_h[j] += by_u[j] * s.r[j];
             by_r[j] = by_u[j] * s.h[j] * slope_of(o.functions.gate, s.at_r[j]);
         }
     }
-    add_back(p.u, 0, by_r, s.h.data(), by_h.data(), grads.grad_u, H);
-    add_back(p.u, H, by_z, s.h.data(), by_h.data(), grads.grad_u, H);
-    const Values* const by_gates[] = {&by_r, &by_z, &by_n};
-    for (int64_t gate = 0; gate < 3; ++gate) {
-        add_back(p.w, gate * H, *by_gates[gate], s.x.data(), grad_x, grads.grad_w, I);
-        for (int64_t j = 0; j < H; ++j) grads.grad_bias[size_t((1 + gate) * H + j)] += (*by_gates[gate])[size_t(j)];
+    if (has_reset) {
+        add_back(p.u, 0, by_r, s.h.data(), by_h.data(), grads.grad_u, H);
+        add_back(p.u, H, by_z, s.h.data(), by_h.data(), grads.grad_u, H);
+    }
+    std::vector<Values> by_gates = {by_z, by_n};
+    if (has_reset) by_gates.insert(by_gates.begin(), by_r);
+    for (int64_t gate = 0; gate < int64_t(by_gates.size()); ++gate) {
+        const Values& by_gate = by_gates[size_t(gate)];
+        add_back(p.w, gate * H, by_gate, s.x.data(), grad_x, grads.grad_w, I);
+        for (int64_t j = 0; j < H; ++j) grads.grad_bias[size_t((has_reset + gate) * H + j)] += by_gate[size_t(j)];
     }
     return by_h;
 }
@@ -355,8 +377,8 @@ template <class T> static void test_layer(int cell, const Functions& functions) 
             worst = larger_error(worst, error_of(results_of_kernels(problem, 1), results_of_textbook(problem)));
         }
     char what[96];
-    snprintf(what, sizeof what, "recorded and backwards, %s, reset %s, %s", name_of<T>(),
-             cell == cell_gru_after ? "after" : "before", functions.name);
+    snprintf(what, sizeof what, "recorded and backwards, %s, %s, %s", name_of<T>(), cells[cell].name,
+             functions.name);
     expect(worst < tolerance<T>(), what, worst);
 }
 
@@ -368,8 +390,7 @@ template <class T> static void test_threads(int cell) {
     const Results<T> one = results_of_kernels(problem, 1), two = results_of_kernels(problem, 2);
     const double worst = larger_error(error_of(one, expected), error_of(two, expected));
     char what[96];
-    snprintf(what, sizeof what, "on one thread and on two, %s, reset %s", name_of<T>(),
-             cell == cell_gru_after ? "after" : "before");
+    snprintf(what, sizeof what, "on one thread and on two, %s, %s", name_of<T>(), cells[cell].name);
     expect(worst < tolerance<T>(), what, worst);
     const int64_t different = differences(one.y.values, two.y.values) + differences(one.h_n, two.h_n) +
                               differences(one.grad_x.values, two.grad_x.values) +
