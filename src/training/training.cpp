@@ -39,7 +39,7 @@ class Scratch {
   public:
     explicit Scratch(char* memory) : memory(memory) {}
     template <class T> T* take(int64_t count) {
-        T* part = reinterpret_cast<T*>(memory + used);
+        T* part = memory ? reinterpret_cast<T*>(memory + used) : nullptr;
         used += (count * int64_t(sizeof(T)) + 127) / 64 * 64;
         return part;
     }

@@ -1,6 +1,6 @@
 """What only a GPU can show; run with `pytest -m gpu` where CuPy, a driver and a device are.
 
-The rest of the CUDA engine's tests run its kernels on the processor (tests/cuda/test_engine.py). These hold the device to the
+The rest of the CUDA engine's tests run its kernels on the processor (tests/support/cuda_on_cpu.py). These hold the device to the
 processor's results and to torch.nn.GRU's there, and try what has no likeness on a processor: streams, several devices.
 """
 

@@ -14,7 +14,7 @@ TESTS = Path(__file__).parents[1]
 PARTS = ("avx512vnni", "neondot")
 """Sets that are another's but for kernels of narrow products."""
 
-NARROW = ["precision/test_precision.py"]
+NARROW = [f"precision/test_{name}.py" for name in ("precision", "rounded_products", "int8")]
 WIDE = [
     *(f"engines/test_{name}.py" for name in ("functions", "engines", "invariance", "numbers")),
     "streams/test_streams.py",
