@@ -1,0 +1,231 @@
+"""Time and memory of a load, or of a refusal, are in proportion to the file's size: of each format, files made to grow."""
+
+import itertools
+import json
+import re
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+
+import cgru
+from cgru.formats import keras as format_keras
+
+from ..support.fuzz import in_proportion
+
+GRU = {
+    "units": 1,
+    "use_bias": True,
+    "reset_after": True,
+    "return_sequences": True,
+    "activation": "tanh",
+    "recurrent_activation": "sigmoid",
+}
+WEIGHTS = {"kernel": (1, 3), "recurrent_kernel": (1, 3), "bias": (2, 3)}
+
+
+def layer(kind, name, *sources, **config):
+    """A layer of a Functional model, as Keras 2 writes it."""
+    inbound = [[[source, 0, 0, {}] for source in sources]] if sources else []
+    return {"class_name": kind, "name": name, "config": {"name": name, **config}, "inbound_nodes": inbound}
+
+
+def gru(name, *sources):
+    return layer("GRU", name, *sources, **GRU)
+
+
+def model(layers, name="model", kind="Functional"):
+    return {"class_name": kind, "name": name, "config": {"name": name, "layers": layers}}
+
+
+def archive(path, config, weights=b""):
+    """A .keras file."""
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("metadata.json", json.dumps({"keras_version": "3.1.0"}))
+        file.writestr("config.json", json.dumps(config))
+        file.writestr("model.weights.h5", weights)
+    return path
+
+
+def chain(number):
+    """A stack's layers, each on the one before."""
+    names = [f"gru_{k}" if k else "gru" for k in range(number)]
+    return [gru(name, *names[max(k - 1, 0) : k]) for k, name in enumerate(names)]
+
+
+# --- Keras: configurations --------------------------------------------------------------------------------------------
+
+
+def dropouts_called_twice(number):
+    """Each on the one before, two times."""
+    names = ["gru", *[f"d{k}" for k in range(number)]]
+    dropouts = [layer("Dropout", name, below, below, rate=0.1) for below, name in itertools.pairwise(names)]
+    return model([gru("gru"), *dropouts, gru("last", names[-1])])
+
+
+def a_dropout_read_by_many(number):
+    """Of a Dropout on many layers and many layers on it: each pair would be remembered."""
+    sources = [gru(f"a{k}") for k in range(number)]
+    shared = layer("Dropout", "d", *[source["name"] for source in sources], rate=0.1)
+    return model([*sources, shared, *[gru(f"b{k}", "d") for k in range(number)]])
+
+
+def a_long_name_around_many(number):
+    return model([model([gru(str(k)) for k in range(number)], "x" * (5 * number))])
+
+
+def names_around_many(number):
+    """As long as they may be, around layers that are no stack."""
+    inner = model([gru(str(k)) for k in range(number)], "x" * 900)
+    return model([inner])
+
+
+def models_in_models(number):
+    tree = model([gru("gru")])
+    for _ in range(number):
+        tree = model([gru("gru"), tree])
+    return tree
+
+
+def a_call_on_many(number):
+    """As Keras 2 writes a call on several inputs in one list."""
+    node = [part for k in range(number) for part in (f"x{k}", 0, 0)]
+    return model([{**gru("gru"), "inbound_nodes": [node]}, gru("other")])
+
+
+CONFIGURATIONS = {
+    dropouts_called_twice: (10, 20),
+    a_dropout_read_by_many: (100, 800),
+    a_long_name_around_many: (500, 4000),
+    names_around_many: (500, 4000),
+    models_in_models: (20, 160),
+    a_call_on_many: (1000, 16000),
+}
+
+
+@pytest.mark.parametrize("make", CONFIGURATIONS, ids=lambda make: make.__name__)
+def test_keras_configurations(make, tmp_path):
+    in_proportion(lambda number: archive(tmp_path / "m.keras", make(number)), *CONFIGURATIONS[make])
+
+
+def test_nested_models_up_to_a_bound(tmp_path):
+    for depth, expected in [(90, "got the layers gru, model/gru, "), (110, "expected models at most 100 levels deep")]:
+        path = archive(tmp_path / "m.keras", models_in_models(depth))
+        with pytest.raises(cgru.FormatError, match=expected):
+            cgru.load(path)
+    for length, expected in [(996, "got the layers x"), (997, "expected names of at most 1000 characters, got x")]:
+        path = archive(tmp_path / "m.keras", model([model([gru("abc"), gru("abd")], "x" * length)]))
+        with pytest.raises(cgru.FormatError, match=expected):
+            cgru.load(path)
+
+
+# --- Keras: weights ---------------------------------------------------------------------------------------------------
+
+
+def keras_3(folder, number):
+    """A stack of many layers, each with a group of its own."""
+    with h5py.File(folder / "weights.h5", "w") as file:
+        for name in [f"gru_{k}" if k else "gru" for k in range(number)]:
+            for k, shape in enumerate(WEIGHTS.values()):
+                file[f"layers/{name}/cell/vars/{k}"] = np.zeros(shape, np.float32)
+    return archive(folder / "m.keras", model(chain(number)), (folder / "weights.h5").read_bytes())
+
+
+def keras_2(folder, number, layers=None):
+    """A stack of many layers inside a model, whose group lists the weights of all, in parts."""
+    path = folder / "m.h5"
+    layers = chain(number) if layers is None else layers
+    names = [f"{layer['name']}/{field}:0" for layer in layers for field in WEIGHTS]
+    with h5py.File(path, "w") as file:
+        file.attrs["keras_version"] = b"2.15.0"
+        file.attrs["model_config"] = json.dumps(model([model(layers, "inner")]))
+        group = file.create_group("model_weights/inner")
+        for part, start in enumerate(range(0, len(names), 30)):
+            group.attrs[f"weight_names{part}"] = [name.encode() for name in names[start : start + 30]]
+        for name, shape in zip(names, [*WEIGHTS.values()] * number, strict=True):
+            group[name] = np.zeros(shape, np.float32)
+    return path
+
+
+def test_many_layers_of_keras_3(tmp_path):
+    in_proportion(lambda number: keras_3(tmp_path, number), 20, 160)
+    assert cgru.load(keras_3(tmp_path, 160)).num_layers == 160
+
+
+def test_many_layers_of_keras_2(tmp_path):
+    in_proportion(lambda number: keras_2(tmp_path, number), 20, 160)
+    assert cgru.load(keras_2(tmp_path, 160)).num_layers == 160
+
+
+def load_weights(path):
+    """A file of weights alone."""
+    return format_keras.load(path, config={"class_name": "GRU", "config": {"name": "gru", **GRU}})
+
+
+def weights_alone(path, fill):
+    with h5py.File(path, "w") as file:
+        fill(file)
+    return path
+
+
+def many_attributes(file, number):
+    for part in range(number):
+        file.attrs[f"layer_names{part}"] = [b""]
+
+
+def groups_in_groups(file, number):
+    for _ in range(number):
+        file = file.create_group("g")
+
+
+def many_groups(file, number):
+    for k in range(number):
+        file.create_group(f"n{k:06d}")
+
+
+GROUPS = {many_attributes: (100, 1600), groups_in_groups: (200, 3200), many_groups: (100, 1600)}
+
+
+@pytest.mark.parametrize("fill", GROUPS, ids=lambda fill: fill.__name__)
+def test_keras_groups(fill, tmp_path):
+    in_proportion(
+        lambda number: weights_alone(tmp_path / "m.h5", lambda file: fill(file, number)), *GROUPS[fill], load_weights
+    )
+
+
+def test_names_within_each_other(tmp_path):
+    """Without the zeros between them, each name of a group reaches to the end of them all."""
+
+    def write(number):
+        path = weights_alone(tmp_path / "m.h5", lambda file: many_groups(file, number))
+        data, count = re.subn(rb"(n\d{6})\0", rb"\1x", path.read_bytes())
+        assert count == number
+        path.write_bytes(data)
+        return path
+
+    in_proportion(write, 200, 1600, load_weights)
+    with pytest.raises(cgru.FormatError, match="expected a name that ends after at most 1000 bytes"):
+        load_weights(write(1600))
+
+
+def test_groups_up_to_a_bound(tmp_path):
+    path = weights_alone(tmp_path / "m.h5", lambda file: groups_in_groups(file, 300))
+    with pytest.raises(cgru.FormatError, match=r"g/g/g/g/g/\.\.\.: expected groups at most 256 levels deep"):
+        load_weights(path)
+
+
+def test_texts_of_no_size(tmp_path):
+    """A list of any length would take no bytes."""
+    path = weights_alone(
+        tmp_path / "m.h5", lambda file: file.attrs.create("layer_names", np.array([b"abcdefghijk"] * 77))
+    )
+    data = path.read_bytes()
+    shape, kind = (77).to_bytes(8, "little"), (11).to_bytes(4, "little")
+    at = data.index(b"layer_names\0")
+    assert data.count(kind, at, at + 40) == 1
+    assert data.count(shape, at, at + 60) == 2  # and the most it may become
+    data = data[:at] + data[at : at + 40].replace(kind, bytes(4)) + data[at + 40 :]
+    path.write_bytes(data[:at] + data[at : at + 60].replace(shape, (2**22).to_bytes(8, "little")) + data[at + 60 :])
+    with pytest.raises(cgru.FormatError, match="layer_names: expected 4194304 texts of 0 bytes, got 848 bytes"):
+        load_weights(path)
