@@ -1,4 +1,4 @@
-"""Time and memory of a load, or of a refusal, are in proportion to the file's size: of each format, files made to grow."""
+"""Time and memory of a load, or of a refusal, are in proportion to the file's size: of each format, files that grow."""
 
 import itertools
 import json
@@ -8,6 +8,7 @@ import zipfile
 import h5py
 import numpy as np
 import pytest
+import torch
 from onnx import TensorProto, helper
 
 import cgru
@@ -349,3 +350,101 @@ def test_a_tensor_may_serve_some():
     for make in (weights_used_by_many, weights_reshaped_for_many, weights_split_for_many):
         with pytest.raises(cgru.FormatError, match="expected GRUs that form one stack"):
             cgru.from_onnx(make(30))
+
+
+# --- .safetensors, PyTorch, RTNeural ----------------------------------------------------------------------------------
+
+
+def safetensors_file(path, shapes, metadata=None):
+    """Of zeros."""
+    header, at = {"__metadata__": metadata or {}}, 0
+    for name, shape in shapes.items():
+        size = 4 * int(np.prod(shape))
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(at))
+    return path
+
+
+def names_of_others(path, number):
+    return safetensors_file(path, {f"weight_{part}_l{k}": [3, 1] for k in range(number) for part in ("ih", "hh")})
+
+
+def many_modules(path, number):
+    return safetensors_file(path, {f"m{k}.weight_{part}_l0": [3, 1] for k in range(number) for part in ("ih", "hh")})
+
+
+def quantized(path, number):
+    cgru.GRU(1, 1, num_layers=number, rng=0).quantize("int8").save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("write", "few", "many"),
+    [(names_of_others, 200, 6400), (many_modules, 200, 3200), (quantized, 100, 4000)],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_safetensors(write, few, many, tmp_path):
+    in_proportion(lambda number: write(tmp_path / "m.safetensors", number), few, many)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [([1] * 33, "at most 32 dimensions, got 33"), ([0, 2**62, 4], "a shape that an array can have")],
+)
+def test_shapes_that_no_array_has(shape, message, tmp_path):
+    path = tmp_path / "m.safetensors"
+    header = {"weight_ih_l0": {"dtype": "F32", "shape": shape, "data_offsets": [0, 4 * (0 not in shape)]}}
+    header["weight_hh_l0"] = {"dtype": "F32", "shape": [0, 0], "data_offsets": [4 * (0 not in shape)] * 2}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(4 * (0 not in shape)))
+    with pytest.raises(cgru.FormatError, match=re.escape(f"{path}: weight_ih_l0: expected {message}")):
+        cgru.load(path)
+
+
+def dicts_in_many_places(number):
+    inner = {f"weight_ih_l{k}": torch.zeros(3, 1) for k in range(number // 8)}
+    return {str(k): inner for k in range(number)}
+
+
+def tensors_in_many_places(number):
+    tensor = torch.zeros(3 * number, number)
+    return {f"weight_{part}_l{k}": tensor for k in range(number) for part in ("ih", "hh")}
+
+
+@pytest.mark.parametrize(("make", "few", "many"), [(dicts_in_many_places, 40, 1600), (tensors_in_many_places, 40, 160)])
+def test_pytorch(make, few, many, tmp_path):
+    def write(number):
+        torch.save(make(number), tmp_path / "m.pt")
+        return tmp_path / "m.pt"
+
+    in_proportion(write, few, many)
+    with pytest.raises(cgru.FormatError, match=r"a dict in 64 places at most|a tensor kept in the file"):
+        cgru.load(write(many))
+
+
+def test_entries_within_each_other(tmp_path):
+    """Of a zip archive: a directory may list the same bytes again and again."""
+    path = tmp_path / "m.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("m/data.pkl", b"x" * 10_000)
+        archive.filelist *= 300
+    with pytest.raises(cgru.FormatError, match="expected entries of their own bytes each, got 3000000 in all"):
+        cgru.load(path)
+
+
+def test_rtneural_texts(tmp_path):
+    """Of which NumPy makes an array as wide as the longest."""
+
+    def write(number):
+        texts = [["x" * number, *["a"] * number]]
+        layer = {"type": "gru", "shape": [None, None, 1], "weights": [texts, texts, texts]}
+        (tmp_path / "m.json").write_text(json.dumps({"in_shape": [None, None, 1], "layers": [layer]}))
+        return tmp_path / "m.json"
+
+    in_proportion(write, 400, 3200)
+    with pytest.raises(
+        cgru.FormatError, match=r"layers\[0\]: weights\[0\]: expected finite numbers of float32, got others"
+    ):
+        cgru.load(write(400))

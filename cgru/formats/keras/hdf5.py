@@ -18,7 +18,7 @@ import numpy as np
 from cgru.errors import FormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, KeysView
     from typing import BinaryIO
 
     from cgru.types import Array
@@ -186,9 +186,9 @@ class Object:
 
     # Groups
 
-    def members(self) -> list[str]:
+    def members(self) -> KeysView[str]:
         """The names of what the group holds."""
-        return list(self._links)
+        return self._links.keys()
 
     def child(self, *names: str) -> Object | None:
         """What lies under the group by way of these names; None where there is no such thing."""

@@ -57,9 +57,6 @@ DEPTH = 100
 FOLDED = 12
 """Of nodes in a row that make a constant of constants; exporters write four or five."""
 
-MAX_AXES = 32
-"""Of a tensor; NumPy's arrays have up to 64."""
-
 MAX_USES = 64
 """Of one tensor by the GRUs of a file: what it takes in memory stays in proportion to its size."""
 
@@ -187,15 +184,15 @@ class Graph:
     def _array(self, tensor: Any, cost: Cost, holder: Any = None) -> Array:
         """The array of a tensor, which may be that of a Constant node."""
         where = f"{self.source}: tensor {tensor.name!r}"
-        if len(tensor.dims) > MAX_AXES:
-            raise FormatError(f"{where}: expected at most {MAX_AXES} dimensions, got {len(tensor.dims)}")
         if tensor.data_type not in TENSORS:
             names = {number: name for name, number in onnx.TensorProto.DataType.items()}
             expected = ", ".join(kind for kind, *_ in TENSORS.values())
             raise FormatError(f"{where}: expected {expected}, got {names.get(tensor.data_type, tensor.data_type)}")
         kind, field, stored = TENSORS[tensor.data_type]
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            data = self._external(tensor, where, math.prod(tensor.dims) * np.dtype(stored).itemsize, cost)
+            data = self._external(
+                tensor, where, math.prod(tensor.dims[: files.MAX_AXES]) * np.dtype(stored).itemsize, cost
+            )
             return files.decode(where, kind, tensor.dims, data)
         cost.add(tensor.ByteSize(), id(holder or tensor))
         if tensor.HasField("raw_data"):
@@ -314,7 +311,7 @@ class Graph:
         """The axes after these nodes, None where that cannot be told; `sizes` has H and D, T and B are free."""
         for node in moves:
             operand = self._operand(node)
-            if operand is not None and len(operand) > MAX_AXES:
+            if operand is not None and len(operand) > files.MAX_AXES:
                 return None
             result = MOVERS[node.op_type](axes, operand, sizes)
             if result is None:
