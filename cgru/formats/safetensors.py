@@ -48,13 +48,9 @@ VERSION_KEY, VERSION = "cgru.version", 1
 
 
 def _library() -> Any:
-    try:
-        import safetensors
-        import safetensors.numpy
-    except ImportError as error:
-        raise ImportError(
-            f'.safetensors files need the package safetensors: pip install "cgru[safetensors]" ({error})'
-        ) from error
+    import safetensors
+    import safetensors.numpy
+
     return safetensors
 
 

@@ -166,10 +166,8 @@ def read(path: Path, name: str | None = None) -> Value:
     Such a file is a pickle; torch.load reads it with weights_only=True, which makes tensors and containers, and calls
     nothing. float16 and bfloat16 are widened exactly to float32.
     """
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError(f'PyTorch\'s files need the package torch: pip install "cgru[torch]" ({error})') from error
+    import torch
+
     if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):
         raise ImportError(f"PyTorch's files are safe to read from torch 2.6 on, got {torch.__version__}")
     _check_archive(path)
@@ -258,3 +256,10 @@ def to_torch(value: Value) -> Any:
         module = torch.nn.GRUCell(spec.input_size, spec.hidden_size, spec.bias, dtype=dtype)
     module.load_state_dict({key: torch.tensor(array) for key, array in value.weighing_state().items()})
     return module
+
+
+def save(value: Value, path: str | os.PathLike[str]) -> None:
+    """Write a state_dict; torch.load(path, weights_only=True) reads it."""
+    import torch
+
+    torch.save(to_torch(value).state_dict(), path)

@@ -56,12 +56,8 @@ DEPENDENCIES = "_layer_checkpoint_dependencies"
 
 
 def _library() -> Any:
-    try:
-        import keras
-    except ImportError as error:
-        raise ImportError(
-            f"Keras layers need the package keras, version 3, and one of its backends ({error})"
-        ) from error
+    import keras
+
     if int(keras.__version__.split(".")[0]) < 3:
         raise ImportError(f"keras: expected version 3, got {keras.__version__}")
     return keras
@@ -175,6 +171,14 @@ def to_keras(value: Value) -> Any:
     if len(layers) == 1:
         return layers[0]
     return keras.Sequential([keras.Input((None, model.input_size), dtype=model.dtype.name), *layers])
+
+
+def save(value: Value, path: str | os.PathLike[str]) -> None:
+    """Write a .keras file of a keras.Sequential; keras.saving.load_model reads it."""
+    keras, layer = _library(), to_keras(value)
+    if not isinstance(layer, keras.Sequential):
+        layer = keras.Sequential([keras.Input((None, value.spec.input_size), dtype=value.spec.dtype.name), layer])
+    layer.save(path)
 
 
 # --- Files ------------------------------------------------------------------------------------------------------------

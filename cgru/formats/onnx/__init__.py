@@ -11,22 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
+from google.protobuf.message import DecodeError, Message
 
 from cgru import checks
 from cgru.errors import FormatError
 from cgru.formats import files
-from cgru.model.spec import from_options
-from cgru.model.value import Value, face
-
-try:
-    import onnx
-    from google.protobuf.message import DecodeError, Message
-except ImportError as error:
-    raise ImportError(f'ONNX models need the package onnx: pip install "cgru[onnx]" ({error})') from error
-
 from cgru.formats.names import refuse_integers
 from cgru.formats.onnx import operator
 from cgru.formats.onnx.graph import KINDS, MAX_USES, Graph
+from cgru.model.spec import from_options
+from cgru.model.value import Value, face
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -200,12 +195,16 @@ def _build(source: str, units: list[operator.Unit], batch_major: bool = False) -
         raise FormatError(f"{source}: GRU {first.name!r}: {error}") from error
 
 
-def to_onnx(value: Value, path: str | os.PathLike[str]) -> None:
+def save(value: Value, path: str | os.PathLike[str]) -> None:
     """Write a model of one GRU operator a layer; see `GRU.to_onnx`."""
     refuse_integers(value, "ONNX")
     model = _model(value)
     onnx.checker.check_model(model)
     files.write(path, model.SerializeToString())
+
+
+to_onnx = save
+"""The name of earlier versions."""
 
 
 def _model(value: Value) -> Any:
