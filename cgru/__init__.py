@@ -68,9 +68,10 @@ def _from_keras() -> Any:
 
 
 def _from_onnx() -> Any:
-    from cgru.formats.onnx import from_onnx
+    from cgru.formats import FORMATS
 
-    return from_onnx
+    with FORMATS["onnx"].using() as onnx:
+        return onnx.from_onnx
 
 
 def _from_torch() -> Any:

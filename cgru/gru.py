@@ -108,9 +108,10 @@ class GRU(Recurrent):
         cgru.FormatError
             torch.nn.GRU has no such option: reset gate before the product, other activations, clip.
         """
-        from cgru.formats import torch
+        from cgru.formats import FORMATS
 
-        return torch.to_torch(self._on_host())
+        with FORMATS["torch"].using() as torch:
+            return torch.to_torch(self._on_host())
 
     def to_onnx(self, path: str | os.PathLike[str]) -> None:
         """Write an ONNX model of this GRU, with any number of steps and sequences; `cgru.from_onnx` reads it back.
@@ -125,9 +126,9 @@ class GRU(Recurrent):
             ONNX has no such model: update_gate="candidate" with other gates than a sigmoid, numbers of activations or
             clip that float32 does not have in a float64 model, 2 GiB of weights.
         """
-        from cgru.formats import onnx
+        from cgru.formats import FORMATS
 
-        onnx.to_onnx(self._on_host(), path)
+        FORMATS["onnx"].save(self._on_host(), path)
 
     def to_keras(self) -> Any:
         """A Keras 3 layer of the same parameters, built, that returns whole sequences (B, T, D*H).
@@ -139,9 +140,10 @@ class GRU(Recurrent):
         cgru.FormatError
             Keras has no such option: clip, thresholded_relu, scaled_tanh, affine, other parameters of an activation.
         """
-        from cgru.formats import keras
+        from cgru.formats import FORMATS
 
-        return keras.to_keras(self._on_host())
+        with FORMATS["keras"].using() as keras:
+            return keras.to_keras(self._on_host())
 
     def to_rtneural(self, path: str | os.PathLike[str]) -> None:
         """Write a .json file that RTNeural reads, the library for neural networks in audio plugins.
@@ -153,9 +155,9 @@ class GRU(Recurrent):
         cgru.FormatError
             RTNeural has no such option: two directions, reset gate before the product, other activations, clip.
         """
-        from cgru.formats import rtneural
+        from cgru.formats import FORMATS
 
-        rtneural.save(self._on_host(), path)
+        FORMATS["rtneural"].save(self._on_host(), path)
 
 
 class GRUCell(Model):
@@ -230,15 +232,17 @@ class GRUCell(Model):
 
     def to_torch(self) -> Any:
         """A torch.nn.GRUCell of the same parameters; FormatError where that has no such option."""
-        from cgru.formats import torch
+        from cgru.formats import FORMATS
 
-        return torch.to_torch(self._on_host())
+        with FORMATS["torch"].using() as torch:
+            return torch.to_torch(self._on_host())
 
     def to_keras(self) -> Any:
         """A built keras.layers.GRUCell of the same parameters; FormatError where that has no such option."""
-        from cgru.formats import keras
+        from cgru.formats import FORMATS
 
-        return keras.to_keras(self._on_host())
+        with FORMATS["keras"].using() as keras:
+            return keras.to_keras(self._on_host())
 
 
 FACES["GRU"] = GRU.of

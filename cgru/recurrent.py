@@ -245,6 +245,6 @@ class Recurrent(Model):
 
         The file appears whole or not at all. Needs the package safetensors: pip install "cgru[safetensors]".
         """
-        from cgru.formats import safetensors
+        from cgru.formats import FORMATS
 
-        safetensors.save(self._on_host(), path)
+        FORMATS["safetensors"].save(self._on_host(), path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,54 +10,39 @@ import numpy as np
 
 import cgru
 from cgru.cli import inputs, models
+from cgru.formats import FORMATS, WRITTEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from cgru.formats import Format
 
 TOLERANCE = 1e-6
 """Largest difference of an output: what a format of float32 takes from a float64 model is below it."""
 
 
-def write_torch(gru: cgru.GRU, path: Path) -> None:
-    """A state_dict; torch.load(path, weights_only=True) reads it."""
-    module = gru.to_torch()
-    import_module("torch").save(module.state_dict(), path)
+def _writer(format: Format) -> Callable[[cgru.GRU, Path], None]:
+    return lambda gru, path: format.save(gru.value, path)
 
 
-def write_keras(gru: cgru.GRU, path: Path) -> None:
-    """A keras.Sequential; keras.saving.load_model reads it."""
-    layer = gru.to_keras()
-    keras = import_module("keras")
-    if not isinstance(layer, keras.Sequential):
-        layer = keras.Sequential([keras.Input((None, gru.input_size), dtype=gru.dtype.name), layer])
-    layer.save(path)
-
-
-WRITERS: dict[str, Callable[[cgru.GRU, Path], None]] = {
-    ".safetensors": cgru.GRU.save,
-    ".onnx": cgru.GRU.to_onnx,
-    ".pt": write_torch,
-    ".pth": write_torch,
-    ".keras": write_keras,
-    ".json": cgru.GRU.to_rtneural,
-}
+WRITERS = {suffix: _writer(format) for suffix, format in WRITTEN.items()}
 """What writes a format, by the file's suffix."""
 
-QUANTIZED = ".safetensors"
+(QUANTIZED,) = FORMATS["safetensors"].written
 """The format that keeps weights of a precision as such."""
 
 
-@click.command()
+@click.command(epilog=f"Suffixes of OUT: {', '.join(WRITERS)}.")
 @click.argument("source", metavar="IN", type=models.PATH)
 @click.argument("target", metavar="OUT", type=models.PATH)
-@click.option("--precision", type=inputs.precisions, help="What to store weights as; .safetensors only.")
+@click.option("--precision", type=inputs.precisions, help=f"What to store weights as; {QUANTIZED} only.")
 @inputs.calibrate_option
 @models.name_option
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 def convert(
     source: Path, target: Path, precision: str | None, calibration: Path | None, name: str | None, force: bool
 ) -> None:
-    """Write the GRU in IN to OUT: .safetensors, .onnx, .pt or .pth, .keras, .json (RTNeural).
+    """Write the GRU in IN to OUT, in another format.
 
     IN's content tells its format, OUT's suffix the other. OUT appears once it has been loaded again and both models
     gave the same outputs for random input. With --precision the first of them is quantized before.

@@ -6,47 +6,26 @@ and what was expected. No loader runs what a file says.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cgru.errors import FormatError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from cgru.gru import GRU, GRUCell
-
-KNOWN = ".safetensors, ONNX (.onnx), PyTorch (.pt, .pth), Keras (.keras, .h5), RTNeural (.json)"
-
-BEGINNINGS = (
-    (rb".{7}\x00\{", "safetensors"),  # the header's length, then the header
-    (rb"\x89HDF\r\n\x1a\n", "keras"),
-    (rb"\s*\{", "rtneural"),
-    (rb"[\x08\x12\x1a\x22\x28\x32\x3a\x42\x72]", "onnx"),  # the tag of one of the message's fields
-)
-"""How files of a format begin, and the module that reads them."""
-
-ENTRIES = (("data.pkl", "torch"), ("model.weights.h5", "keras"))
-"""Of a zip archive: the file in it that tells the format, and the module that reads it."""
+    from cgru.model.value import Value
 
 
 def _safetensors() -> Any:
     from cgru.formats import safetensors
 
     return safetensors
-
-
-def _keras() -> Any:
-    from cgru.formats import keras
-
-    return keras
-
-
-def _rtneural() -> Any:
-    from cgru.formats import rtneural
-
-    return rtneural
 
 
 def _onnx() -> Any:
@@ -61,8 +40,87 @@ def _torch() -> Any:
     return torch
 
 
-READERS = {"safetensors": _safetensors, "keras": _keras, "rtneural": _rtneural, "onnx": _onnx, "torch": _torch}
-"""The modules that read files, each imported when first needed, by a statement that can be read beforehand."""
+def _keras() -> Any:
+    from cgru.formats import keras
+
+    return keras
+
+
+def _rtneural() -> Any:
+    from cgru.formats import rtneural
+
+    return rtneural
+
+
+class Format(NamedTuple):
+    """A kind of file: how it is recognised, and what reads and writes it."""
+
+    title: str
+    """As messages call it."""
+    suffixes: tuple[str, ...]
+    """Of its files."""
+    written: tuple[str, ...]
+    """Of these, the suffixes of what `save` writes."""
+    module: Callable[[], Any]
+    """Its module, which has `load(path, name)` and `save(value, path)`; imported when first needed, by a statement that
+    can be read beforehand."""
+    beginning: bytes = b""
+    """A regular expression of a file's first bytes, of what is no zip archive."""
+    entry: str = ""
+    """Of a zip archive, the file in it that tells the format."""
+    needs: str = ""
+    """What pip installs for it; for Keras' only to write."""
+
+    @contextlib.contextmanager
+    def using(self) -> Iterator[Any]:
+        """The module; where a package is missing within, the ImportError says what to install."""
+        try:
+            yield self.module()
+        except ModuleNotFoundError as error:
+            hint = f'{self.title} needs another package: pip install "{self.needs}" ({error})'
+            raise ImportError(hint, name=error.name) from error
+
+    def save(self, value: Value, path: str | os.PathLike[str]) -> None:
+        """Write a file of this format."""
+        with self.using() as module:
+            module.save(value, path)
+
+
+ZIP = b"PK\x03\x04"
+"""How zip archives begin."""
+
+FORMATS = {
+    "safetensors": Format(
+        ".safetensors", (".safetensors",), (".safetensors",), _safetensors, needs="cgru[safetensors]",
+        beginning=rb".{7}\x00\{",  # the header's length, then the header
+    ),
+    "onnx": Format(
+        "ONNX", (".onnx",), (".onnx",), _onnx, needs="cgru[onnx]",
+        beginning=rb"[\x08\x12\x1a\x22\x28\x32\x3a\x42\x72]",  # the tag of one of the message's fields
+    ),
+    "torch": Format(
+        "PyTorch", (".pt", ".pth"), (".pt", ".pth"), _torch, needs="cgru[torch]",
+        entry="data.pkl",
+    ),
+    "keras": Format(
+        "Keras", (".keras", ".h5"), (".keras",), _keras, needs="keras>=3",
+        beginning=rb"\x89HDF\r\n\x1a\n", entry="model.weights.h5",
+    ),
+    "rtneural": Format(
+        "RTNeural", (".json",), (".json",), _rtneural,
+        beginning=rb"\s*\{",
+    ),
+}  # fmt: skip
+"""Every format, by its name; a file is of the first whose beginning it has."""
+
+KNOWN = ", ".join(
+    format.title if (format.title,) == format.suffixes else f"{format.title} ({', '.join(format.suffixes)})"
+    for format in FORMATS.values()
+)
+"""The formats as messages list them."""
+
+WRITTEN = {suffix: format for format in FORMATS.values() for suffix in format.written}
+"""What writes a file, by its suffix."""
 
 
 def load(path: str | os.PathLike[str], name: str | None = None) -> GRU | GRUCell:
@@ -93,28 +151,29 @@ def load(path: str | os.PathLike[str], name: str | None = None) -> GRU | GRUCell
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    model: GRU | GRUCell = READERS[kind(path)]().load(path, name)
+    with FORMATS[kind(path)].using() as module:
+        model: GRU | GRUCell = module.load(path, name)
     return model
 
 
 def kind(path: Path) -> str:
-    """The module for a file, by its first bytes and for a zip archive by what it contains."""
+    """The name of a file's format, by its first bytes and for a zip archive by what it contains."""
     with path.open("rb") as file:
         start = file.read(16)
-    if start.startswith(b"PK\x03\x04"):
+    if start.startswith(ZIP):
         try:
             with zipfile.ZipFile(path) as archive:
                 entries = {name.rpartition("/")[2] for name in archive.namelist()}
         except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
             raise FormatError(f"{path}: expected a whole zip archive: {error}") from error
-        for entry, module in ENTRIES:
-            if entry in entries:
-                return module
+        for name, format in FORMATS.items():
+            if format.entry and format.entry in entries:
+                return name
         raise FormatError(
             f"{path}: expected {KNOWN}, got a zip archive of {', '.join(sorted(entries)[:5]) or 'nothing'}"
         )
-    for beginning, module in BEGINNINGS:
-        if re.match(beginning, start, re.DOTALL):
-            return module
+    for name, format in FORMATS.items():
+        if format.beginning and re.match(format.beginning, start, re.DOTALL):
+            return name
     mend = "; a bare pickle? write it again with torch.save, version 1.6 on" if start[:1] == b"\x80" else ""
     raise FormatError(f"{path}: expected {KNOWN}, got a file that begins with {start!r}{mend}")

@@ -30,6 +30,9 @@ STORED = {
 }
 """Kinds of numbers, and the NumPy types that read their little-endian bytes."""
 
+MAX_AXES = 32
+"""Of an array in a file; NumPy's have up to 64."""
+
 
 def write(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file; it appears whole, or the one before it stays.
@@ -79,8 +82,13 @@ def undecoded(where: str, stored: str, shape: Sequence[int], data: bytes | memor
 
     The shape is what a file claims: it must agree with the number of bytes before anything is made of them.
     """
+    if len(shape) > MAX_AXES:
+        raise FormatError(f"{where}: expected at most {MAX_AXES} dimensions, got {len(shape)}")
     size = math.prod(shape) * np.dtype(stored).itemsize
     if any(dimension < 0 for dimension in shape) or size != len(data):
         kind = next((name for name, known in STORED.items() if known == stored), np.dtype(stored).name)
         raise FormatError(f"{where}: expected {size} bytes for {kind} of shape {tuple(shape)}, got {len(data)}")
-    return np.frombuffer(data, stored).reshape(shape)
+    try:
+        return np.frombuffer(data, stored).reshape(shape)
+    except ValueError as error:  # of no numbers, and of more than there could be along an axis
+        raise FormatError(f"{where}: expected a shape that an array can have: {error}") from error

@@ -167,17 +167,20 @@ def _array(name: str, value: Any) -> Array:
 
 def _matching(cells: Mapping[str, Cell], name: str | None, bidirectional: bool) -> list[str]:
     """The cell that a name means, or the two of a Bidirectional, forward first."""
-    known = ", ".join(sorted(cells)) or "none"
     found = [path for path in cells if name is None or path == name or path.startswith(f"{name}/")]
     if not found:
-        raise FormatError(f"name: expected one of the GRU cells {known}, got {name!r}")
+        raise FormatError(f"name: expected one of the GRU cells {_known(cells)}, got {name!r}")
     if len(found) == 1:
         return found
     pair = [path for side in PAIR for path in found if side in path.split("/")]
     if bidirectional and len(found) == 2 and len(pair) == 2 and pair[0].replace(*PAIR) == pair[1]:
         return pair
     expected = "one cell, or the two of a Bidirectional" if bidirectional else "one cell"
-    raise FormatError(f"expected {expected}, got {known}; choose by name= one, or several for a stack")
+    raise FormatError(f"expected {expected}, got {_known(cells)}; choose by name= one, or several for a stack")
+
+
+def _known(cells: Mapping[str, Cell]) -> str:
+    return checks.listed(sorted(cells)) or "none"
 
 
 def _rows(cell: Cell) -> dict[str, Array]:

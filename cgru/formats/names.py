@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from cgru import checks
 from cgru.errors import FormatError
 from cgru.model.spec import from_options
 from cgru.model.value import Value
@@ -32,17 +33,19 @@ def choose(source: str, shapes: Mapping[str, tuple[int, ...]], name: str | None)
         match = NAME.fullmatch(full)
         if match:
             modules.setdefault(match[1] or "", {})[match[2]] = full
-    listed = ", ".join(f"{module!r} ({_kind(modules[module], shapes)})" for module in modules) or "none"
     if name is not None:
         name = name.rstrip(".")
         if name not in modules:
+            listed = _listed(modules, shapes)
             raise FormatError(f"{source}: name: expected a module of weight_ih_l0, ...: {listed}; got {name!r}")
     elif len(modules) == 1:
         (name,) = modules
     else:
         grus = [module for module, parameters in modules.items() if _kind(parameters, shapes) == "GRU"]
         if len(grus) != 1:
-            given = f"; choose one by its name: {listed}" if modules else f", got {list(shapes)[:5] or 'nothing'}"
+            given = f", got {list(shapes)[:5] or 'nothing'}"
+            if modules:
+                given = f"; choose one by its name: {_listed(modules, shapes)}"
             raise FormatError(f"{source}: expected weight_ih_l0, weight_hh_l0, ... of one GRU{given}")
         (name,) = grus
     parameters = modules[name]
@@ -50,10 +53,15 @@ def choose(source: str, shapes: Mapping[str, tuple[int, ...]], name: str | None)
     if kind in GATES.values():
         raise FormatError(f"{source}: {name or 'weights'}: expected (3H, H) of a GRU, got {kind}'s")
     siblings = [full for full in shapes if full.rpartition(".")[0] == name or (name == "" and len(modules) == 1)]
-    unknown = [full for full in siblings if full not in parameters.values()]
+    known = set(parameters.values())
+    unknown = [full for full in siblings if full not in known]
     if unknown:
         raise FormatError(f"{source}: expected weight_ih_l0, weight_hh_l0, ... of one GRU, got {unknown}")
     return parameters
+
+
+def _listed(modules: Mapping[str, Mapping[str, str]], shapes: Mapping[str, tuple[int, ...]]) -> str:
+    return checks.listed(f"{module!r} ({_kind(own, shapes)})" for module, own in modules.items()) or "none"
 
 
 def _kind(parameters: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> str:
@@ -71,7 +79,7 @@ def assemble(source: str, arrays: Mapping[str, Array | Matrix], options: Mapping
     recurrent = first.replace("ih", "hh")
     for name in (first, recurrent):
         if name not in arrays:
-            raise FormatError(f"{source}: expected {name}, got {', '.join(arrays)}")
+            raise FormatError(f"{source}: expected {name}, got {checks.listed(arrays)}")
         if len(arrays[name].shape) != 2:
             raise FormatError(f"{source}: {name}: expected 2 dimensions, got {arrays[name].shape}")
     sizes = {

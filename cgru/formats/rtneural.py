@@ -109,6 +109,10 @@ class _Weights:
 
 
 def _numbers(name: str, lists: Any) -> Array:
+    rows = lists if isinstance(lists, list) and any(isinstance(row, list) for row in lists) else [lists]
+    if not all(isinstance(row, list) and set(map(type, row)) <= {int, float} for row in rows):
+        # Of text NumPy would make an array in which each is as wide as the longest.
+        raise FormatError(f"{name}: expected finite numbers of float32, got others")
     try:
         array = np.asarray(lists)
     except ValueError as error:  # lists of different lengths

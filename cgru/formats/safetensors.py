@@ -21,7 +21,7 @@ from cgru.model.spec import KINDS, from_options
 from cgru.model.value import Value, face
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, KeysView, Mapping
 
     import numpy.typing as npt
 
@@ -51,13 +51,9 @@ VERSION_KEY, VERSION = "cgru.version", 1
 
 
 def _library() -> Any:
-    try:
-        import safetensors
-        import safetensors.numpy
-    except ImportError as error:
-        raise ImportError(
-            f'.safetensors files need the package safetensors: pip install "cgru[safetensors]" ({error})'
-        ) from error
+    import safetensors
+    import safetensors.numpy
+
     return safetensors
 
 
@@ -138,7 +134,7 @@ def read(path: Path, name: str | None = None) -> Value:
         check_version(str(path), metadata)
         if name:
             raise FormatError(f"{path}: name: expected none, as the file holds one GRU without a name, got {name!r}")
-        return _own(path, metadata[KEY], list(header), tensor, narrow)
+        return _own(path, metadata[KEY], header.keys(), tensor, narrow)
 
 
 def check_version(source: str, metadata: Mapping[str, str]) -> None:
@@ -153,7 +149,7 @@ def check_version(source: str, metadata: Mapping[str, str]) -> None:
 def _own(
     path: Path,
     text: str,
-    keys: list[str],
+    keys: KeysView[str],
     tensor: Callable[[str], Array],
     narrow: Callable[[str, str], npt.NDArray[Any]],
 ) -> Value:

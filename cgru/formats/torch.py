@@ -6,6 +6,7 @@ import os
 import pickletools
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,9 @@ FILE_GLOBALS = re.compile(
 )
 """What a file's pickle may call for: dicts and tensors. torch.load allows a little more, some of which a file could use
 to ask for any amount of memory."""
+
+MAX_USES = 64
+"""Of one tensor, or one dict, in a file: what it takes in memory stays in proportion to its size."""
 
 SUPPORTED = {
     "reset_after": True,
@@ -162,10 +166,8 @@ def read(path: Path, name: str | None = None) -> Value:
     Such a file is a pickle; torch.load reads it with weights_only=True, which makes tensors and containers, and calls
     nothing. float16 and bfloat16 are widened exactly to float32.
     """
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError(f'PyTorch\'s files need the package torch: pip install "cgru[torch]" ({error})') from error
+    import torch
+
     if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):
         raise ImportError(f"PyTorch's files are safe to read from torch 2.6 on, got {torch.__version__}")
     _check_archive(path)
@@ -174,12 +176,15 @@ def read(path: Path, name: str | None = None) -> Value:
     except Exception as error:  # damaged pickles fail in every way
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         raise FormatError(f"{path}: expected a state_dict that torch.save wrote, got {reason}") from error
-    values = _tensors(content)
+    values = _tensors(str(path), content)
     chosen = names.choose(str(path), {key: tuple(value.shape) for key, value in values.items()}, name)
     arrays = {}
+    whole, size = path.stat().st_size, 0
     for short, full in chosen.items():
         value = values[full]
-        if value.layout != torch.strided or value.numel() * value.element_size() > path.stat().st_size:
+        own = value.numel() * value.element_size()
+        size += own
+        if value.layout != torch.strided or own > whole or size > MAX_USES * whole:
             raise FormatError(f"{path}: {full}: expected a tensor kept in the file, got {tuple(value.shape)}")
         half = value.dtype in (torch.float16, torch.bfloat16)
         arrays[short] = _array(f"{path}: {full}", value.float() if half else value)
@@ -190,6 +195,9 @@ def _check_archive(path: Path) -> None:
     """Refuse what unpacks to more than it is, and a pickle that asks for more than dicts and tensors."""
     try:
         with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+            if size > path.stat().st_size:
+                raise FormatError(f"{path}: expected entries of their own bytes each, got {size} in all")
             if any(i.compress_type != zipfile.ZIP_STORED or i.file_size > i.compress_size for i in archive.infolist()):
                 raise FormatError(f"{path}: expected an archive without compression, as torch.save writes it")
             pickles = [entry for entry in archive.namelist() if entry.endswith("data.pkl")]
@@ -207,12 +215,15 @@ def _check_archive(path: Path) -> None:
         raise FormatError(f"{path}: expected a whole archive that torch.save wrote: {error}") from error
 
 
-def _tensors(content: Any) -> dict[str, Any]:
+def _tensors(source: str, content: Any) -> dict[str, Any]:
     """The tensors of a state_dict, of one inside a dict, or of several, whose keys then begin the names."""
     if not isinstance(content, Mapping):
         return {}
     outer = _only_tensors(content)
-    inner = {str(key): _only_tensors(value) for key, value in content.items() if isinstance(value, Mapping)}
+    mappings = {key: value for key, value in content.items() if isinstance(value, Mapping)}
+    if any(uses > MAX_USES for uses in Counter(map(id, mappings.values())).values()):
+        raise FormatError(f"{source}: expected a dict in {MAX_USES} places at most")
+    inner = {str(key): _only_tensors(value) for key, value in mappings.items()}
     inner = {key: found for key, found in inner.items() if any(map(names.NAME.fullmatch, found))}
     if any(map(names.NAME.fullmatch, outer)) or not inner:
         return outer
@@ -245,3 +256,10 @@ def to_torch(value: Value) -> Any:
         module = torch.nn.GRUCell(spec.input_size, spec.hidden_size, spec.bias, dtype=dtype)
     module.load_state_dict({key: torch.tensor(array) for key, array in value.weighing_state().items()})
     return module
+
+
+def save(value: Value, path: str | os.PathLike[str]) -> None:
+    """Write a state_dict; torch.load(path, weights_only=True) reads it."""
+    import torch
+
+    torch.save(to_torch(value).state_dict(), path)

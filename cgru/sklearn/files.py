@@ -10,7 +10,7 @@ import numpy as np
 
 from cgru import checks
 from cgru.errors import FormatError
-from cgru.formats import files, untrusted
+from cgru.formats import FORMATS, files, untrusted
 from cgru.formats.safetensors import VERSION, VERSION_KEY, _library, check_version
 from cgru.gru import GRU
 from cgru.model.spec import from_options
@@ -34,7 +34,8 @@ KINDS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32",
 
 def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     """Write a fitted estimator; the file appears whole, or the one before it stays."""
-    safetensors = _library()
+    with FORMATS["safetensors"].using():
+        safetensors = _library()
     weights = estimator._network.weights
     tensors = {name if name in HEAD else GRU_PREFIX + name: array for name, array in weights.items()}
     tensors |= {name: np.ascontiguousarray(array) for name, array in estimator._arrays().items()}
@@ -76,7 +77,9 @@ def _classes(classes: Any) -> dict[str, Any]:
 
 def load(cls: Any, path: str | os.PathLike[str]) -> Any:
     """The estimator of a class in a file, or a FormatError."""
-    safetensors, path = _library(), Path(path)
+    path = Path(path)
+    with FORMATS["safetensors"].using():
+        safetensors = _library()
     with untrusted.reading(path, f"{cls.__name__}'s .safetensors"):
         try:
             with safetensors.safe_open(path, framework="numpy") as file:

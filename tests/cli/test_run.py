@@ -1,9 +1,11 @@
 """`cgru run`: its numbers are the API's, whole, from sound and through a pipe."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 import wave
 
 import numpy as np
@@ -54,6 +56,36 @@ def test_run_of_a_long_sequence(model, tmp_path):
     with np.load(tmp_path / "y.npz") as written:
         assert np.array_equal(written["y"], y)
         assert np.array_equal(written["h_n"], h_n)
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize(("number", "left"), [(signal.SIGINT, 0), (signal.SIGTERM, 1), (signal.SIGKILL, 1)])
+def test_an_interrupted_run_leaves_no_whole_file(number, left, there, tmp_path):
+    """What a process that is killed leaves is named as a part; one that is interrupted leaves nothing."""
+    path, target = saved(cgru.GRU(1, 256, rng=0), tmp_path), tmp_path / "out" / "y.npy"
+    np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (2_000_000, 1))  # many seconds of work
+    target.parent.mkdir()
+    if there:
+        target.write_bytes(b"before")
+    arguments = [sys.executable, "-m", "cgru.cli", "run", path, tmp_path / "x.npy", "-o", target, "--threads", "1"]
+    with subprocess.Popen(list(map(str, arguments)), stderr=subprocess.PIPE) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not list(target.parent.glob(".*.part.npy")):
+                assert time.monotonic() < deadline
+                assert process.poll() is None, process.stderr.read()
+                time.sleep(0.01)
+            process.send_signal(number)
+            process.wait(60)
+        finally:
+            process.kill()
+    assert process.returncode != 0
+    names = {other.name for other in target.parent.iterdir()}
+    assert (target.name in names) == there
+    assert not there or target.read_bytes() == b"before"
+    others = names - {target.name}
+    assert len(others) == left
+    assert all(name.startswith(".") and name.endswith(".part.npy") for name in others)
 
 
 def test_run_takes_states_lengths_and_masks(model, tmp_path):

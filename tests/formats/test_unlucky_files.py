@@ -9,12 +9,17 @@ import time
 import tracemalloc
 import zipfile
 
+import h5py
 import numpy as np
+import onnx
 import pytest
+import safetensors.numpy
 
 import cgru
 from cgru.errors import LONGEST
 from cgru.formats import files
+
+from ..support import onnx_graphs as graphs
 
 
 def test_permissions_and_links_stay(tmp_path):
@@ -112,14 +117,87 @@ def test_archives_are_read_up_to_a_bound(tmp_path, compression, member):
     assert peak < 30e6
 
 
-def test_messages_fit_a_screen(tmp_path):
-    bad = {"\x1b[2J" + "x" * 100_000: np.zeros(3, np.float32), **{f"l{k}.weight": np.zeros(3) for k in range(5000)}}
+LONG = "\x1b[2J" + "x" * 100_000
+
+
+def onnx_of_many(path, name):
+    weights = {"W": np.ones((1, 3, 1), np.float32), "R": np.ones((1, 3, 1), np.float32)}
+    nodes = [onnx.helper.make_node("GRU", ["X", "W", "R"], [f"Y{k}"], name=f"{name}{k}") for k in range(20)]
+    inputs = {"X": ([None, None, 1], onnx.TensorProto.FLOAT)}
+    path.write_bytes(graphs.model(nodes, inputs, ["Y0"], weights).SerializeToString())
+
+
+def onnx_of_a_wrong_attribute(path, name):
+    weights = {"W": np.ones((1, 3, 1), np.float32), "R": np.ones((1, 3, 1), np.float32)}
+    path.write_bytes(graphs.one_gru(weights, name="one", **{name: 1}).SerializeToString())
+
+
+def keras_config(path, layers):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("metadata.json", json.dumps({"keras_version": "3.1.0"}))
+        archive.writestr("config.json", json.dumps({"class_name": "Sequential", "config": {"layers": layers}}))
+        archive.writestr("model.weights.h5", b"")
+
+
+def keras_of_many(path, name):
+    names = [f"{name[:900]}{k}" for k in range(5000)]
+    keras_config(path, [{"class_name": "GRU", "config": {"name": name}} for name in names])
+
+
+def keras_of_a_long_name(path, name):
+    keras_config(path, [{"class_name": "GRU", "config": {"name": name}}])
+
+
+def keras_of_a_wrong_version(path, name):
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = json.dumps({"class_name": "GRU", "config": {"name": "gru"}})
+        file.attrs["keras_version"] = name[:50_000]
+        file.create_group("model_weights")
+
+
+def safetensors_of_many(path, name):
+    weights = {"weight_ih_l0": np.ones((3, 1), np.float32), "weight_hh_l0": np.ones((3, 1), np.float32)}
+    safetensors.numpy.save_file({f"{name}{k}.{key}": array for k in range(20) for key, array in weights.items()}, path)
+
+
+def safetensors_of_wrong_options(path, name):
+    safetensors.numpy.save_file({"a": np.ones(3, np.float32)}, path, {"cgru": json.dumps({name: 1})})
+
+
+def rtneural_of_many(path, name):
+    rtneural(path, 9000)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        onnx_of_many,
+        onnx_of_a_wrong_attribute,
+        keras_of_many,
+        keras_of_a_long_name,
+        keras_of_a_wrong_version,
+        safetensors_of_many,
+        safetensors_of_wrong_options,
+        rtneural_of_many,
+    ],
+    ids=lambda write: write.__name__,
+)
+def test_messages_about_files_fit_a_screen(write, tmp_path):
+    path = tmp_path / "m"
+    write(path, LONG)
+    with pytest.raises(cgru.FormatError) as error:
+        cgru.load(path)
+    message = str(error.value)
+    assert len(message) <= LONGEST
+    assert "\x1b" not in message
+    assert message.startswith(str(path))
+    assert "expected" in message
+
+
+def test_messages_about_objects_fit_a_screen():
+    bad = {LONG: np.zeros(3, np.float32), **{f"l{k}.weight": np.zeros(3) for k in range(5000)}}
     for load in (cgru.from_torch, cgru.from_flax):
         with pytest.raises(cgru.FormatError) as error:
             load(bad)
         assert len(str(error.value)) <= LONGEST
         assert "\x1b" not in str(error.value)
-    with pytest.raises(cgru.FormatError) as error:
-        cgru.load(rtneural(tmp_path / "m.json", 9000))
-    assert len(str(error.value)) <= LONGEST
-    assert str(error.value).startswith(str(tmp_path / "m.json"))

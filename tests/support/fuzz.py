@@ -1,11 +1,13 @@
 """Damage to files, for the tests of every format: whatever is done to its bytes, a file loads as a GRU or is refused.
 
 `survives` holds a loader to that, and to memory in proportion: no size that a file claims may be believed before the
-bytes are there.
+bytes are there. `in_proportion` compares a file with a larger one of the same make.
 """
 
 import random
 import signal
+import time
+import tracemalloc
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -86,6 +88,36 @@ def survives(path, versions, load=cgru.load):
             finally:
                 signal.alarm(0)
     return refused, loaded
+
+
+def in_proportion(write, few, many, load=cgru.load):
+    """Load, or see refused, two files: the larger one may take more time and memory only as it is larger.
+
+    `write(number)` makes a file of so many parts and returns its path.
+    """
+    seconds, memory = [], []
+    for number in (few, few, many):  # the first time imports
+        path = write(number)
+        start = time.process_time()
+        _load_or_refuse(path, load)
+        seconds.append(time.process_time() - start)
+        tracemalloc.start()
+        try:
+            _load_or_refuse(path, load)
+            memory.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    ratio = many / few
+    assert memory[-1] < 2 * ratio * memory[1] + 1e6
+    assert seconds[-1] < 4 * ratio * seconds[1] + 0.5
+
+
+def _load_or_refuse(path, load):
+    with np.errstate(all="ignore"):
+        try:
+            load(path)
+        except cgru.FormatError as error:
+            assert str(path) in str(error), error
 
 
 @contextmanager

@@ -56,12 +56,8 @@ DEPENDENCIES = "_layer_checkpoint_dependencies"
 
 
 def _library() -> Any:
-    try:
-        import keras
-    except ImportError as error:
-        raise ImportError(
-            f"Keras layers need the package keras, version 3, and one of its backends ({error})"
-        ) from error
+    import keras
+
     if int(keras.__version__.split(".")[0]) < 3:
         raise ImportError(f"keras: expected version 3, got {keras.__version__}")
     return keras
@@ -175,6 +171,14 @@ def to_keras(value: Value) -> Any:
     if len(layers) == 1:
         return layers[0]
     return keras.Sequential([keras.Input((None, model.input_size), dtype=model.dtype.name), *layers])
+
+
+def save(value: Value, path: str | os.PathLike[str]) -> None:
+    """Write a .keras file of a keras.Sequential; keras.saving.load_model reads it."""
+    keras, layer = _library(), to_keras(value)
+    if not isinstance(layer, keras.Sequential):
+        layer = keras.Sequential([keras.Input((None, value.spec.input_size), dtype=value.spec.dtype.name), layer])
+    layer.save(path)
 
 
 # --- Files ------------------------------------------------------------------------------------------------------------
@@ -345,27 +349,37 @@ class _ByName:
 
     def __init__(self, root: Object | None, version: int) -> None:
         self.root, self.version = root, version
+        self.paths: dict[str, dict[str | None, list[list[str]]]] = {}
 
     def arrays(self, found: Found, directions: int) -> list[list[Array]]:
         group = None if self.root is None else self.root.child(found.names[0])
         if group is None:
             raise FormatError(f"{found.name}: expected a group of weights of its name, got none")
-        names = _listed(group, "weight_names")
-        paths = [name.split("/") for name in names]
-        if len(found.names) > 1:
-            paths = [path for path in paths if found.names[-1] in path]
+        paths = self._paths(found.names[0], group).get(found.names[-1] if len(found.names) > 1 else None, [])
         count = len(paths) // directions
         kinds = [path[-1].split(":")[0] for path in paths]
         if not 2 <= count <= 3 or kinds != [*WEIGHTS[:count]] * directions:
-            raise FormatError(f"{found.name}: expected kernel, recurrent_kernel, bias a direction, got {names}")
+            got = ["/".join(path) for path in paths]
+            raise FormatError(f"{found.name}: expected kernel, recurrent_kernel, bias a direction, got {got}")
         arrays = [_array(group, *path) for path in paths]
         return [arrays[k * count : (k + 1) * count] for k in range(directions)]
+
+    def _paths(self, name: str, group: Object) -> dict[str | None, list[list[str]]]:
+        """The paths of a group's arrays: under None all of them, under a part's name those with that part."""
+        if name not in self.paths:
+            paths: dict[str | None, list[list[str]]] = {None: []}
+            for listed in _listed(group, "weight_names"):
+                path = listed.split("/")
+                for part in (None, *dict.fromkeys(path)):
+                    paths.setdefault(part, []).append(path)
+            self.paths[name] = paths
+        return self.paths[name]
 
 
 def _array(group: Object, *path: str) -> Array:
     child = group.child(*path)
     if child is None:
-        raise FormatError(f"{group.name}/{'/'.join(path)}: expected an array, got nothing")
+        raise FormatError(f"{'/'.join((*group.where.keys, *path))}: expected an array, got nothing")
     return child.array()
 
 
@@ -388,15 +402,15 @@ def _places(root: Object, bidirectional: bool, units: int) -> list[Place]:
     found: list[Place] = []
     seen = set()  # groups may lie within each other
     inside = ("forward_layer", "cell", "vars", "1") if bidirectional else ("cell", "vars", "1")
-    waiting: list[tuple[tuple[str, ...], Object]] = [((), root)]
-    for keys, group in waiting:
+    waiting = [root]
+    for group in waiting:
         if group.address in seen:
             continue
         seen.add(group.address)
         recurrent, own = group.child(*inside), group.child("vars")
         if recurrent is None:
-            children = [((*keys, key), group.child(key)) for key in group.members()]
-            waiting += [(path, child) for path, child in children if child is not None]
+            waiting += filter(None, map(group.child, group.members()))
         elif recurrent.shape == (units, 3 * units):
+            keys = group.where.keys
             found.append((((own and own.attribute("name")) or keys[-1],), keys))
     return found

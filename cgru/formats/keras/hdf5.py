@@ -8,6 +8,7 @@ offsets nor circles can do harm; links, chunks, filters and other files' data ar
 
 from __future__ import annotations
 
+import functools
 import math
 import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +18,7 @@ import numpy as np
 from cgru.errors import FormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, KeysView
     from typing import BinaryIO
 
     from cgru.types import Array
@@ -26,6 +27,12 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 UNDEFINED = 2**64 - 1  # an address that leads nowhere
 READS = 1_000_000
 """Most pieces read of one file; a circle ends here within seconds."""
+
+MAX_NESTING = 256
+"""Of groups within each other; Keras' files have two a nested model and five more."""
+
+MAX_NAME = 1000
+"""Bytes of a group's or array's name. Names may overlap in a file, so their lengths may add up to more than it has."""
 
 DATASPACE, LINK_INFO, DATATYPE, LINK, EXTERNAL, LAYOUT, ATTRIBUTE, CONTINUATION, SYMBOL_TABLE = (
     0x01, 0x02, 0x03, 0x06, 0x07, 0x08, 0x0C, 0x10, 0x11,
@@ -53,6 +60,7 @@ class File:
 
     def __init__(self, stream: BinaryIO, size: int) -> None:
         self.stream, self.size, self.reads, self.budget = stream, size, 0, 4 * size + (1 << 20)
+        self.collections: dict[int, dict[int, tuple[int, int]]] = {}
 
     def read(self, at: int, count: int) -> bytes:
         """Bytes that are there; FormatError otherwise."""
@@ -75,6 +83,22 @@ class File:
         if got != signature:
             raise FormatError(f"byte {at}: expected {signature!r}, got {got!r}")
 
+    def texts(self, collection: int) -> dict[int, tuple[int, int]]:
+        """Of a collection of long texts: where each begins and its length, by its number; read once."""
+        if collection not in self.collections:
+            self.expect(collection, b"GCOL")
+            (size,) = self.unpack("Q", collection + 8)
+            found: dict[int, tuple[int, int]] = {}
+            at = collection + 16
+            while at + 16 <= collection + size:
+                number, _, length = self.unpack("HH4xQ", at)
+                if number == 0:
+                    break
+                found.setdefault(number, (at + 16, length))
+                at += 16 + -(-length // 8) * 8
+            self.collections[collection] = found
+        return self.collections[collection]
+
     def root(self) -> Object:
         """The outermost group."""
         self.expect(0, SIGNATURE)
@@ -88,15 +112,40 @@ class File:
         (whole,) = self.unpack("Q", end)
         if whole > self.size:
             raise FormatError(f"expected {whole} bytes, got {self.size}")
-        return Object(self, self.unpack("Q", start)[0], "")
+        return Object(self, self.unpack("Q", start)[0], Where())
+
+
+class Where(NamedTuple):
+    """The names that lead to an object from the outermost group."""
+
+    parent: Where | None = None
+    key: str = ""
+    depth: int = 0
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The names in order."""
+        names, where = [], self
+        while where.parent is not None:
+            names.append(where.key)
+            where = where.parent
+        return tuple(names[::-1])
+
+    def __str__(self) -> str:
+        return "/".join(("", *self.keys)) or "/"
 
 
 class Object:
-    """A group or an array."""
+    """A group or an array; what it holds is looked up once."""
 
-    def __init__(self, file: File, address: int, name: str) -> None:
-        self.file, self.address, self.name = file, address, name
+    def __init__(self, file: File, address: int, where: Where) -> None:
+        self.file, self.address, self.where = file, address, where
+        if where.depth > MAX_NESTING:
+            raise FormatError(f"{'/'.join(where.keys[:5])}/...: expected groups at most {MAX_NESTING} levels deep")
         self.messages = list(self._messages())
+        self._children: dict[str, Object] = {}
+        self._attributes: dict[str, tuple[Type, tuple[int, ...] | None, bytes]] = {}
+        self._further_attributes = _attributes(self.messages, where)
 
     def _messages(self) -> Iterator[tuple[int, bytes]]:
         """Type and content of each message of the header."""
@@ -113,14 +162,14 @@ class Object:
             blocks = [(at + 16, length)]
             head = "HHB3x"
         if version not in (1, 2):
-            raise FormatError(f"{self.name or '/'}: expected an object header of version 1 or 2, got {version}")
+            raise FormatError(f"{self.where}: expected an object header of version 1 or 2, got {version}")
         for start, length in blocks:  # grows by continuations
             at, end = start, start + length
             while at + struct.calcsize("<" + head) <= end:
                 kind, size, flags = file.unpack(head, at)[:3]
                 at += struct.calcsize("<" + head)
                 if kind in (DATATYPE, DATASPACE) and flags & 2:
-                    raise FormatError(f"{self.name}: expected a type of its own, got a shared one")
+                    raise FormatError(f"{self.where}: expected a type of its own, got a shared one")
                 content = file.read(at, size)
                 at += size
                 if kind == CONTINUATION:
@@ -137,22 +186,25 @@ class Object:
 
     # Groups
 
-    def members(self) -> list[str]:
+    def members(self) -> KeysView[str]:
         """The names of what the group holds."""
-        return list(self._links())
+        return self._links.keys()
 
     def child(self, *names: str) -> Object | None:
         """What lies under the group by way of these names; None where there is no such thing."""
-        found: Object | None = self
+        found = self
         for name in names:
-            address = found._links().get(name) if found else None
-            if found is None or address is None:
-                return None
-            if address == UNDEFINED:
-                raise FormatError(f"{found.name}/{name}: expected data of this file, got a link")
-            found = Object(self.file, address, f"{found.name}/{name}")
+            if name not in found._children:
+                address = found._links.get(name)
+                if address is None:
+                    return None
+                if address == UNDEFINED:
+                    raise FormatError(f"{Where(found.where, name)}: expected data of this file, got a link")
+                found._children[name] = Object(self.file, address, Where(found.where, name, found.where.depth + 1))
+            found = found._children[name]
         return found
 
+    @functools.cached_property
     def _links(self) -> dict[str, int]:
         """The addresses of what the group holds; UNDEFINED for links to names."""
         links = {}
@@ -162,14 +214,14 @@ class Object:
                 self.file.expect(heap, b"HEAP")
                 _, size, _, names = self.file.unpack("B3xQQQ", heap + 4)
                 text = self.file.read(names, size)
-                links.update({_until_zero(text, at): address for at, address in self._symbols(tree, None)})
+                links.update({_until_zero(text, at, MAX_NAME): address for at, address in self._symbols(tree, None)})
             elif kind == LINK:
                 name, address = _link(content)
                 links[name] = address
             elif kind == LINK_INFO:
                 at = 2 + 8 * (content[1] & 1)
                 if struct.unpack_from("<Q", content, at) != (UNDEFINED,):
-                    raise FormatError(f"{self.name or '/'}: expected a group stored plainly, got an indexed one")
+                    raise FormatError(f"{self.where}: expected a group stored plainly, got an indexed one")
         return links
 
     def _symbols(self, at: int, level: int | None) -> Iterator[tuple[int, int]]:
@@ -192,26 +244,21 @@ class Object:
 
     def attribute(self, name: str) -> Any:
         """A text or a list of texts; None where there is no such attribute."""
-        for kind, content in self.messages:
-            if kind != ATTRIBUTE:
-                continue
-            version, flags, *sizes = struct.unpack_from("<BBHHH", content)
-            if version not in (1, 2, 3) or (version > 1 and flags & 3):
-                raise FormatError(f"{self.name or '/'}: expected attributes of version 1 to 3 with types of their own")
-            at, parts = 9 if version == 3 else 8, []
-            for size in sizes:
-                parts.append(content[at : at + size])
-                at += -(-size // 8) * 8 if version == 1 else size
-            if _until_zero(parts[0], 0) == name:
-                return self._texts(name, _datatype(parts[1]), _shape(parts[2]), content[at:])
-        return None
+        while name not in self._attributes:
+            found = next(self._further_attributes, None)
+            if found is None:
+                return None
+            self._attributes.setdefault(found[0], found[1:])
+        return self._texts(name, *self._attributes[name])
 
     def _texts(self, name: str, kind: Type, shape: tuple[int, ...] | None, data: bytes) -> Any:
         count = 0 if shape is None else math.prod(shape)
         if count and kind.kind not in ("text", "long text"):
-            raise FormatError(f"{self.name or '/'}: {name}: expected text, got {kind.kind}")
-        if count * kind.size > len(data):
-            raise FormatError(f"{self.name or '/'}: {name}: expected {count * kind.size} bytes, got {len(data)}")
+            raise FormatError(f"{self.where}: {name}: expected text, got {kind.kind}")
+        if count * max(kind.size, 1) > len(data):
+            raise FormatError(
+                f"{self.where}: {name}: expected {count} texts of {kind.size} bytes, got {len(data)} bytes"
+            )
         items = [data[k * kind.size : (k + 1) * kind.size] for k in range(count)]
         texts = [self._long(item) if kind.kind == "long text" else item.rstrip(b"\0") for item in items]
         decoded = [text.decode() for text in texts]
@@ -222,17 +269,10 @@ class Object:
         length, collection, index = struct.unpack("<IQI", reference)
         if length == 0:
             return b""
-        self.file.expect(collection, b"GCOL")
-        (size,) = self.file.unpack("Q", collection + 8)
-        at = collection + 16
-        while at + 16 <= collection + size:
-            number, _, stored = self.file.unpack("HH4xQ", at)
-            if number == index and length <= stored:
-                return self.file.read(at + 16, length)
-            if number == 0:
-                break
-            at += 16 + -(-stored // 8) * 8
-        raise FormatError(f"byte {collection}: expected text number {index}, got none")
+        at, stored = self.file.texts(collection).get(index, (0, -1))
+        if length > stored:
+            raise FormatError(f"byte {collection}: expected text number {index}, got none")
+        return self.file.read(at, length)
 
     # Arrays
 
@@ -246,14 +286,14 @@ class Object:
         """The numbers of an array, widened to float32 or float64; bfloat16 also by the mark that Keras sets."""
         layout, datatype, shape = self._content(LAYOUT), self._content(DATATYPE), self.shape
         if layout is None or datatype is None:
-            raise FormatError(f"{self.name}: expected an array, got a group")
+            raise FormatError(f"{self.where}: expected an array, got a group")
         kind, size, order = _datatype(datatype)
         if kind == "opaque" and size == 2 and self.attribute("dtype") == "bfloat16":
             kind = "bfloat16"
         if kind not in FLOATS.values():
-            raise FormatError(f"{self.name}: expected floating-point numbers, got {kind}")
+            raise FormatError(f"{self.where}: expected floating-point numbers, got {kind}")
         if shape is None or layout[0] not in (3, 4) or layout[1] not in (0, 1) or self._content(EXTERNAL) is not None:
-            raise FormatError(f"{self.name}: expected an array in one piece, got chunks or another file's")
+            raise FormatError(f"{self.where}: expected an array in one piece, got chunks or another file's")
         expected = math.prod(shape) * size
         if layout[1] == 0:
             (stored,) = struct.unpack_from("<H", layout, 2)
@@ -262,7 +302,7 @@ class Object:
             address, stored = struct.unpack_from("<QQ", layout, 2)
             data = b"" if stored != expected or address == UNDEFINED else self.file.read(address, stored)
         if len(data) != expected:
-            raise FormatError(f"{self.name}: expected {expected} bytes, got {len(data)}")
+            raise FormatError(f"{self.where}: expected {expected} bytes, got {len(data)}")
         if kind == "bfloat16":
             halves = np.frombuffer(data, order + "u2").astype(np.uint32) << 16
             return halves.view(np.float32).reshape(shape)
@@ -270,8 +310,28 @@ class Object:
         return numbers.astype(np.float64 if size == 8 else np.float32)
 
 
-def _until_zero(text: bytes, at: int) -> str:
-    return text[at : text.index(b"\0", at)].decode()
+def _attributes(
+    messages: list[tuple[int, bytes]], where: Where
+) -> Iterator[tuple[str, Type, tuple[int, ...] | None, bytes]]:
+    """Name, type, shape and bytes of each attribute, as far as somebody looks for one."""
+    for kind, content in messages:
+        if kind != ATTRIBUTE:
+            continue
+        version, flags, *sizes = struct.unpack_from("<BBHHH", content)
+        if version not in (1, 2, 3) or (version > 1 and flags & 3):
+            raise FormatError(f"{where}: expected attributes of version 1 to 3 with types of their own")
+        at, parts = 9 if version == 3 else 8, []
+        for size in sizes:
+            parts.append(content[at : at + size])
+            at += -(-size // 8) * 8 if version == 1 else size
+        yield _until_zero(parts[0], 0), _datatype(parts[1]), _shape(parts[2]), content[at:]
+
+
+def _until_zero(text: bytes, at: int, longest: int | None = None) -> str:
+    end = text.find(b"\0", at, None if longest is None else at + longest + 1)
+    if end < 0:
+        raise FormatError(f"expected a name that ends after at most {longest or len(text)} bytes")
+    return text[at:end].decode()
 
 
 def _link(content: bytes) -> tuple[str, int]:

@@ -43,6 +43,13 @@ PASSED_OVER = ("Dropout", "SpatialDropout1D")  # between the layers of a stack; 
 MODELS = ("Sequential", "Functional", "Model")  # Keras 2 says Model for Functional
 WEIGHTS = ("kernel", "recurrent_kernel", "bias")
 
+MAX_NESTING = 100
+"""Of models within each other; people nest a few."""
+
+MAX_NAME = 1000
+"""Characters of a layer's name after those of the models that hold it. The names of these are repeated for each layer,
+so the two bounds keep what a file takes in proportion to its size."""
+
 
 class Found(NamedTuple):
     """A recurrent layer in a model's configuration."""
@@ -57,6 +64,9 @@ class Found(NamedTuple):
     @property
     def name(self) -> str:
         """As errors and the argument `name` write it: the layer's name after those of nested models."""
+        return str(self)
+
+    def __str__(self) -> str:
         return "/".join(self.names)
 
 
@@ -77,9 +87,12 @@ def find(node: Any, names: tuple[str, ...] = (), keys: tuple[str, ...] = ()) -> 
     """Every recurrent layer of a configuration, in its order."""
     if node["class_name"] not in MODELS:
         return [Found((node["config"]["name"],), (), node["class_name"], node["config"], (), 0.0)] if ours(node) else []
+    if len(names) > MAX_NESTING:
+        raise FormatError(f"expected models at most {MAX_NESTING} levels deep, got {'/'.join(names[:5])}/...")
+    room = MAX_NAME - sum(len(part) + 1 for part in names)
     sequential = node["class_name"] == "Sequential"
     layers = node["config"] if isinstance(node["config"], list) else node["config"]["layers"]
-    inputs: dict[str, tuple[str, ...]] = {}  # of each layer, passing over
+    inputs: dict[str, tuple[str, ...]] = {}  # of each layer passed over: what its readers read instead of it
     rates: dict[str, float] = {}
     counts: dict[str, int] = {}
     found = []
@@ -90,18 +103,23 @@ def find(node: Any, names: tuple[str, ...] = (), keys: tuple[str, ...] = ()) -> 
             "([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W", "", kind))
         ).lower()
         number = counts[snake] = counts.get(snake, -1) + 1
-        place = (*keys, "layers", f"{snake}_{number}" if number else snake)
         name = layer.get("name") or config["name"]
         direct = before if sequential else _inbound(layer.get("inbound_nodes", []))
-        sources = tuple(origin for source in direct for origin in (inputs[source] if source in rates else (source,)))
+        sources = tuple(origin for source in direct for origin in inputs.get(source, (source,)))
         before = (name,)
         if kind in PASSED_OVER:
-            inputs[name], rates[name] = sources, float(config["rate"]) if kind == "Dropout" else 0.0
-        elif kind in MODELS:
-            found += find(layer, (*names, name), place)
-        elif ours(layer):
-            rate = rates.get(direct[0], 0.0) if len(direct) == 1 else 0.0
-            found.append(Found((*names, name), place, kind, config, sources, rate))
+            # A layer called on several stays a source of its own: chains of them would multiply their sources.
+            inputs[name] = sources if len(sources) < 2 else (name,)
+            rates[name] = float(config["rate"]) if kind == "Dropout" else 0.0
+        elif kind in MODELS or ours(layer):
+            if len(name) > room:
+                raise FormatError(f"expected names of at most {MAX_NAME} characters, got {'/'.join((*names, name))}")
+            path, place = (*names, name), (*keys, "layers", f"{snake}_{number}" if number else snake)
+            if kind in MODELS:
+                found += find(layer, path, place)
+            else:
+                rate = rates.get(direct[0], 0.0) if len(direct) == 1 else 0.0
+                found.append(Found(path, place, kind, config, sources, rate))
     return found
 
 
@@ -115,37 +133,46 @@ def ours(node: Any) -> bool:
 
 def _inbound(nodes: Any) -> tuple[str, ...]:
     """The layers that a Functional model's layer is called on, as Keras 2 and 3 write them."""
-    if isinstance(nodes, Mapping):
-        if "keras_history" in nodes:
-            return (nodes["keras_history"][0],)
-        return _inbound(list(nodes.values()))
-    if not isinstance(nodes, (list, tuple)):  # tuples in memory, lists in files
-        return ()
-    if len(nodes) >= 3 and [type(part) for part in nodes[:3]] == [str, int, int]:
-        return (nodes[0], *_inbound(nodes[3:]))
-    return tuple(name for part in nodes for name in _inbound(part))
+    names: list[str] = []
+    todo = [nodes]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, Mapping):
+            if "keras_history" in node:
+                names.append(node["keras_history"][0])
+            else:
+                todo += reversed(list(node.values()))
+        elif isinstance(node, (list, tuple)):  # tuples in memory, lists in files
+            at = 0
+            while [type(part) for part in node[at : at + 3]] == [str, int, int]:
+                names.append(node[at])
+                at += 3
+            todo += reversed(node[at:])
+    return tuple(names)
 
 
 def choose(found: Sequence[Found], name: str | None) -> Sequence[Found]:
     """The one layer, or the layers of one plain stack, that `name` means."""
-    names = ", ".join(layer.name for layer in found) or "none"
     if name is not None:
         chosen = [f for f in found if name == f.name] or [f for f in found if f.name.startswith(f"{name}/")]
         chosen = chosen or [f for f in found if name == f.names[-1]]
         if not chosen:
-            raise FormatError(f"name: expected one of the GRU layers {names}, got {name!r}")
+            raise FormatError(f"name: expected one of the GRU layers {checks.listed(found) or 'none'}, got {name!r}")
         found = chosen
     if not found:
         raise FormatError("expected a GRU, RNN(GRUCell) or Bidirectional(GRU) layer, got none")
-    readers: dict[tuple[str, ...], list[str]] = {}  # of each layer, by its names
+    readers: dict[tuple[tuple[str, ...], str], list[Found]] = {}  # of each layer, by its model's names and its own
     for layer in found:
+        model = layer.names[:-1]
         for source in dict.fromkeys(layer.sources):
-            readers.setdefault((*layer.names[:-1], source), []).append(layer.name)
+            readers.setdefault((model, source), []).append(layer)
     for below, above in itertools.pairwise(found):
-        read_by = readers.get(below.names, [])
-        joined = len(below.sources) < 2 and above.sources == below.names[-1:] and read_by == [above.name]
+        read_by = [layer.names for layer in readers.get((below.names[:-1], below.names[-1]), [])]
+        joined = len(below.sources) < 2 and above.sources == below.names[-1:] and read_by == [above.names]
         if not joined or not cells_of(below)[0].get("return_sequences"):
-            raise FormatError(f"expected one GRU or a plain stack, got the layers {names}; choose one by name=")
+            raise FormatError(
+                f"expected one GRU or a plain stack, got the layers {checks.listed(found)}; choose one by name="
+            )
     return found
 
 
@@ -214,10 +241,9 @@ def make(layers: Sequence[Found], store: Store) -> Value:
                 options["merge"] = found.config["merge_mode"] if len(cells) == 2 else "concat"
             for option, value in options.items():
                 if common.setdefault(option, value) != value:
-                    names = ", ".join(layer.name for layer in layers)
                     raise FormatError(
                         f"{found.name}: {option}: expected {common[option]!r} everywhere, got {value!r}; "
-                        f"choose one of {names} by name="
+                        f"choose one of {checks.listed(layers)} by name="
                     )
             end = "" if kind == "GRUCell" else f"_l{k}{suffix}"
             parameters.update({name + end: array for name, array in arrays.items()})

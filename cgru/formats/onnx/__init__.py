@@ -7,26 +7,21 @@ The operator's conventions are gates in the order z, r, h and the reset gate bef
 from __future__ import annotations
 
 import os
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
+from google.protobuf.message import DecodeError, Message
 
+from cgru import checks
 from cgru.errors import FormatError
 from cgru.formats import files
-from cgru.model.spec import from_options
-from cgru.model.value import Value, face
-
-try:
-    import onnx
-    from google.protobuf.message import DecodeError, Message
-except ImportError as error:
-    raise ImportError(f'ONNX models need the package onnx: pip install "cgru[onnx]" ({error})') from error
-
 from cgru.formats.names import refuse_integers
 from cgru.formats.onnx import operator
-from cgru.formats.onnx.graph import KINDS, Graph
+from cgru.formats.onnx.graph import KINDS, MAX_USES, Graph
+from cgru.model.spec import from_options
+from cgru.model.value import Value, face
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,9 +32,6 @@ if TYPE_CHECKING:
 
 OPSET, IR_VERSION = 14, 8
 """What `to_onnx` writes: the operator's version of 2021, which runtimes since then read."""
-
-MAX_USES = 64
-"""Of one tensor by the GRUs of a stack: what a file takes in memory stays in proportion to its size."""
 
 MAX_BYTES = 2**31 - 2**20
 """Of weights in one file: protobuf ends at 2 GiB."""
@@ -113,7 +105,7 @@ def _load(proto: Any, source: str, path: Path | None, name: str | None) -> Value
         inside = any(node.op_type == "GRU" for function in proto.functions for node in function.node)
         mend = "; it has one inside a function: give onnx.inliner.inline_local_functions(model)" * inside
         raise FormatError(f"{source}: expected a GRU among the graph's nodes, got none{mend}")
-    names = ", ".join(repr(operator.name_of(node)) for _, node in found)
+    names = checks.listed(repr(operator.name_of(node)) for _, node in found)
     if name is not None:
         fitting = [pair for pair in found if name in (pair[1].name, *filter(None, pair[1].output))]
         if len(fitting) != 1:
@@ -137,12 +129,14 @@ def _check_text(proto: Any, source: str) -> None:
 
 def _stack(source: str, found: list[tuple[Graph, Any]], names: str) -> list[operator.Unit]:
     """All GRUs in the order in which each reads the one before it."""
-    uses = Counter(name for _, node in found for name in set(node.input[1:4]) - {""})
-    if uses and max(uses.values()) > MAX_USES:
-        raise FormatError(
-            f"{source}: expected a tensor to serve {MAX_USES} GRUs at most; choose one by its name: {names}"
-        )
-    units = [operator.read(*pair) for pair in found]
+    units, held = [], 0
+    for graph, node in found:
+        units.append(operator.read(graph, node))
+        held += sum(part.nbytes for parts in units[-1].weights for part in parts if part is not None)
+        if held > MAX_USES * graph.cost.stored:
+            raise FormatError(
+                f"{source}: expected a tensor to serve {MAX_USES} GRUs at most; choose one by its name: {names}"
+            )
     writer = {unit.y: unit for unit in units}
     above: dict[str, list[operator.Unit]] = {unit.y: [] for unit in units}
     stack = []
@@ -201,12 +195,16 @@ def _build(source: str, units: list[operator.Unit], batch_major: bool = False) -
         raise FormatError(f"{source}: GRU {first.name!r}: {error}") from error
 
 
-def to_onnx(value: Value, path: str | os.PathLike[str]) -> None:
+def save(value: Value, path: str | os.PathLike[str]) -> None:
     """Write a model of one GRU operator a layer; see `GRU.to_onnx`."""
     refuse_integers(value, "ONNX")
     model = _model(value)
     onnx.checker.check_model(model)
     files.write(path, model.SerializeToString())
+
+
+to_onnx = save
+"""The name of earlier versions."""
 
 
 def _model(value: Value) -> Any:

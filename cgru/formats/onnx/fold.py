@@ -11,6 +11,8 @@ import numpy as np
 import onnx
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from cgru.types import Array
 
     Operands = list[Array | None]  # a node's inputs; None where an optional one is absent
@@ -19,19 +21,27 @@ NUMBERS = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.DOUBLE: np.float
 
 
 class Cost:
-    """What folding one constant takes, held in proportion to the tensors it is made of."""
+    """What constants take, held in proportion to the tensors they are made of."""
 
-    def __init__(self) -> None:
-        self.tensors: dict[str, int] = {}
-        self.spent = 0
+    def __init__(self, most: int, whole: Cost | None = None) -> None:
+        self.most, self.whole = most, whole
+        self.spent = self.stored = 0
+        self._sources: set[Hashable] = set()
 
-    def add(self, array: Array, tensor: str | None = None) -> None:
-        """Count an array, which may be a tensor of the file; MemoryError where a graph multiplies what it has."""
-        if tensor is not None:
-            self.tensors[tensor] = array.nbytes
-        self.spent += max(array.nbytes, 64)
-        if self.spent > 2**16 + 16 * sum(self.tensors.values()):
+    def add(self, size: int, source: Hashable = None, stored: int | None = None) -> None:
+        """Count bytes that are made, perhaps of what a file stores (of so many bytes, else the same).
+
+        MemoryError where a graph multiplies what it has.
+        """
+        size = max(size, 64)
+        if source is not None and source not in self._sources:
+            self._sources.add(source)
+            self.stored += size if stored is None else stored
+        self.spent += size
+        if self.spent > 2**16 + self.most * self.stored:
             raise MemoryError("a constant takes more memory than its parts explain")
+        if self.whole is not None:
+            self.whole.add(size, source, stored)
 
 
 def fold(operator: str, attributes: dict[str, Any], operands: Operands, output: int, outputs: int) -> Array | None:
@@ -39,11 +49,11 @@ def fold(operator: str, attributes: dict[str, Any], operands: Operands, output: 
     data, *rest = operands
     if data is None or operator not in FOLDS:
         return None
-    lists = [None if operand is None else [int(number) for number in operand.ravel()] for operand in rest]
     if operator == "Concat":
         return np.concatenate([operand for operand in operands if operand is not None], attributes["axis"])
+    lists = [None if operand is None else [int(number) for number in operand.ravel()] for operand in rest]
     if operator == "Split":
-        return _split(data, attributes, lists, outputs)[output]
+        return _split(data, attributes, lists, output, outputs)
     return FOLDS[operator](data, attributes, [*lists, *[None] * 4])
 
 
@@ -70,12 +80,16 @@ def _reshape(data: Array, attributes: dict[str, Any], lists: list[Any]) -> Array
     return data.reshape([data.shape[i] if size == 0 else size for i, size in enumerate(shape)])
 
 
-def _split(data: Array, attributes: dict[str, Any], lists: list[Any], outputs: int) -> list[Array]:
+def _split(data: Array, attributes: dict[str, Any], lists: list[Any], output: int, outputs: int) -> Array:
+    """One of the parts."""
     axis = attributes.get("axis", 0)
     sizes = (lists[0] if lists else None) or attributes.get("split") or [data.shape[axis] // outputs] * outputs
     if sum(sizes) != data.shape[axis] or min(sizes) < 0 or len(sizes) != outputs:
         raise ValueError(f"Split: expected {outputs} parts of {data.shape[axis]}, got {sizes}")
-    return np.split(data, np.cumsum(sizes)[:-1], axis)
+    start = sum(sizes[:output])
+    where = [slice(None)] * data.ndim
+    where[axis] = slice(start, start + sizes[output])
+    return data[tuple(where)]
 
 
 def _axes(attributes: dict[str, Any], lists: list[Any]) -> tuple[int, ...]:

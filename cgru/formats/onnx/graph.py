@@ -6,6 +6,8 @@ from the graph's inputs is an argument of the call.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
 from collections import ChainMap
 from typing import TYPE_CHECKING, Any
@@ -55,22 +57,39 @@ DEPTH = 100
 FOLDED = 12
 """Of nodes in a row that make a constant of constants; exporters write four or five."""
 
+MAX_USES = 64
+"""Of one tensor by the GRUs of a file: what it takes in memory stays in proportion to its size."""
+
+MAX_COST = 16
+"""Bytes that making one constant takes, to those of the tensors that it is made of."""
+
 
 def is_gru(node: Any) -> bool:
     """Whether a node is the standard's GRU operator."""
     return node.op_type == "GRU" and node.domain in ("", "ai.onnx")
 
 
+def decisive(node: Any) -> list[str]:
+    """The inputs of a node whose numbers decide those of its results."""
+    if node.op_type in ("Shape", "Size", "ConstantOfShape"):
+        return []
+    return list(node.input[:1] if node.op_type in MOVES and node.op_type != "Concat" else node.input)
+
+
 class Graph:
     """A graph, or one inside a node of another (`outer`), whose values it sees."""
 
     def __init__(self, proto: Any, source: str, path: Path | None, outer: Graph | None = None) -> None:
-        self.proto, self.source, self.path = proto, source, path
+        self.proto, self.source, self.path, self.outer = proto, source, path, outer
         self.tensors: ChainMap[str, Any] = outer.tensors.new_child() if outer else ChainMap()
         self.tensors.update({tensor.name: tensor for tensor in proto.initializer})
         self.producers: ChainMap[str, Any] = outer.producers.new_child() if outer else ChainMap()
         self.producers.update({name: node for node in proto.node for name in node.output if name})
-        self.inputs = {value.name for value in proto.input} - set(self.tensors)
+        self.inputs = {value.name for value in proto.input if value.name not in self.tensors}
+        self.cost: Cost = outer.cost if outer else Cost(MAX_COST * MAX_USES)
+        self._operands: dict[int, list[int] | None] = outer._operands if outer else {}
+        self._roots: dict[str, str] = {}
+        self._zero: set[str] = set()
 
     def attribute(self, node: Any, name: str, kind: int, default: Any = None) -> Any:
         """A node's attribute, which must be of this kind; the default where it is absent."""
@@ -93,12 +112,17 @@ class Graph:
 
     def root(self, name: str) -> str:
         """The value that a name stands for, behind Identity nodes."""
-        for _ in range(DEPTH):
-            node = None if name in self.tensors else self.producers.get(name)
-            if node is None or node.op_type != "Identity" or not node.input:
-                break
-            name = node.input[0]
-        return name
+        if self.outer is not None and not self._own(name):
+            return self.outer.root(name)
+        if name not in self._roots:
+            root = name
+            for _ in range(DEPTH):
+                node = None if root in self.tensors else self.producers.get(root)
+                if node is None or node.op_type != "Identity" or not node.input:
+                    break
+                root = node.input[0]
+            self._roots[name] = root
+        return self._roots[name]
 
     def producer(self, name: str) -> Any:
         """The node that computes a value, Identity aside; None for an initialiser and an input."""
@@ -107,11 +131,17 @@ class Graph:
 
     def constant(self, name: str) -> Array | None:
         """The array that the file has under a name or makes of such by moves, None where inputs decide it."""
+        with self._making(name):
+            return self._fold(name, Cost(MAX_COST, self.cost), FOLDED)
+
+    @contextlib.contextmanager
+    def _making(self, name: str) -> Iterator[None]:
+        """Say of whatever fails within that it does not make a constant."""
         try:
-            return self._fold(name, Cost(), FOLDED)
+            yield
+        except FormatError:
+            raise
         except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
-            if isinstance(error, FormatError):
-                raise
             raise FormatError(
                 f"{self.source}: constant {name!r}: expected one that can be computed: {error}"
             ) from error
@@ -119,35 +149,40 @@ class Graph:
     def _fold(self, name: str, cost: Cost, depth: int) -> Array | None:
         name = self.root(name)
         node = self.producers.get(name)
-        array: Array | None = None
         if name in self.tensors:
-            array = self._array(self.tensors[name])
-        elif node is not None and node.op_type == "Constant":
-            array = self._value(node)
-        elif node is not None and node.op_type in FOLDS and depth > 0:
-            operands: list[Array | None] = []
-            for operand in node.input:
-                operands.append(self._fold(operand, cost, depth - 1) if operand else None)
-                if operand and operands[-1] is None:
-                    return None
-            attributes = {field.name: onnx.helper.get_attribute_value(field) for field in node.attribute}
-            array = fold(node.op_type, attributes, operands, list(node.output).index(name), len(node.output))
+            return self._array(self.tensors[name], cost)
+        if node is None:
+            return None
+        if node.op_type == "Constant":
+            return self._value(node, cost)
+        if node.op_type not in FOLDS or depth == 0:
+            return None
+        cost.add(node.ByteSize())
+        operands: list[Array | None] = []
+        for operand in node.input:
+            operands.append(self._fold(operand, cost, depth - 1) if operand else None)
+            if operand and operands[-1] is None:
+                return None
+        attributes = {field.name: onnx.helper.get_attribute_value(field) for field in node.attribute}
+        array = fold(node.op_type, attributes, operands, list(node.output).index(name), len(node.output))
         if array is not None:
-            cost.add(array, None if node is not None and node.op_type in FOLDS else name)
+            cost.add(array.nbytes)
         return array
 
-    def _value(self, node: Any) -> Array | None:
+    def _value(self, node: Any, cost: Cost) -> Array | None:
         """The array of a Constant node."""
+        cost.add(node.ByteSize(), id(node))  # which self.producers holds
         tensor = self.attribute(node, "value", KINDS.TENSOR)
         if tensor is not None:
-            return self._array(tensor)
+            return self._array(tensor, cost, node)
         for name, (kind, dtype) in CONSTANTS.items():
             value = self.attribute(node, name, kind)
             if value is not None:
                 return np.array(value, dtype)
         return None
 
-    def _array(self, tensor: Any) -> Array:
+    def _array(self, tensor: Any, cost: Cost, holder: Any = None) -> Array:
+        """The array of a tensor, which may be that of a Constant node."""
         where = f"{self.source}: tensor {tensor.name!r}"
         if tensor.data_type not in TENSORS:
             names = {number: name for name, number in onnx.TensorProto.DataType.items()}
@@ -155,8 +190,12 @@ class Graph:
             raise FormatError(f"{where}: expected {expected}, got {names.get(tensor.data_type, tensor.data_type)}")
         kind, field, stored = TENSORS[tensor.data_type]
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            data = self._external(tensor, where, math.prod(tensor.dims) * np.dtype(stored).itemsize)
-        elif tensor.HasField("raw_data"):
+            data = self._external(
+                tensor, where, math.prod(tensor.dims[: files.MAX_AXES]) * np.dtype(stored).itemsize, cost
+            )
+            return files.decode(where, kind, tensor.dims, data)
+        cost.add(tensor.ByteSize(), id(holder or tensor))
+        if tensor.HasField("raw_data"):
             data = tensor.raw_data
         else:
             numbers = getattr(tensor, field)
@@ -165,7 +204,7 @@ class Graph:
             data = np.array(numbers, stored).tobytes()
         return files.decode(where, kind, tensor.dims, data)
 
-    def _external(self, tensor: Any, where: str, size: int) -> bytes:
+    def _external(self, tensor: Any, where: str, size: int, cost: Cost) -> bytes:
         """The bytes of a tensor kept in another file, which must lie in the model's folder.
 
         Where model and data are links, as in a download cache, that may be the folder they both point to.
@@ -187,32 +226,73 @@ class Graph:
             raise FormatError(f"{where}: offset and length: expected integers: {error}") from error
         if offset < 0 or length != size or offset + size > file.stat().st_size:
             raise FormatError(f"{where}: expected {size} bytes in {location}, got {length} from {offset}")
+        cost.add(size, file, file.stat().st_size)
         with file.open("rb") as opened:
             opened.seek(offset)
             return opened.read(size)
 
     def origin(self, name: str) -> str:
         """What decides a value: "input", where a graph's input does, "zero", or "constant", any other fixed numbers."""
-        seen, todo, fixed = {""}, [name], "zero"
+        if self.from_input(name):
+            return "input"
+        seen, todo = {""}, [name]
         while todo:
             name = todo.pop()
-            if name in seen:
+            if name in seen or name in self._zero:
                 continue
             seen.add(name)
+            if self.outer is not None and not self._own(name):
+                if self.outer.origin(name) == "constant":
+                    return "constant"
+                continue
             array, node = self.constant(name), self.producer(name)
-            if array is not None:
-                fixed = "constant" if array.any() else fixed
-            elif node is None:
-                return "input"
-            elif node.op_type == "ConstantOfShape":
-                value = self.attribute(node, "value", KINDS.TENSOR)
-                fixed = "constant" if value is not None and self._array(value).any() else fixed
-            elif node.op_type in MOVES:
-                todo += node.input if node.op_type == "Concat" else node.input[:1]
-            else:
-                fixed = "constant"
-                todo += node.input if node.op_type not in ("Shape", "Size") else []
-        return fixed
+            if array is None and node is not None:
+                todo += decisive(node)
+                if node.op_type == "ConstantOfShape":
+                    array = self._filling(node)
+                elif node.op_type not in MOVES:
+                    return "constant"
+            if array is not None and array.any():
+                return "constant"
+        self._zero |= seen
+        return "zero"
+
+    def _filling(self, node: Any) -> Array | None:
+        """What a ConstantOfShape repeats, zero where it does not say."""
+        value = self.attribute(node, "value", KINDS.TENSOR)
+        with self._making(node.output[0]):
+            return None if value is None else self._array(value, Cost(MAX_COST, self.cost), node)
+
+    def _own(self, name: str) -> bool:
+        """Whether a value is of this graph, not of one around it."""
+        return name in self.tensors.maps[0] or name in self.producers.maps[0] or name in self.inputs
+
+    def from_input(self, name: str) -> bool:
+        """Whether a graph's input decides a value."""
+        if not name or name in self.tensors.maps[0]:
+            return False
+        if name in self.producers.maps[0]:
+            return name in self._from_inputs
+        return self.outer is None or name in self.inputs or self.outer.from_input(name)
+
+    @functools.cached_property
+    def _from_inputs(self) -> set[str]:
+        """Of what this graph's own nodes compute, the values that inputs decide; found in one pass."""
+        readers: dict[str, list[Any]] = {}
+        for node in self.proto.node:
+            for name in decisive(node):
+                readers.setdefault(name, []).append(node)
+        found: set[str] = set()
+        passed: set[int] = set()
+        todo = [name for name in readers if name not in self.producers.maps[0] and self.from_input(name)]
+        while todo:
+            for node in readers.pop(todo.pop(), ()):
+                if id(node) not in passed:
+                    passed.add(id(node))
+                    results = set(node.output) - found
+                    found |= results
+                    todo += results
+        return found
 
     def moves_from_gru(self, name: str) -> tuple[str, list[Any]] | None:
         """The first output of a GRU that becomes the value `name` by moves of axes alone, and these nodes in order."""
@@ -230,15 +310,26 @@ class Graph:
     def moved(self, axes: Axes, sizes: dict[str, int], moves: Sequence[Any]) -> Axes | None:
         """The axes after these nodes, None where that cannot be told; `sizes` has H and D, T and B are free."""
         for node in moves:
+            operand = self._operand(node)
+            if operand is not None and len(operand) > files.MAX_AXES:
+                return None
+            result = MOVERS[node.op_type](axes, operand, sizes)
+            if result is None:
+                return None
+            axes = result
+        return axes
+
+    def _operand(self, node: Any) -> list[int] | None:
+        """The axes or the shape that a move is given, looked up once, as many GRUs may be behind it."""
+        if id(node) not in self._operands:  # which self.producers holds
             operand = self.attribute(node, "perm" if node.op_type == "Transpose" else "axes", KINDS.INTS)
             if len(node.input) > 1 and node.op_type != "Transpose":
                 array = self.constant(node.input[1])
                 operand = None if array is None else [int(number) for number in array.ravel()]
-            result = MOVERS[node.op_type](axes, operand, sizes)
-            if result is None or (node.op_type == "Reshape" and self.attribute(node, "allowzero", KINDS.INT)):
-                return None
-            axes = result
-        return axes
+            if node.op_type == "Reshape" and self.attribute(node, "allowzero", KINDS.INT):
+                operand = None
+            self._operands[id(node)] = operand
+        return self._operands[id(node)]
 
 
 def _transpose(axes: Axes, perm: list[int] | None, sizes: dict[str, int]) -> Axes | None:
