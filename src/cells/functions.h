@@ -5,9 +5,8 @@
 // for double): 2^-26.2 for float, 2^-58 for double.
 //
 // Errors over every float, and over dense samples of double (tests/engines/test_functions.py): at most 3 units in the
-// last
-// place where the result is a normal number; one below the smallest normal number may come out as any such number, or
-// zero. NaN stays NaN, sigmoid(inf) = 1, tanh(+-inf) = +-1, |tanh| <= 1.
+// last place where the result is a normal number; one below the smallest normal number may come out as any such number,
+// or zero. NaN stays NaN, sigmoid(inf) = 1, tanh(+-inf) = +-1, |tanh| <= 1.
 //
 // A recurrent step waits for these functions, so they are written for few operations in a row: terms that do not depend
 // on each other stand side by side, and 1 + exp(x) is one multiply-add from the parts of exp(x).

@@ -1,7 +1,5 @@
 """The CUDA engine against the specification, on a device made of the processor: the kernels' own text, CuPy's rules."""
 
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,17 +16,7 @@ from ..support.cuda_on_cpu import (
     on_host,
     place,
 )
-from ..support.options import BOUNDED, UNBOUNDED, Problem, relative_error
-
-MATRIX = {
-    "reset_after": [True, False],
-    "update_gate": ["state", "candidate"],
-    "num_layers": [1, 2],
-    "bidirectional": [False, True],
-    "batch_first": [False, True],
-    "bias": [True, False],
-    "clip": [None, 0.5],
-}
+from ..support.options import DIRECTIONS, Problem, function_points, points, relative_error
 
 
 @each_way
@@ -36,8 +24,7 @@ MATRIX = {
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("batch", [1, 5])
 def test_option_matrix(way, dtype, ragged, batch):
-    for values in itertools.product(*MATRIX.values()):
-        options = dict(zip(MATRIX, values, strict=True))
+    for options in points():
         check(Problem(options, steps=4, batch=batch, ragged=ragged, dtype=dtype), way)
 
 
@@ -46,7 +33,7 @@ def test_option_matrix(way, dtype, ragged, batch):
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("reset_after", [True, False])
 def test_backwards_and_added_up(way, dtype, ragged, reset_after):
-    for options in ({"reverse": True}, {"reverse": True, "num_layers": 3}, {"bidirectional": True, "merge": "sum"}):
+    for options in DIRECTIONS:
         for batch_first in (False, True):
             problem = {"reset_after": reset_after, "batch_first": batch_first, **options}
             check(Problem(problem, batch=3, ragged=ragged, dtype=dtype), way)
@@ -57,16 +44,8 @@ def test_backwards_and_added_up(way, dtype, ragged, reset_after):
 @pytest.mark.parametrize("reset_after", [True, False])
 @pytest.mark.parametrize("update_gate", ["state", "candidate"])
 def test_activations(way, dtype, reset_after, update_gate):
-    pairs = [(f, "sigmoid") for f in BOUNDED + UNBOUNDED] + [("tanh", g) for g in BOUNDED + UNBOUNDED]
-    for activation, recurrent_activation in pairs:
-        options = {
-            "reset_after": reset_after,
-            "update_gate": update_gate,
-            "activation": activation,
-            "recurrent_activation": recurrent_activation,
-        }
-        for clip in (None, 0.3):
-            check(Problem({**options, "clip": clip}, steps=4, batch=2, dtype=dtype), way)
+    for options in function_points(reset_after=reset_after, update_gate=update_gate):
+        check(Problem(options, steps=4, batch=2, dtype=dtype), way)
 
 
 @each_way

@@ -11,7 +11,7 @@ import pytest
 
 import cgru
 
-from ..support.options import BOUNDED, UNBOUNDED, Problem, relative_error
+from ..support.options import BOUNDED, UNBOUNDED, Problem, points, relative_error
 
 pytestmark = pytest.mark.gpu
 
@@ -59,12 +59,8 @@ def test_as_torch_on_the_device(cupy, hidden, batch, steps, bidirectional):
 @pytest.mark.parametrize("engine", ["steps", "fused"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_option_matrix(cupy, engine, dtype):
-    names = ("reset_after", "update_gate", "bidirectional", "batch_first", "bias", "clip")
-    values = itertools.product(
-        [True, False], ["state", "candidate"], [False, True], [False, True], [True, False], [None, 0.5]
-    )
-    for options, ragged in itertools.product(values, (False, True)):
-        check(cupy, Problem(dict(zip(names, options, strict=True)), batch=5, ragged=ragged, dtype=dtype), engine)
+    for options, ragged in itertools.product(points(num_layers=[1]), (False, True)):
+        check(cupy, Problem(options, batch=5, ragged=ragged, dtype=dtype), engine)
 
 
 @pytest.mark.parametrize("engine", ["steps", "fused"])

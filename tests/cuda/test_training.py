@@ -1,7 +1,5 @@
 """Gradients of the CUDA engine against torch's autograd in float64, and against differences, on the processor."""
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,7 @@ import cgru
 from cgru.model import activations
 
 from ..support.cuda_on_cpu import Simulator, on_device, on_host, place
-from ..support.options import BOUNDED, UNBOUNDED, Problem, relative_error
+from ..support.options import DIRECTIONS, Problem, function_points, points, relative_error
 
 each_engine = pytest.mark.parametrize("engine", ["steps", "fused"])
 each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -103,23 +101,11 @@ def check(problem, engine, shared_memory=1 << 20):
         assert relative_error(got[name], wanted[name]) < TOLERANCE[problem.dtype], name
 
 
-MATRIX = {
-    "reset_after": [True, False],
-    "update_gate": ["state", "candidate"],
-    "num_layers": [1, 2],
-    "bidirectional": [False, True],
-    "batch_first": [False, True],
-    "bias": [True, False],
-    "clip": [None, 0.5],
-}
-
-
 @each_engine
 @each_dtype
 @pytest.mark.parametrize("ragged", [False, True])
 def test_option_matrix(engine, dtype, ragged):
-    for values in itertools.product(*MATRIX.values()):
-        options = dict(zip(MATRIX, values, strict=True))
+    for options in points():
         check(Problem(options, steps=4, batch=3, hidden=7, ragged=ragged, dtype=dtype), engine)
 
 
@@ -127,22 +113,14 @@ def test_option_matrix(engine, dtype, ragged):
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("reset_after", [True, False])
 def test_backwards_and_added_up(engine, ragged, reset_after):
-    for options in ({"reverse": True}, {"reverse": True, "num_layers": 3}, {"bidirectional": True, "merge": "sum"}):
+    for options in DIRECTIONS:
         check(Problem({"reset_after": reset_after, **options}, batch=5, ragged=ragged), engine)
 
 
 @pytest.mark.parametrize("reset_after", [True, False])
 @pytest.mark.parametrize("update_gate", ["state", "candidate"])
 def test_activations(reset_after, update_gate):
-    pairs = [(f, "sigmoid") for f in BOUNDED + UNBOUNDED] + [("tanh", g) for g in BOUNDED + UNBOUNDED]
-    for (activation, recurrent_activation), clip in itertools.product(pairs, (None, 0.3)):
-        options = {
-            "reset_after": reset_after,
-            "update_gate": update_gate,
-            "activation": activation,
-            "recurrent_activation": recurrent_activation,
-            "clip": clip,
-        }
+    for options in function_points(reset_after=reset_after, update_gate=update_gate):
         check(Problem(options, steps=3, batch=2), "steps")
 
 

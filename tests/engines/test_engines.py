@@ -1,7 +1,5 @@
 """Every engine against the specification, over the option matrix and awkward memory."""
 
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +8,7 @@ from hypothesis import strategies as st
 import cgru
 from cgru.engines import layers
 
-from ..support.options import BOUNDED, UNBOUNDED, Problem, relative_error
+from ..support.options import DIRECTIONS, Problem, function_points, points, relative_error
 
 each_engine = pytest.mark.parametrize(
     ("engine", "dtype"), [("packed", np.float32), ("blas", np.float32), ("blas", np.float64)]
@@ -27,23 +25,11 @@ def check(problem, engine, **arguments):
     assert relative_error(h_n, expected_h) < TOLERANCE[problem.dtype]
 
 
-MATRIX = {
-    "reset_after": [True, False],
-    "update_gate": ["state", "candidate"],
-    "num_layers": [1, 2],
-    "bidirectional": [False, True],
-    "batch_first": [False, True],
-    "bias": [True, False],
-    "clip": [None, 0.5],
-}
-
-
 @each_engine
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_option_matrix(engine, dtype, ragged, batch):
-    for values in itertools.product(*MATRIX.values()):
-        options = dict(zip(MATRIX, values, strict=True))
+    for options in points():
         check(Problem(options, batch=batch, ragged=ragged, dtype=dtype), engine)
 
 
@@ -52,7 +38,7 @@ def test_option_matrix(engine, dtype, ragged, batch):
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("reset_after", [True, False])
 def test_backwards_and_added_up(engine, dtype, ragged, batch, reset_after):
-    for options in ({"reverse": True}, {"reverse": True, "num_layers": 3}, {"bidirectional": True, "merge": "sum"}):
+    for options in DIRECTIONS:
         for batch_first in (False, True):
             problem = {"reset_after": reset_after, "batch_first": batch_first, **options}
             check(Problem(problem, batch=batch, ragged=ragged, dtype=dtype), engine)
@@ -62,16 +48,9 @@ def test_backwards_and_added_up(engine, dtype, ragged, batch, reset_after):
 @pytest.mark.parametrize("reset_after", [True, False])
 @pytest.mark.parametrize("update_gate", ["state", "candidate"])
 def test_activations(engine, dtype, reset_after, update_gate):
-    pairs = [(f, "sigmoid") for f in BOUNDED + UNBOUNDED] + [("tanh", g) for g in BOUNDED + UNBOUNDED]
-    for activation, recurrent_activation in pairs:
-        options = {
-            "reset_after": reset_after,
-            "update_gate": update_gate,
-            "activation": activation,
-            "recurrent_activation": recurrent_activation,
-        }
-        for batch, clip in itertools.product([1, 4], [None, 0.3]):
-            check(Problem({**options, "clip": clip}, steps=4, batch=batch, dtype=dtype), engine)
+    for options in function_points(reset_after=reset_after, update_gate=update_gate):
+        for batch in (1, 4):
+            check(Problem(options, steps=4, batch=batch, dtype=dtype), engine)
 
 
 @each_engine

@@ -12,23 +12,18 @@ from hypothesis import strategies as st
 import cgru
 from cgru import _packed, _threads
 
-OPTIONS = {
-    "usual": {},
-    "reset before": {"reset_after": False},
-    "deep": {"num_layers": 3},
-    "other functions": {"activation": "softsign", "recurrent_activation": "hard_sigmoid", "clip": 0.7},
-}
+from ..support.options import KINDS
 
 
 def problem(kind, steps=40, batch=23, inputs=19, hidden=37, bidirectional=False):
     rng = np.random.default_rng(0)
-    gru = cgru.GRU(inputs, hidden, bidirectional=bidirectional, rng=rng, **OPTIONS[kind])
+    gru = cgru.GRU(inputs, hidden, bidirectional=bidirectional, rng=rng, **KINDS[kind])
     x = rng.standard_normal((steps, batch, inputs)).astype(np.float32)
     h0 = rng.uniform(-1, 1, (gru.num_layers * (1 + bidirectional), batch, hidden)).astype(np.float32)
     return gru, x, h0
 
 
-@pytest.mark.parametrize("kind", OPTIONS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_alone_or_in_any_batch(kind):
     gru, x, h0 = problem(kind)
     y, h_n = gru(x, h0)
@@ -40,7 +35,7 @@ def test_alone_or_in_any_batch(kind):
         np.testing.assert_array_equal(h_part, h_n[:, chosen])
 
 
-@pytest.mark.parametrize("kind", OPTIONS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batch", [1, 3, 9])
 @given(cuts=st.sets(st.integers(1, 39)))
 def test_whole_or_in_any_chunks(kind, batch, cuts):
@@ -58,7 +53,7 @@ def test_whole_or_in_any_chunks(kind, batch, cuts):
 def test_cell_by_cell(kind):
     gru, x, h0 = problem(kind)
     y, _ = gru(x, h0)
-    cell = cgru.GRUCell(19, 37, **OPTIONS[kind])
+    cell = cgru.GRUCell(19, 37, **KINDS[kind])
     cell.load_state_dict({name.removesuffix("_l0"): array for name, array in gru.state_dict().items()})
     h = h0[0]
     for v, expected in zip(x, y, strict=True):
@@ -82,7 +77,7 @@ def shared(call):
     return result, _packed.counts()[0] > before
 
 
-@pytest.mark.parametrize("kind", OPTIONS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_on_any_number_of_threads(kind, bidirectional, way):
     gru, x, h0 = problem(kind, steps=60, batch=70, hidden=70, bidirectional=bidirectional)
@@ -99,7 +94,7 @@ def test_on_any_number_of_threads(kind, bidirectional, way):
         np.testing.assert_array_equal(h_again, h_ragged)
 
 
-@pytest.mark.parametrize("kind", OPTIONS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_units_split_among_threads(kind, batch, bidirectional, way):
@@ -140,11 +135,11 @@ def test_threads_without_cores_are_given_up():
     assert run.returncode == 0, run.stderr
 
 
-@pytest.mark.parametrize("kind", OPTIONS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_cut_short_or_by_its_length(kind, bidirectional):
     rng = np.random.default_rng(3)
-    gru = cgru.GRU(9, 21, bidirectional=bidirectional, rng=rng, **OPTIONS[kind])
+    gru = cgru.GRU(9, 21, bidirectional=bidirectional, rng=rng, **KINDS[kind])
     x = rng.standard_normal((30, 11, 9)).astype(np.float32)
     lengths = rng.integers(0, 31, 11)
     y, h_n = gru(x, lengths=lengths)
@@ -158,7 +153,7 @@ def test_cut_short_or_by_its_length(kind, bidirectional):
 def test_backwards_is_forwards_on_turned_sequences(engine):
     """Also for a stack so long that it runs through time in blocks; BLAS promises no equal bits."""
     gru, x, h0 = problem("deep", steps=3000, batch=3, inputs=5, hidden=48)
-    backwards = cgru.GRU(5, 48, reverse=True, **OPTIONS["deep"])
+    backwards = cgru.GRU(5, 48, reverse=True, **KINDS["deep"])
     backwards.load_state_dict(gru.state_dict())
     y, h_n = gru(x[::-1], h0, engine=engine)
     again, h_again = backwards(x, h0, engine=engine)
@@ -167,7 +162,7 @@ def test_backwards_is_forwards_on_turned_sequences(engine):
     np.testing.assert_allclose(h_again, h_n, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("kind", OPTIONS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_beside_sequences_of_nan(kind):
     gru, x, h0 = problem(kind)
     y, h_n = gru(x, h0)
@@ -180,7 +175,7 @@ def test_beside_sequences_of_nan(kind):
         np.testing.assert_array_equal(h_b[:, b], h_n[:, b])
 
 
-@pytest.mark.parametrize("kind", OPTIONS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_in_any_layout_of_memory(kind):
     gru, x, h0 = problem(kind)
     y, _ = gru(x, h0)

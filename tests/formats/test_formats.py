@@ -11,8 +11,7 @@ import torch
 
 import cgru
 
-from ..spec.test_gru import OPTIONS
-from ..support.options import relative_error
+from ..support.options import UNUSUAL, relative_error
 
 
 @pytest.mark.parametrize(
@@ -108,7 +107,7 @@ def test_torch_refusals():
             model.to_torch()
 
 
-@pytest.mark.parametrize("options", [{}, OPTIONS])
+@pytest.mark.parametrize("options", [{}, UNUSUAL])
 def test_save_and_load(options, tmp_path):
     gru = cgru.GRU(3, 4, rng=0, **options)
     path = tmp_path / "model.safetensors"

@@ -120,7 +120,8 @@ template <class T> struct Problem {
           u(random_values<T>(recurrent_gates(cells[o.cell]) * o.hidden * o.hidden, 1 / sqrt(double(o.hidden)))),
           bias(random_values<T>(cells[o.cell].biases * o.hidden, 1 / sqrt(double(o.hidden)))),
           x(o.steps, o.batch, o.inputs, o.batch_first), grad_y(o.steps, o.batch, o.hidden, o.batch_first),
-          start(cells[o.cell], Sequences<T>(o.steps, o.batch, o.hidden, o.batch_first), x, o.batch, o.inputs, o.hidden) {
+          start(cells[o.cell], Sequences<T>(o.steps, o.batch, o.hidden, o.batch_first), x, o.batch, o.inputs,
+                o.hidden) {
         if (o.cell == cell_gru_before)  // the candidate has one bias
             for (int64_t j = 0; j < o.hidden; ++j) bias[size_t(3 * o.hidden + j)] = 0;
         for (T& value : start.y.values) value = T(NAN);

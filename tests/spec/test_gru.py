@@ -14,23 +14,7 @@ import pytest
 import cgru
 from cgru import activations
 
-from ..support.options import Problem, relative_error
-
-OPTIONS = {
-    "num_layers": 2,
-    "bias": False,
-    "batch_first": True,
-    "dropout": 0.25,
-    "bidirectional": True,
-    "reset_after": False,
-    "update_gate": "candidate",
-    "activation": ("scaled_tanh", 0.9, 0.7),
-    "recurrent_activation": "hard_sigmoid",
-    "clip": 2.0,
-    "reverse": False,
-    "merge": "concat",
-    "dtype": np.float64,
-}
+from ..support.options import UNUSUAL, Problem, relative_error
 
 
 @pytest.mark.parametrize("directions", [1, 2])
@@ -145,11 +129,11 @@ def test_initial_weights():
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda gru: pickle.loads(pickle.dumps(gru))])
 @pytest.mark.parametrize("kind", [cgru.GRU, cgru.GRUCell])
 def test_copies(duplicate, kind):
-    options = OPTIONS
+    options = UNUSUAL
     if kind is cgru.GRUCell:
         options = {
             name: value
-            for name, value in OPTIONS.items()
+            for name, value in UNUSUAL.items()
             if name not in cgru.GRU(1, 1).options or name in cgru.GRUCell(1, 1).options
         }
     model = kind(3, 4, rng=0, **options)
@@ -165,8 +149,8 @@ def test_copies(duplicate, kind):
 def test_repr_tells_options_and_builds_again():
     assert repr(cgru.GRU(3, 4)) == "GRU(3, 4)"
     assert repr(cgru.GRUCell(3, 4, False)) == "GRUCell(3, 4, bias=False)"
-    gru = cgru.GRU(3, 4, **OPTIONS)
-    expected = {name: np.dtype(value) if name == "dtype" else value for name, value in OPTIONS.items()}
+    gru = cgru.GRU(3, 4, **UNUSUAL)
+    expected = {name: np.dtype(value) if name == "dtype" else value for name, value in UNUSUAL.items()}
     assert gru.options == {"input_size": 3, "hidden_size": 4, **expected}
     rebuilt = eval(repr(gru).replace("float64", "'float64'"), {"GRU": cgru.GRU})
     assert rebuilt.options == gru.options

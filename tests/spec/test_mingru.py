@@ -1,7 +1,6 @@
 """MinGRU: the specification against the paper's equations, every engine against the specification, and what is around."""
 
 import copy
-import itertools
 import pickle
 import re
 
@@ -17,25 +16,15 @@ from cgru import cli, reference
 from cgru.engines.cuda.engine import engine_of
 
 from ..support.cuda_on_cpu import Simulator
-from ..support.options import BOUNDED, UNBOUNDED, Problem, relative_error
+from ..support.options import BOUNDED, UNBOUNDED, Problem, points, relative_error
 from ..training.test_training import Gradients, directional_error
 
 each_engine = pytest.mark.parametrize(
     ("engine", "dtype"), [("packed", np.float32), ("blas", np.float32), ("blas", np.float64)]
 )
 TOLERANCE = {np.float64: 1e-12, np.float32: 2e-6}
-MATRIX = {
-    "num_layers": [1, 2],
-    "bidirectional": [False, True],
-    "batch_first": [False, True],
-    "bias": [True, False],
-    "clip": [None, 0.5],
-    "activation": ["g", "linear", "tanh"],
-}
-
-
-def every(matrix):
-    return (dict(zip(matrix, values, strict=True)) for values in itertools.product(*matrix.values()))
+NAMES = ("num_layers", "bidirectional", "bias", "clip")
+FUNCTIONS = ["g", "linear", "tanh"]
 
 
 def problem(options=(), *sizes, **more):
@@ -90,7 +79,7 @@ def test_the_positive_function():
 @pytest.mark.parametrize("batch", [1, 3, 9])
 def test_option_matrix(engine, dtype, ragged, batch):
     more = [{"reverse": True, "num_layers": 2}, {"bidirectional": True, "merge": "sum"}]
-    for options in [*every(MATRIX), *more]:
+    for options in [*points(*NAMES, "batch_first", activation=FUNCTIONS), *more]:
         one = problem(options, batch=batch, ragged=ragged, dtype=dtype)
         y, h_n = one.gru(one.x, one.h0, lengths=one.lengths, engine=engine)
         expected_y, expected_h = one.expected()
@@ -163,12 +152,9 @@ def test_quantized(precision, calibrated):
     assert 0 < relative_error(y, one.expected()[0]) < {"bfloat16": 2e-2, "float16": 2e-3, "int8": 2e-2}[precision]
 
 
-TRAINED = {**MATRIX, "batch_first": [False]}
-
-
 @pytest.mark.parametrize("ragged", [False, True])
 def test_gradients_of_the_specification_by_differences(ragged):
-    for options in every({**TRAINED, "activation": ["linear", "tanh"]}):
+    for options in points(*NAMES, activation=["linear", "tanh"]):
         assert directional_error(Gradients(problem(options, steps=4, hidden=5, inputs=3, ragged=ragged))) < 1e-7, (
             options
         )
@@ -178,7 +164,7 @@ def test_gradients_of_the_specification_by_differences(ragged):
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("memory", [None, 0])
 def test_gradients(dtype, tolerance, ragged, memory):
-    for options in [*every(TRAINED), {"bidirectional": True, "merge": "sum"}, {"reverse": True}]:
+    for options in [*points(*NAMES, activation=FUNCTIONS), {"bidirectional": True, "merge": "sum"}, {"reverse": True}]:
         for batch in (1, 9):
             one = problem(options, batch=batch, ragged=ragged, dtype=dtype)
             wanted = Gradients(one)

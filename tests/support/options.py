@@ -1,5 +1,6 @@
 """The matrix of options, and random problems for any point of it."""
 
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +20,63 @@ UNBOUNDED = [
     "linear",
     "g",
 ]
+
+MATRIX = {
+    "reset_after": [True, False],
+    "update_gate": ["state", "candidate"],
+    "num_layers": [1, 2],
+    "bidirectional": [False, True],
+    "batch_first": [False, True],
+    "bias": [True, False],
+    "clip": [None, 0.5],
+}
+"""Options that change what is computed, each with the values to test with all values of the others."""
+
+DIRECTIONS = [
+    {"reverse": True},
+    {"reverse": True, "num_layers": 2},
+    {"reverse": True, "num_layers": 3},
+    {"bidirectional": True, "merge": "sum"},
+]
+"""Ways through time that are no points of the matrix: `reverse` excludes `bidirectional`, which `merge` needs."""
+
+KINDS = {
+    "usual": {},
+    "reset before": {"reset_after": False},
+    "deep": {"num_layers": 3},
+    "other functions": {"activation": "softsign", "recurrent_activation": "hard_sigmoid", "clip": 0.7},
+}
+"""Points of which each takes another way through the kernels, for tests too slow for the whole matrix."""
+
+UNUSUAL = {
+    "num_layers": 2,
+    "bias": False,
+    "batch_first": True,
+    "dropout": 0.25,
+    "bidirectional": True,
+    "reset_after": False,
+    "update_gate": "candidate",
+    "activation": ("scaled_tanh", 0.9, 0.7),
+    "recurrent_activation": "hard_sigmoid",
+    "clip": 2.0,
+    "reverse": False,
+    "merge": "concat",
+    "dtype": np.float64,
+}
+"""A value for every option of the constructor, other than the default wherever one fits the others."""
+
+
+def points(*names, **values):
+    """Yield the options of every point of the matrix, or of some options of it; `values` adds options, or has others."""
+    matrix = {**{name: MATRIX[name] for name in names or MATRIX}, **values}
+    return (dict(zip(matrix, point, strict=True)) for point in itertools.product(*matrix.values()))
+
+
+def function_points(**options):
+    """Yield the options given with every function as the candidate's, then as the gates', with a clip and without."""
+    pairs = [(f, "sigmoid") for f in BOUNDED + UNBOUNDED] + [("tanh", g) for g in BOUNDED + UNBOUNDED]
+    for (activation, recurrent_activation), clip in itertools.product(pairs, [None, 0.3]):
+        yield {**options, "activation": activation, "recurrent_activation": recurrent_activation, "clip": clip}
 
 
 @dataclass

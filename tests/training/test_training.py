@@ -1,6 +1,5 @@
 """Training: the specification's gradients against differences and torch, the engine's against the specification."""
 
-import itertools
 import re
 import tracemalloc
 
@@ -13,28 +12,11 @@ from hypothesis import strategies as st
 import cgru
 from cgru import reference
 
-from ..support.options import BOUNDED, UNBOUNDED, Problem, relative_error
-
-MATRIX = {
-    "reset_after": [True, False],
-    "update_gate": ["state", "candidate"],
-    "num_layers": [1, 2],
-    "bidirectional": [False, True],
-    "bias": [True, False],
-    "clip": [None, 0.5],
-}
-
-
-def every(matrix):
-    return (dict(zip(matrix, values, strict=True)) for values in itertools.product(*matrix.values()))
+from ..support.options import DIRECTIONS, Problem, function_points, points, relative_error
 
 
 def activation_options():
-    for reset_after, update_gate in itertools.product([True, False], ["state", "candidate"]):
-        for function, clip in itertools.product(BOUNDED + UNBOUNDED, [None, 0.3]):
-            options = {"reset_after": reset_after, "update_gate": update_gate, "clip": clip}
-            yield {**options, "activation": function}
-            yield {**options, "recurrent_activation": function}
+    return (options for point in points("reset_after", "update_gate") for options in function_points(**point))
 
 
 class Gradients:
@@ -91,8 +73,7 @@ def directional_error(gradients, seed=2, epsilon=1e-6):
 
 @pytest.mark.parametrize("ragged", [False, True])
 def test_specification_by_differences(ragged):
-    extra = [{"reverse": True}, {"reverse": True, "num_layers": 2}, {"bidirectional": True, "merge": "sum"}]
-    for options in [*every(MATRIX), *extra]:
+    for options in [*points(batch_first=[False]), *DIRECTIONS]:
         gradients = Gradients(Problem(options, steps=4, hidden=5, inputs=3, ragged=ragged))
         assert directional_error(gradients) < 1e-7, options
 
@@ -130,12 +111,12 @@ def errors(result, expected):
     return {name: relative_error(*pair) for name, pair in compared.items()}
 
 
-TORCH = {"num_layers": [1, 2], "bidirectional": [False, True], "bias": [True, False]}
+TORCH = ("num_layers", "bidirectional", "bias")  # the options that it has
 
 
 @pytest.mark.parametrize("ragged", [False, True])
 def test_specification_equals_torch(ragged):
-    for options in every(TORCH):
+    for options in points(*TORCH):
         problem = Problem(options)
         if ragged:
             problem.lengths = np.array([4, 6, 1])  # torch knows no length of 0
@@ -172,7 +153,7 @@ each_memory = pytest.mark.parametrize("memory", [None, 0, 2000])
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_option_matrix(dtype, ragged, batch, memory):
-    for options in every({**MATRIX, "batch_first": [False, True]}):
+    for options in points():
         check(Problem(options, steps=5, batch=batch, hidden=9, ragged=ragged, dtype=dtype), memory)
 
 
@@ -181,8 +162,8 @@ def test_option_matrix(dtype, ragged, batch, memory):
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_backwards_and_added_up(dtype, ragged, batch, memory):
-    for options in ({"reverse": True}, {"reverse": True, "num_layers": 3}, {"bidirectional": True, "merge": "sum"}):
-        for more in every({"reset_after": [True, False], "batch_first": [False, True]}):
+    for options in DIRECTIONS:
+        for more in points("reset_after", "batch_first"):
             check(Problem({**options, **more}, batch=batch, ragged=ragged, dtype=dtype), memory)
 
 
@@ -234,7 +215,7 @@ def test_many_threads(dtype, reset_after, ragged):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
 @pytest.mark.parametrize("ragged", [False, True])
 def test_equals_torch(dtype, tolerance, ragged):
-    for options in every({**TORCH, "batch_first": [False]}):
+    for options in points(*TORCH):
         kind = np.float64 if dtype == torch.float64 else np.float32
         problem = Problem(options, steps=20, batch=5, inputs=24, hidden=40, dtype=kind)
         problem.lengths = np.array([13, 20, 1, 7, 20]) if ragged else None
