@@ -1,31 +1,15 @@
-"""`cgru.torch.GRU`: a torch.nn.GRU that runs on cgru's kernels, gradients too.
-
-It is a torch.nn.GRU, with its constructor, parameters, state_dict and results; only `forward` differs. Tensors and
-arrays share their memory. Needs PyTorch: pip install "cgru[torch]".
-"""
+"""The modules: torch.nn.GRU whose `forward` decides who runs a call, and hands it on."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-import numpy as np
+import torch
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-try:
-    import torch
-    from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
-except ImportError as error:
-    raise ImportError(f'cgru.torch needs PyTorch: pip install "cgru[torch]" ({error})') from error
-
-from cgru import gru as compiled
-from cgru.model.spec import from_options
-from cgru.model.value import Value
+from cgru.gru import GRU as Model  # noqa: N811 - as opposed to the module
 from cgru.run import tape
-
-if TYPE_CHECKING:
-    from cgru.types import Array
-
-FIELDS = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "bidirectional")
-"""Options that torch.nn.GRU has, too; the others have their defaults, which are PyTorch's conventions."""
+from cgru.torch.kept import DTYPES, Options, array, model_of
 
 
 class GRU(torch.nn.GRU):  # type: ignore[misc] # PyTorch is not checked
@@ -66,64 +50,47 @@ class GRU(torch.nn.GRU):  # type: ignore[misc] # PyTorch is not checked
         TypeError, ValueError
             The input or state does not fit the module.
         """
-        packed = isinstance(input, PackedSequence)
-        if not self._runs_here(input.data if packed else input, hx):
+        packed, weights = isinstance(input, PackedSequence), self._weights()
+        if not _run_here([input.data if packed else input, *weights, *([] if hx is None else [hx])]):
             return super().forward(input, hx)
         if not packed:
-            return self._run(input, hx, None)
+            return self._run(input, hx, weights, None)
         padded, lengths = pad_packed_sequence(input, self.batch_first)
-        y, h_n = self._run(padded, hx, lengths.numpy())
+        y, h_n = self._run(padded, hx, weights, lengths.numpy())
         return _packed_like(input, y, lengths, self.batch_first), h_n
 
-    def _runs_here(self, x: Any, hx: Any) -> bool:
-        """Whether this call needs nothing of PyTorch."""
-        tensors = [x, *self._flat_weights, *([] if hx is None else [hx])]
-        if not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
-            return False  # its own message is the right one
-        here = all(tensor.device.type == "cpu" and tensor.dtype == x.dtype for tensor in tensors)
-        return here and x.dtype in (torch.float32, torch.float64)
+    def _weights(self) -> list[Any]:
+        """What stands under the parameters' names now: parameters, or what computes or replaces them."""
+        own = self.__dict__["_parameters"]
+        return [own[name] if name in own else getattr(self, name, None) for name in self._flat_weights_names]
 
-    def _run(self, x: Any, hx: Any, lengths: Any) -> tuple[Any, Any]:
+    def _run(self, x: Any, hx: Any, weights: list[Any], lengths: Any) -> tuple[Any, Any]:
         """Tensors in, tensors out; recorded where a gradient is asked for or outputs are dropped."""
-        weights = [weight for weight in self._flat_weights if weight is not None]
         wanted = torch.is_grad_enabled() and any(
             tensor.requires_grad for tensor in [x, *weights, *([] if hx is None else [hx])]
         )
         drops = self.training and self.dropout > 0 and self.num_layers > 1
+        options = Options(self.num_layers, self.batch_first, self.bidirectional, float(self.dropout) if drops else 0.0)
+        model = model_of(options, weights)
         if not (wanted or drops):
-            y, h_n = self._model()(_array(x), None if hx is None else _array(hx), lengths=lengths)
+            y, h_n = model(array(x), None if hx is None else array(hx), lengths=lengths)
             return torch.from_numpy(y), torch.from_numpy(h_n)
         seed = int(torch.randint(2**63 - 1, ())) if drops else None
-        return _Recorded.apply(_Call(self._model(anew=True), lengths, seed, None if wanted else 0), x, hx, *weights)
+        return _Recorded.apply(_Call(model, lengths, seed, None if wanted else 0), x, hx, *weights)
 
-    def _model(self, anew: bool = False) -> compiled.GRU:
-        """The cgru.GRU of the parameters as they are now; made again when one has changed.
 
-        Nothing tells of what is written through a parameter's `.data`, as some training scripts do: `anew` for those.
-        """
-        weights = [weight for weight in self._flat_weights if weight is not None]
-        state = [(weight.data_ptr(), None if weight.is_inference() else weight._version) for weight in weights]
-        kept = self.__dict__.get("_kept")
-        if anew or kept is None or kept[0] != state or any(version is None for _, version in state):
-            names = [name for name in self._flat_weights_names if getattr(self, name, None) is not None]
-            arrays = {name: _array(weight) for name, weight in zip(names, weights, strict=True)}
-            options = {
-                **{name: getattr(self, name) for name in FIELDS},
-                "dropout": float(self.dropout),
-                "dtype": arrays["weight_ih_l0"].dtype,
-            }
-            kept = self.__dict__["_kept"] = (state, compiled.GRU.of(Value.of(from_options("GRU", options), arrays)))
-        return cast(compiled.GRU, kept[1])
-
-    def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = super().__getstate__()
-        return {name: value for name, value in state.items() if name != "_kept"}
+def _run_here(tensors: list[Any]) -> bool:
+    """Whether a call with these tensors needs nothing of PyTorch."""
+    if not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
+        return False  # its own message is the right one
+    dtype = tensors[0].dtype
+    return dtype in DTYPES and all(tensor.is_cpu and tensor.dtype == dtype for tensor in tensors)
 
 
 class _Call(NamedTuple):
     """What a recorded call takes beside tensors."""
 
-    model: compiled.GRU
+    model: Model
     lengths: Any  # (B,) or None
     seed: int | None  # of dropout; None: there is none
     memory: int | None
@@ -135,7 +102,7 @@ class _Recorded(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, call: _Call, x: Any, h0: Any, *weights: Any) -> tuple[Any, Any]:
         """y and h_n."""
-        arrays = _array(x), None if h0 is None else _array(h0)
+        arrays = array(x), None if h0 is None else array(h0)
         y, h_n, ctx.tape = tape.record(
             call.model, *arrays, lengths=call.lengths, rng=call.seed, memory=call.memory, num_threads=None,
             drop=call.seed is not None, own=True,
@@ -155,7 +122,7 @@ class _Recorded(torch.autograd.Function):  # type: ignore[misc]
         if grad_y is None and grad_h_n is None:
             return (None,) * len(ctx.needs_input_grad)
         found = ctx.tape.run_back(
-            None if grad_y is None else _array(grad_y), None if grad_h_n is None else _array(grad_h_n), by_x, again=True
+            None if grad_y is None else array(grad_y), None if grad_h_n is None else array(grad_h_n), by_x, again=True
         )
         arrays = [found.x if by_x else None, found.h0 if has_state and by_h0 else None]
         arrays += [found[name] if wanted else None for name, wanted in zip(names, by_weights, strict=True)]
@@ -180,11 +147,6 @@ class _Once(torch.autograd.Function):  # type: ignore[misc]
             "cgru.torch.GRU: expected first derivatives alone, got a request for second ones; "
             "torch.nn.GRU has them and takes the same state_dict"
         )
-
-
-def _array(tensor: Any) -> Array:
-    array: Array = np.asarray(tensor.detach())
-    return array
 
 
 def _packed_like(packed: Any, y: Any, lengths: Any, batch_first: bool) -> Any:
