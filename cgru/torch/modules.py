@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from cgru.gru import GRU as Model  # noqa: N811 - as opposed to the module
-from cgru.run import tape
-from cgru.torch.kept import DTYPES, Options, array, model_of
+from cgru.torch.kept import DTYPES, Options
+from cgru.torch.recording import Call, Recorded, run
+
+PLAIN = (torch.Tensor, torch.nn.Parameter)
+"""Tensors that are memory and no more. Another class may have its own way with PyTorch's operators."""
 
 
 class GRU(torch.nn.GRU):  # type: ignore[misc] # PyTorch is not checked
     """torch.nn.GRU in every respect; calls and their gradients run on cgru.
 
-    A call runs on PyTorch's own kernels where cgru's have no equal: on another device than the CPU and for other types
-    than float32 and float64. Dropout between layers draws its masks from a seed that PyTorch's generator gives, so
-    `torch.manual_seed` repeats them; they are not the masks of torch.nn.GRU. There are no second derivatives.
+    A call runs on PyTorch's own kernels where cgru's have no equal: on another device than the CPU, for other types
+    than float32 and float64, under autocast, and where PyTorch traces or transforms a call (torch.jit, torch.onnx,
+    torch.func, modes). Gradients with create_graph=True and second derivatives are PyTorch's, too. Dropout between
+    layers draws its masks from a seed that PyTorch's generator gives, so `torch.manual_seed` repeats them; they are not
+    the masks of torch.nn.GRU.
+
+    Each call compares the weights with those of the call before, since they can change without a trace; a stream or a
+    pool of `cgru.from_torch(module)` keeps its weights and spends nothing on that.
 
     Sequences may be padded tensors or a PackedSequence, whose lengths cgru takes as they are: in any order.
 
@@ -50,14 +58,23 @@ class GRU(torch.nn.GRU):  # type: ignore[misc] # PyTorch is not checked
         TypeError, ValueError
             The input or state does not fit the module.
         """
+        if isinstance(input, torch.fx.Proxy):  # a leaf of traced graphs, as PyTorch's own modules are
+            tracer = input.tracer
+            return tracer.create_proxy("call_module", tracer.path_of_module(self), (input, hx), {})
         packed, weights = isinstance(input, PackedSequence), self._weights()
         if not _run_here([input.data if packed else input, *weights, *([] if hx is None else [hx])]):
             return super().forward(input, hx)
         if not packed:
             return self._run(input, hx, weights, None)
         padded, lengths = pad_packed_sequence(input, self.batch_first)
-        y, h_n = self._run(padded, hx, weights, lengths.numpy())
+        y, h_n = self._run(padded, hx, weights, lengths)
         return _packed_like(input, y, lengths, self.batch_first), h_n
+
+    def __prepare_scriptable__(self) -> Any:
+        """What torch.jit.script compiles in this module's place."""
+        twin = torch.nn.GRU.__new__(torch.nn.GRU)
+        twin.__dict__.update(self.__dict__)
+        return twin
 
     def _weights(self) -> list[Any]:
         """What stands under the parameters' names now: parameters, or what computes or replaces them."""
@@ -71,82 +88,28 @@ class GRU(torch.nn.GRU):  # type: ignore[misc] # PyTorch is not checked
         )
         drops = self.training and self.dropout > 0 and self.num_layers > 1
         options = Options(self.num_layers, self.batch_first, self.bidirectional, float(self.dropout) if drops else 0.0)
-        model = model_of(options, weights)
-        if not (wanted or drops):
-            y, h_n = model(array(x), None if hx is None else array(hx), lengths=lengths)
-            return torch.from_numpy(y), torch.from_numpy(h_n)
-        seed = int(torch.randint(2**63 - 1, ())) if drops else None
-        return _Recorded.apply(_Call(model, lengths, seed, None if wanted else 0), x, hx, *weights)
+        call = Call(options, lengths, int(torch.randint(2**63 - 1, ())) if drops else None)
+        return Recorded.apply(call, x, hx, *weights) if wanted else run(call, x, hx, weights)
 
 
 def _run_here(tensors: list[Any]) -> bool:
-    """Whether a call with these tensors needs nothing of PyTorch."""
-    if not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
-        return False  # its own message is the right one
-    dtype = tensors[0].dtype
-    return dtype in DTYPES and all(tensor.is_cpu and tensor.dtype == dtype for tensor in tensors)
-
-
-class _Call(NamedTuple):
-    """What a recorded call takes beside tensors."""
-
-    model: Model
-    lengths: Any  # (B,) or None
-    seed: int | None  # of dropout; None: there is none
-    memory: int | None
-
-
-class _Recorded(torch.autograd.Function):  # type: ignore[misc]
-    """A call as PyTorch's autograd sees it: a function of x, h0 and the weights, in the order of torch.nn.GRU."""
-
-    @staticmethod
-    def forward(ctx: Any, call: _Call, x: Any, h0: Any, *weights: Any) -> tuple[Any, Any]:
-        """y and h_n."""
-        arrays = array(x), None if h0 is None else array(h0)
-        y, h_n, ctx.tape = tape.record(
-            call.model, *arrays, lengths=call.lengths, rng=call.seed, memory=call.memory, num_threads=None,
-            drop=call.seed is not None, own=True,
-        )  # fmt: skip
-        outputs = torch.from_numpy(y), torch.from_numpy(h_n)
-        ctx.save_for_backward(x, outputs[0], *weights)  # for PyTorch to notice when one is changed before the way back
-        ctx.set_materialize_grads(False)
-        ctx.inputs = (h0 is not None, list(call.model.state_dict()))
-        return outputs
-
-    @staticmethod
-    def backward(ctx: Any, grad_y: Any, grad_h_n: Any) -> tuple[Any, ...]:
-        """The gradients by what `forward` took."""
-        x, _, *weights = ctx.saved_tensors
-        has_state, names = ctx.inputs
-        _, by_x, by_h0, *by_weights = ctx.needs_input_grad
-        if grad_y is None and grad_h_n is None:
-            return (None,) * len(ctx.needs_input_grad)
-        found = ctx.tape.run_back(
-            None if grad_y is None else array(grad_y), None if grad_h_n is None else array(grad_h_n), by_x, again=True
+    """Whether a call with these tensors needs nothing of PyTorch: plain tensors that nobody traces or transforms."""
+    dtype = getattr(tensors[0], "dtype", None)
+    return (
+        dtype in DTYPES
+        and all(
+            type(tensor) in PLAIN and tensor.dtype == dtype and tensor.is_cpu and tensor.layout is torch.strided
+            for tensor in tensors
         )
-        arrays = [found.x if by_x else None, found.h0 if has_state and by_h0 else None]
-        arrays += [found[name] if wanted else None for name, wanted in zip(names, by_weights, strict=True)]
-        gradients = [None if array is None else torch.from_numpy(array) for array in arrays]
-        if torch.is_grad_enabled():  # create_graph=True
-            gradients = _Once.apply(gradients, grad_y, grad_h_n, x, *weights)
-        return None, *gradients
-
-
-class _Once(torch.autograd.Function):  # type: ignore[misc]
-    """Gradients as they are, with an error for who asks for their gradients in turn."""
-
-    @staticmethod
-    def forward(ctx: Any, gradients: list[Any], *given: Any) -> tuple[Any, ...]:
-        """The gradients."""
-        return tuple(gradients)
-
-    @staticmethod
-    def backward(ctx: Any, *_: Any) -> Any:
-        """There are none."""
-        raise RuntimeError(
-            "cgru.torch.GRU: expected first derivatives alone, got a request for second ones; "
-            "torch.nn.GRU has them and takes the same state_dict"
+        and not (
+            torch.jit.is_tracing()
+            or torch.onnx.is_in_onnx_export()
+            or torch.is_autocast_enabled("cpu")
+            or torch._C._are_functorch_transforms_active()
+            or torch._C._len_torch_dispatch_stack()
+            or forward_ad._current_level >= 0
         )
+    )
 
 
 def _packed_like(packed: Any, y: Any, lengths: Any, batch_first: bool) -> Any:

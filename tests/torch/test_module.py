@@ -209,24 +209,12 @@ def test_what_autograd_may_ask(recorded):
         assert not ours(x)[0].requires_grad
     assert not ours(x.detach())[0].requires_grad
 
-    y, _ = ours(x)
-    y.mul_(2)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        y.sum().backward()
     ours.weight_hh_l0.requires_grad_(True)
     y, _ = ours(x)
     with torch.no_grad():
         ours.weight_hh_l0 += 1
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         y.sum().backward()
-
-
-def test_second_derivatives_are_refused(recorded):
-    ours = bridge.GRU(3, 4)
-    x = torch.randn(5, 2, 3, requires_grad=True)
-    (by_x,) = torch.autograd.grad(ours(x)[0].square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match=r"cgru.torch.GRU: expected first derivatives alone.*torch.nn.GRU has them"):
-        by_x.sum().backward()
 
 
 def test_two_calls_before_a_step(recorded):
