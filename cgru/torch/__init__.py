@@ -1,0 +1,14 @@
+"""`cgru.torch.GRU`: a torch.nn.GRU that runs on cgru's kernels, gradients too.
+
+Needs PyTorch: pip install "cgru[torch]".
+"""
+
+try:
+    import torch
+except ImportError as error:
+    raise ImportError(f'cgru.torch needs PyTorch: pip install "cgru[torch]" ({error})') from error
+
+from cgru.torch.modules import GRU
+
+__all__ = ["GRU"]
+del torch

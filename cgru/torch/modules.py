@@ -1,0 +1,121 @@
+"""The modules: torch.nn.GRU whose `forward` decides who runs a call, and hands it on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.autograd import forward_ad
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from cgru.torch.kept import DTYPES, Options
+from cgru.torch.recording import Call, Recorded, run
+
+PLAIN = (torch.Tensor, torch.nn.Parameter)
+"""Tensors that are memory and no more. Another class may have its own way with PyTorch's operators."""
+
+
+class GRU(torch.nn.GRU):  # type: ignore[misc] # PyTorch is not checked
+    """torch.nn.GRU in every respect; calls and their gradients run on cgru.
+
+    A call runs on PyTorch's own kernels where cgru's have no equal: on another device than the CPU, for other types
+    than float32 and float64, under autocast, and where PyTorch traces or transforms a call (torch.jit, torch.onnx,
+    torch.func, modes). Gradients with create_graph=True and second derivatives are PyTorch's, too. Dropout between
+    layers draws its masks from a seed that PyTorch's generator gives, so `torch.manual_seed` repeats them; they are not
+    the masks of torch.nn.GRU.
+
+    Each call compares the weights with those of the call before, since they can change without a trace; a stream or a
+    pool of `cgru.from_torch(module)` keeps its weights and spends nothing on that.
+
+    Sequences may be padded tensors or a PackedSequence, whose lengths cgru takes as they are: in any order.
+
+    Examples
+    --------
+    >>> import torch, cgru.torch
+    >>> gru = cgru.torch.GRU(4, 8, num_layers=2)
+    >>> with torch.no_grad():
+    ...     y, h_n = gru(torch.zeros(5, 3, 4))
+    >>> y.shape, h_n.shape
+    (torch.Size([5, 3, 8]), torch.Size([2, 3, 8]))
+    """
+
+    def forward(self, input: Any, hx: Any = None) -> tuple[Any, Any]:
+        """The outputs and the last states, as of torch.nn.GRU.
+
+        Parameters
+        ----------
+        input : (T, B, I), with batch_first (B, T, I), (T, I) for one sequence, or a PackedSequence
+        hx : (L*D, B, H), or (L*D, H) for one sequence, optional
+            Of the sequences in the order in which they were packed.
+
+        Returns
+        -------
+        y : as input, D*H wide
+        h_n : (L*D, B, H) or (L*D, H)
+
+        Raises
+        ------
+        TypeError, ValueError
+            The input or state does not fit the module.
+        """
+        if isinstance(input, torch.fx.Proxy):  # a leaf of traced graphs, as PyTorch's own modules are
+            tracer = input.tracer
+            return tracer.create_proxy("call_module", tracer.path_of_module(self), (input, hx), {})
+        packed, weights = isinstance(input, PackedSequence), self._weights()
+        if not _run_here([input.data if packed else input, *weights, *([] if hx is None else [hx])]):
+            return super().forward(input, hx)
+        if not packed:
+            return self._run(input, hx, weights, None)
+        padded, lengths = pad_packed_sequence(input, self.batch_first)
+        y, h_n = self._run(padded, hx, weights, lengths)
+        return _packed_like(input, y, lengths, self.batch_first), h_n
+
+    def __prepare_scriptable__(self) -> Any:
+        """What torch.jit.script compiles in this module's place."""
+        twin = torch.nn.GRU.__new__(torch.nn.GRU)
+        twin.__dict__.update(self.__dict__)
+        return twin
+
+    def _weights(self) -> list[Any]:
+        """What stands under the parameters' names now: parameters, or what computes or replaces them."""
+        own = self.__dict__["_parameters"]
+        return [own[name] if name in own else getattr(self, name, None) for name in self._flat_weights_names]
+
+    def _run(self, x: Any, hx: Any, weights: list[Any], lengths: Any) -> tuple[Any, Any]:
+        """Tensors in, tensors out; recorded where a gradient is asked for or outputs are dropped."""
+        wanted = torch.is_grad_enabled() and any(
+            tensor.requires_grad for tensor in [x, *weights, *([] if hx is None else [hx])]
+        )
+        drops = self.training and self.dropout > 0 and self.num_layers > 1
+        options = Options(self.num_layers, self.batch_first, self.bidirectional, float(self.dropout) if drops else 0.0)
+        call = Call(options, lengths, int(torch.randint(2**63 - 1, ())) if drops else None)
+        return Recorded.apply(call, x, hx, *weights) if wanted else run(call, x, hx, weights)
+
+
+def _run_here(tensors: list[Any]) -> bool:
+    """Whether a call with these tensors needs nothing of PyTorch: plain tensors that nobody traces or transforms."""
+    dtype = getattr(tensors[0], "dtype", None)
+    return (
+        dtype in DTYPES
+        and all(
+            type(tensor) in PLAIN and tensor.dtype == dtype and tensor.is_cpu and tensor.layout is torch.strided
+            for tensor in tensors
+        )
+        and not (
+            torch.jit.is_tracing()
+            or torch.onnx.is_in_onnx_export()
+            or torch.is_autocast_enabled("cpu")
+            or torch._C._are_functorch_transforms_active()
+            or torch._C._len_torch_dispatch_stack()
+            or forward_ad._current_level >= 0
+        )
+    )
+
+
+def _packed_like(packed: Any, y: Any, lengths: Any, batch_first: bool) -> Any:
+    """Padded outputs of sequences in their own order, packed as the input was."""
+    if packed.sorted_indices is not None:
+        y = y.index_select(0 if batch_first else 1, packed.sorted_indices)
+        lengths = lengths[packed.sorted_indices]
+    data = pack_padded_sequence(y, lengths, batch_first).data
+    return PackedSequence(data, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)
