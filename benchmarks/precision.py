@@ -1,7 +1,7 @@
 """Weights of 16 and 8 bits beside float32: python benchmarks/precision.py [--batch B] [--json FILE] [--plot FILE]
 
 I = H, one thread, interleaved medians; one sequence of 100 steps, or B sequences of 50. "ratio" is float32's time to
-the precision's, "of peer" that of the one framework with such a GRU on CPUs: torch's dynamically quantised one beside
+the precision's, "of peer" that of the one framework with such a GRU on CPUs: torch's dynamically quantized one beside
 int8, OpenVINO held to bfloat16 beside products of bfloat16. Errors are the largest of an output, relative to the
 largest output, of a random model. Before timing, results of the 16-bit models are compared, to the last bit, with those
 of a float32 model of the rounded weights, those of int8 and of products of bfloat16 with the reference, step by step.
@@ -31,7 +31,7 @@ ASKED_OF_PEER = {"int8": {64: 20, 128: 10, 256: 4, 512: 2, 1024: 1.5}, PRODUCTS:
 
 
 def torch_int8(gru, x, h):
-    """A call of torch's GRU with the same weights, quantised by its own scheme, on one thread."""
+    """A call of torch's GRU with the same weights, quantized by its own scheme, on one thread."""
     import torch
 
     torch.set_num_threads(1)

@@ -265,7 +265,7 @@ cdef class Stream(Exclusive):
     cdef PackedStream* stream
     cdef object weights  # kept alive
     cdef int64_t layers, batch, inputs, hidden, work
-    cdef bint single
+    cdef bint one_sequence
 
     def __cinit__(self, list weights, batch_size):
         cdef int64_t k
@@ -274,8 +274,8 @@ cdef class Stream(Exclusive):
             raise MemoryError()
         self.weights = weights
         self.layers = len(weights)
-        self.single = batch_size is None
-        self.batch = 1 if self.single else batch_size
+        self.one_sequence = batch_size is None
+        self.batch = 1 if self.one_sequence else batch_size
         for k in range(self.layers):
             layers[k] = &(<Weights> weights[k]).layer
             self.work += self.batch * <int64_t> weights_of(cells[layers[k].cell], layers[k].inputs, layers[k].hidden)
@@ -295,12 +295,12 @@ cdef class Stream(Exclusive):
             return False
         a = <cnp.ndarray> array
         return (cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT32 and cnp.PyArray_ISBEHAVED_RO(a)
-                and cnp.PyArray_NDIM(a) == (1 if self.single else 2)
-                and cnp.PyArray_DIM(a, 0) == (width if self.single else self.batch)
-                and (self.single or cnp.PyArray_DIM(a, 1) == width)
-                and cnp.PyArray_STRIDE(a, 0 if self.single else 1) == sizeof(float)
-                and (self.single or cnp.PyArray_STRIDE(a, 0) >= <cnp.npy_intp> (width * sizeof(float)))
-                and (self.single or cnp.PyArray_STRIDE(a, 0) % <cnp.npy_intp> sizeof(float) == 0))
+                and cnp.PyArray_NDIM(a) == (1 if self.one_sequence else 2)
+                and cnp.PyArray_DIM(a, 0) == (width if self.one_sequence else self.batch)
+                and (self.one_sequence or cnp.PyArray_DIM(a, 1) == width)
+                and cnp.PyArray_STRIDE(a, 0 if self.one_sequence else 1) == sizeof(float)
+                and (self.one_sequence or cnp.PyArray_STRIDE(a, 0) >= <cnp.npy_intp> (width * sizeof(float)))
+                and (self.one_sequence or cnp.PyArray_STRIDE(a, 0) % <cnp.npy_intp> sizeof(float) == 0))
 
     # Whether a step can read x and write out as they are.
     cdef inline bint direct(self, object x, object out):
@@ -311,7 +311,7 @@ cdef class Stream(Exclusive):
     cdef inline bint overlap(self, cnp.ndarray x, cnp.ndarray out):
         cdef uintptr_t a = <uintptr_t> cnp.PyArray_DATA(x), b = <uintptr_t> cnp.PyArray_DATA(out)
         cdef uintptr_t a_end = a + self.inputs * sizeof(float), b_end = b + self.hidden * sizeof(float)
-        if not self.single:
+        if not self.one_sequence:
             a_end += (self.batch - 1) * cnp.PyArray_STRIDE(x, 0)
             b_end += (self.batch - 1) * cnp.PyArray_STRIDE(out, 0)
         return a < b_end and b < a_end
@@ -340,8 +340,8 @@ cdef class Stream(Exclusive):
         """
         cdef cnp.npy_intp shape[2]
         if out is None:
-            shape[0], shape[1] = self.hidden if self.single else self.batch, self.hidden
-            out = cnp.PyArray_EMPTY(1 if self.single else 2, shape, cnp.NPY_FLOAT32, 0)
+            shape[0], shape[1] = self.hidden if self.one_sequence else self.batch, self.hidden
+            out = cnp.PyArray_EMPTY(1 if self.one_sequence else 2, shape, cnp.NPY_FLOAT32, 0)
         # A short step need not take the stream: from here to its end no other thread runs, nor does any Python code.
         if not self.thread and self.work < RELEASE_WORK and self.direct(x, out):
             self.advance(<cnp.ndarray> x, <cnp.ndarray> out)
@@ -373,7 +373,7 @@ cdef class Stream(Exclusive):
         cdef const float* x_first = <const float*> cnp.PyArray_DATA(x)
         cdef float* out_first = <float*> cnp.PyArray_DATA(out)
         cdef int64_t x_stride = 0, out_stride = 0
-        if not self.single:
+        if not self.one_sequence:
             x_stride = cnp.PyArray_STRIDE(x, 0) // <int64_t> sizeof(float)
             out_stride = cnp.PyArray_STRIDE(out, 0) // <int64_t> sizeof(float)
         if self.work < RELEASE_WORK:
@@ -383,7 +383,7 @@ cdef class Stream(Exclusive):
                 self.stream.step(x_first, x_stride, out_first, out_stride)
 
     cdef tuple shape(self, int64_t width):
-        if self.single:
+        if self.one_sequence:
             return (width,)
         return (self.batch, width)
 

@@ -44,7 +44,7 @@ SUPPORTED = {
 """Options that PyTorch does not have, and what its modules are."""
 
 QUANTISED = ("torch.ao.nn.quantized.dynamic.modules.rnn.GRU", "torch.ao.nn.quantized.dynamic.modules.rnn.GRUCell")
-"""Modules of dynamically quantised weights, by name, as torch may not have them for ever."""
+"""Modules of dynamically quantized weights, by name, as torch may not have them for ever."""
 
 
 def from_torch(module_or_state_dict: Any, name: str | None = None) -> GRU | GRUCell:
@@ -53,7 +53,7 @@ def from_torch(module_or_state_dict: Any, name: str | None = None) -> GRU | GRUC
     Parameters
     ----------
     module_or_state_dict : torch.nn.GRU, torch.nn.GRUCell, the state_dict of a module, or the path of a file of one
-        A state_dict does not tell batch_first and dropout: they are False and 0 then. A dynamically quantised GRU or
+        A state_dict does not tell batch_first and dropout: they are False and 0 then. A dynamically quantized GRU or
         GRUCell (torch.ao.nn.quantized.dynamic) of int8 weights about zero stays one of int8, with the same integers
         and scales in float32; of other weights it is one of float32, with scale * (q - zero_point).
     name : str, optional
@@ -122,7 +122,7 @@ def _from_state_dict(source: str, state_dict: Mapping[Any, Any], name: str | Non
 
 
 def _integers(value: Any) -> Matrix | None:
-    """A quantised tensor as an int8 matrix, if it is one: of a scale for all or one for each row, and zero at zero."""
+    """A quantized tensor as an int8 matrix, if it is one: of a scale for all or one for each row, and zero at zero."""
     if not getattr(value, "is_quantized", False) or value.dim() != 2:
         return None
     rows = value.shape[0]

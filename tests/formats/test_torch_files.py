@@ -1,4 +1,4 @@
-"""PyTorch's weights among others: state_dicts of whole models, files of torch.save, quantised modules."""
+"""PyTorch's weights among others: state_dicts of whole models, files of torch.save, quantized modules."""
 
 import io
 import re
@@ -151,7 +151,7 @@ def test_refused_files(tmp_path):
     refused("")
 
 
-def quantised(module, config="default_dynamic_qconfig"):
+def quantized(module, config="default_dynamic_qconfig"):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch announces another interface
         configuration = {type(module): getattr(torch.ao.quantization, config)}
@@ -162,7 +162,7 @@ def quantised(module, config="default_dynamic_qconfig"):
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True}])
 def test_quantised_modules_stay_in_int8(options, config):
     module = torch.nn.GRU(5, 7, **options)
-    small = quantised(module, config)
+    small = quantized(module, config)
     gru = cgru.from_torch(small)
     assert repr(gru) == repr(cgru.from_torch(module)) + ".quantize('int8')"
     for name, weight in small.get_weight().items():
@@ -180,7 +180,7 @@ def test_quantised_modules_stay_in_int8(options, config):
 
 def test_quantised_modules_of_halves():
     module = torch.nn.GRU(5, 7)
-    half = cgru.from_torch(quantised(module, "float16_dynamic_qconfig"))
+    half = cgru.from_torch(quantized(module, "float16_dynamic_qconfig"))
     for name, value in module.state_dict().items():
         rounded = value.half().float() if value.ndim == 2 else value
         np.testing.assert_array_equal(half.state_dict()[name], rounded.detach().numpy())
@@ -199,6 +199,6 @@ def test_quantised_tensors_about_another_number():
 
 
 def test_quantised_cell():
-    small = quantised(torch.nn.GRUCell(5, 7))
+    small = quantized(torch.nn.GRUCell(5, 7))
     x, h = torch.randn(4, 5), torch.randn(4, 7)
     assert relative_error(cgru.from_torch(small)(x.numpy(), h.numpy()), small(x, h).detach().numpy()) < 0.05
