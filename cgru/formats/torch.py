@@ -43,7 +43,7 @@ SUPPORTED = {
 }
 """Options that PyTorch does not have, and what its modules are."""
 
-QUANTISED = ("torch.ao.nn.quantized.dynamic.modules.rnn.GRU", "torch.ao.nn.quantized.dynamic.modules.rnn.GRUCell")
+QUANTIZED = ("torch.ao.nn.quantized.dynamic.modules.rnn.GRU", "torch.ao.nn.quantized.dynamic.modules.rnn.GRUCell")
 """Modules of dynamically quantized weights, by name, as torch may not have them for ever."""
 
 
@@ -86,7 +86,7 @@ def _of_object(module_or_state_dict: Any, name: str | None) -> Value:
         return _from_state_dict("state_dict", module_or_state_dict, name, {})
     module = module_or_state_dict
     kind = f"{type(module).__module__}.{type(module).__name__}"
-    if kind in QUANTISED:
+    if kind in QUANTIZED:
         parameters = {**module.get_weight(), **module.get_bias()}
     elif _is_module(module):
         parameters = module.state_dict()

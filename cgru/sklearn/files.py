@@ -31,6 +31,9 @@ FACTS = {"n_features_in_": int, "n_iter_": int, "best_iter_": int, "_single": bo
 KINDS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
 """NumPy's types of classes, besides text."""
 
+MOST_TEXT = 1 << 26
+"""Bytes of an array of classes that are text."""
+
 
 def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     """Write a fitted estimator; the file appears whole, or the one before it stays."""
@@ -156,6 +159,9 @@ def _read_classes(saved: dict[str, Any], count: int) -> Any:
         raise FormatError(f"classes: expected {count} of text, numbers or truth values, got {saved!r}")
     if kind in ("object", "str") and not all(isinstance(value, str) for value in values):
         raise FormatError(f"classes: expected text, got {values!r}")
+    size = 4 * count * max(map(len, values), default=0) if kind == "str" else 0
+    if size > MOST_TEXT:  # an array of text has room for the longest in every place
+        raise FormatError(f"classes: expected text of at most {MOST_TEXT} bytes as an array, got {size}")
     classes = np.array(values, dtype=kind)
     if not np.array_equal(np.unique(classes), classes):
         raise FormatError(f"classes: expected them in order, each once, got {values!r}")

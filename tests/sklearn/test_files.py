@@ -80,6 +80,10 @@ def test_damaged_files(tmp_path):
     refused("classes: expected 2", lambda d: d["classes"].update(values=[True]))
     refused("classes: expected them in order", lambda d: d["classes"].update(values=[True, True]))
     refused("classes: expected 2 of text", lambda d: d["classes"].update(kind="V8"))
+    long = {"kind": "str", "values": ["a", "b" * (1 << 24)]}
+    refused(
+        "classes: expected text of at most 67108864 bytes as an array, got 134217728", lambda d: d.update(classes=long)
+    )
     refused("head.weight: expected (2, 6) float64, got (2, 5)", tensor={"head.weight": np.zeros((2, 5))})
     refused("input_mean_: expected finite numbers, got nan", tensor={"input_mean_": np.array([0, np.nan])})
     refused("tensors: expected", tensor={"input_mean_": None})
