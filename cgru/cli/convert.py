@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-import cgru
 from cgru.cli import inputs, models
 from cgru.formats import FORMATS, WRITTEN
 
@@ -16,12 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cgru.formats import Format
+    from cgru.recurrent import Recurrent
 
 TOLERANCE = 1e-6
 """Largest difference of an output: what a format of float32 takes from a float64 model is below it."""
 
 
-def _writer(format: Format) -> Callable[[cgru.GRU, Path], None]:
+def _writer(format: Format) -> Callable[[Recurrent, Path], None]:
     return lambda gru, path: format.save(gru.value, path)
 
 
@@ -69,7 +69,7 @@ def convert(
     click.echo(f"{target}: {gru!r}, {verdict}")
 
 
-def compare(gru: cgru.GRU, other: cgru.GRU) -> str:
+def compare(gru: Recurrent, other: Recurrent) -> str:
     """What to say of two models: that their outputs are the same, or by how much they differ."""
     for option in ("batch_first", "dropout", "dtype", "precision"):
         before, after = getattr(gru, option), getattr(other, option)

@@ -19,6 +19,8 @@ from cgru.comparison import weight_bytes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cgru.recurrent import Recurrent
+
 STEPS = 100
 """Of the call that times a model that reads backwards, which has no stream."""
 
@@ -56,7 +58,7 @@ def info(file: Path, name: str | None, as_json: bool) -> None:
             click.echo(f"{title:<22}{line}")
 
 
-def describe(model: cgru.GRU | cgru.GRUCell, file: Path) -> dict[str, Any]:
+def describe(model: Recurrent | cgru.GRUCell, file: Path) -> dict[str, Any]:
     """All that is known of a model: the options by the constructor's names, then sizes and time."""
     parameters = model.state_dict()
     how, seconds = measure(model)
@@ -77,7 +79,7 @@ def describe(model: cgru.GRU | cgru.GRUCell, file: Path) -> dict[str, Any]:
     }
 
 
-def measure(model: cgru.GRU | cgru.GRUCell) -> tuple[str, float]:
+def measure(model: Recurrent | cgru.GRUCell) -> tuple[str, float]:
     """How the model was timed, and the median of seconds a step."""
     rng = np.random.default_rng(0)
     if isinstance(model, cgru.GRUCell):

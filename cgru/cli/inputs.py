@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-import cgru
 from cgru.cli import models
 from cgru.model.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cgru.recurrent import Recurrent
     from cgru.types import Array
 
 ARGUMENTS = ("h0", "lengths", "mask")
@@ -78,7 +78,7 @@ calibrate_option = click.option(
 )
 
 
-def quantize(gru: cgru.GRU, precision: str, calibration: Path | None) -> cgru.GRU:
+def quantize(gru: Recurrent, precision: str, calibration: Path | None) -> Recurrent:
     """The model in a precision; calibrated with the x of a file, if there is one."""
     given: dict[str, Any] = {}
     if calibration is not None:

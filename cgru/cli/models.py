@@ -13,6 +13,7 @@ import click
 import numpy as np
 
 import cgru
+from cgru.recurrent import Recurrent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,10 +30,10 @@ def note(text: str) -> None:
     click.echo(f"cgru: {text}", err=True)
 
 
-def open_gru(path: Path, name: str | None) -> cgru.GRU:
-    """The GRU in a file; a GRUCell as the layer that it is a step of."""
+def open_gru(path: Path, name: str | None) -> Recurrent:
+    """The GRU or MinGRU in a file; a GRUCell as the layer that it is a step of."""
     model = cgru.load(path, name)
-    if isinstance(model, cgru.GRU):
+    if isinstance(model, Recurrent):
         return model
     note(f"{path}: a GRUCell, taken as a GRU of one layer")
     gru = cgru.GRU(**model.options)

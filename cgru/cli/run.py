@@ -11,7 +11,6 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-import cgru
 from cgru.checks import describe
 from cgru.cli import inputs, models
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import BinaryIO
 
+    from cgru.recurrent import Recurrent
     from cgru.types import Array
 
 CHUNK = 4096
@@ -93,7 +93,7 @@ def read_state(path: Path) -> Array:
     return states[0]
 
 
-def write_npy(gru: cgru.GRU, given: dict[str, Array], path: Path, threads: int | None) -> None:
+def write_npy(gru: Recurrent, given: dict[str, Array], path: Path, threads: int | None) -> None:
     """y alone; of a long sequence written as it is computed."""
 
     def create(shape: tuple[int, ...]) -> Array:
@@ -104,7 +104,7 @@ def write_npy(gru: cgru.GRU, given: dict[str, Array], path: Path, threads: int |
         np.save(path, y)
 
 
-def write_npz(gru: cgru.GRU, given: dict[str, Array], path: Path, threads: int | None) -> None:
+def write_npz(gru: Recurrent, given: dict[str, Array], path: Path, threads: int | None) -> None:
     """y and h_n."""
     y, h_n = compute(gru, given, threads, lambda shape: np.empty(shape, gru.dtype))
     np.savez(path, y=y, h_n=h_n)
@@ -117,7 +117,7 @@ WRITERS = {".npy": write_npy, ".npz": write_npz}
 
 
 def compute(
-    gru: cgru.GRU, given: dict[str, Array], threads: int | None, create: Callable[[tuple[int, ...]], Array]
+    gru: Recurrent, given: dict[str, Array], threads: int | None, create: Callable[[tuple[int, ...]], Array]
 ) -> tuple[Array, Array]:
     """y and h_n; one sequence of one direction goes through a stream, chunk by chunk, into the array `create` makes."""
     x = given["x"]
@@ -138,7 +138,7 @@ def compute(
     return y, stream.state
 
 
-def pipe(gru: cgru.GRU, h0: Array | None, chunk: int, threads: int | None) -> None:
+def pipe(gru: Recurrent, h0: Array | None, chunk: int, threads: int | None) -> None:
     """Frames from stdin through a stream to stdout, until stdin ends."""
     stream = gru.stream()
     if h0 is not None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cgru.gru import GRU, GRUCell
+    from cgru.mingru import MinGRU
     from cgru.model.value import Value
 
 
@@ -123,8 +124,8 @@ WRITTEN = {suffix: format for format in FORMATS.values() for suffix in format.wr
 """What writes a file, by its suffix."""
 
 
-def load(path: str | os.PathLike[str], name: str | None = None) -> GRU | GRUCell:
-    """The GRU in a file, whose content tells the format: .safetensors, ONNX, PyTorch, Keras, RTNeural.
+def load(path: str | os.PathLike[str], name: str | None = None) -> GRU | GRUCell | MinGRU:
+    """The model in a file, whose content tells the format: .safetensors, ONNX, PyTorch, Keras, RTNeural.
 
     Parameters
     ----------
@@ -136,7 +137,7 @@ def load(path: str | os.PathLike[str], name: str | None = None) -> GRU | GRUCell
 
     Returns
     -------
-    GRU or GRUCell
+    GRU or GRUCell; MinGRU, which .safetensors files alone hold
         What a file does not tell, as batch_first in one of PyTorch's names, has the constructor's default.
 
     Raises
@@ -152,7 +153,7 @@ def load(path: str | os.PathLike[str], name: str | None = None) -> GRU | GRUCell
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     with FORMATS[kind(path)].using() as module:
-        model: GRU | GRUCell = module.load(path, name)
+        model: GRU | GRUCell | MinGRU = module.load(path, name)
     return model
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgru import checks
 from cgru.errors import FormatError
-from cgru.model.spec import from_options
+from cgru.model.spec import KINDS, from_options
 from cgru.model.value import Value
 
 if TYPE_CHECKING:
@@ -98,8 +98,10 @@ def assemble(source: str, arrays: Mapping[str, Array | Matrix], options: Mapping
         raise FormatError(f"{source}: {error}") from error
 
 
-def refuse_integers(value: Value, system: str) -> None:
-    """Refuse a model whose products no other system has: of integers, or of factors rounded to bfloat16."""
+def refuse_unknown(value: Value, system: str) -> None:
+    """Refuse what no other system here has: cells that are no GRU, and weights as integers."""
+    if KINDS[value.spec.kind].cell != "gru":
+        raise FormatError(f"{system} has no such layer: expected a GRU, got a {value.spec.kind}")
     kind = value.precision if value.precision == "int8" else f"compute={value.arithmetic.compute!r}"
     if kind != "compute='float32'":
         raise FormatError(

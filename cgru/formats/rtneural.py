@@ -15,7 +15,7 @@ import numpy as np
 from cgru.errors import FormatError
 from cgru.formats import files, untrusted
 from cgru.formats.keras.model import Found, choose, columns, find, make
-from cgru.formats.names import refuse_integers
+from cgru.formats.names import refuse_unknown
 from cgru.model.value import Value, face
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _numbers(name: str, lists: Any) -> Array:
 
 def save(value: Value, path: str | os.PathLike[str]) -> None:
     """Write a model as RTNeural reads it, a layer each; the file appears whole or not at all."""
-    refuse_integers(value, "RTNeural")
+    refuse_unknown(value, "RTNeural")
     model = value.spec
     for option, known in {**OPTIONS, "clip": None, "bidirectional": False, "reverse": False}.items():
         if getattr(model, option) != known:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from cgru.gru import GRU, GRUCell
+    from cgru.mingru import MinGRU
     from cgru.types import Array
 
 STORED = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
@@ -87,9 +88,9 @@ def _as_bfloat16(data: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + data[start:]
 
 
-def load(path: Path, name: str | None = None) -> GRU | GRUCell:
+def load(path: Path, name: str | None = None) -> GRU | GRUCell | MinGRU:
     """The model in a file; see `read`."""
-    model: GRU | GRUCell = face(read(path, name))
+    model: GRU | GRUCell | MinGRU = face(read(path, name))
     return model
 
 

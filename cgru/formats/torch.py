@@ -238,7 +238,7 @@ def _only_tensors(values: Mapping[Any, Any]) -> dict[str, Any]:
 
 def to_torch(value: Value) -> Any:
     """The same model as a torch.nn.GRU or GRUCell on the CPU."""
-    names.refuse_integers(value, "PyTorch")
+    names.refuse_unknown(value, "PyTorch")
     import torch
 
     spec = value.spec

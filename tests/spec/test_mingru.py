@@ -233,3 +233,19 @@ def test_compared_and_described(tmp_path):
     shown = CliRunner().invoke(cli.main, ["info", str(path)])
     assert shown.exit_code == 0, shown.output
     assert "MinGRU(5, 11)" in shown.output
+    np.save(tmp_path / "x.npy", one.x)
+    ran = CliRunner().invoke(cli.main, ["run", str(path), str(tmp_path / "x.npy"), "-o", str(tmp_path / "y.npy")])
+    assert ran.exit_code == 0, ran.output
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), one.gru(one.x)[0])
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".json", ".pt", ".keras"])
+def test_formats_of_others_have_no_such_layer(suffix, tmp_path):
+    """Whatever its functions are: a GRU of the same names would be something else."""
+    one = problem({"activation": "tanh"}, dtype=np.float32)
+    one.gru.save(tmp_path / "m.safetensors")
+    target = tmp_path / f"m{suffix}"
+    shown = CliRunner().invoke(cli.main, ["convert", str(tmp_path / "m.safetensors"), str(target)])
+    assert shown.exit_code == 1
+    assert "has no such layer: expected a GRU, got a MinGRU" in shown.output
+    assert not target.exists()

@@ -31,7 +31,7 @@ from cgru.formats.keras.model import (
     make,
     ours,
 )
-from cgru.formats.names import refuse_integers
+from cgru.formats.names import refuse_unknown
 from cgru.model import activations
 from cgru.model.value import Value, face
 
@@ -134,7 +134,7 @@ class _Live:
 
 def to_keras(value: Value) -> Any:
     """The same model as a built Keras layer, several layers as a keras.Sequential; both return whole sequences."""
-    refuse_integers(value, "Keras")
+    refuse_unknown(value, "Keras")
     keras = _library()
     model = value.spec
     options = {"reset_after": model.reset_after, "use_bias": model.bias, "dtype": model.dtype.name}

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError, Message
 from cgru import checks
 from cgru.errors import FormatError
 from cgru.formats import files
-from cgru.formats.names import refuse_integers
+from cgru.formats.names import refuse_unknown
 from cgru.formats.onnx import operator
 from cgru.formats.onnx.graph import KINDS, MAX_USES, Graph
 from cgru.model.spec import from_options
@@ -197,7 +197,7 @@ def _build(source: str, units: list[operator.Unit], batch_major: bool = False) -
 
 def save(value: Value, path: str | os.PathLike[str]) -> None:
     """Write a model of one GRU operator a layer; see `GRU.to_onnx`."""
-    refuse_integers(value, "ONNX")
+    refuse_unknown(value, "ONNX")
     model = _model(value)
     onnx.checker.check_model(model)
     files.write(path, model.SerializeToString())
