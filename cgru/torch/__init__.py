@@ -8,7 +8,9 @@ try:
 except ImportError as error:
     raise ImportError(f'cgru.torch needs PyTorch: pip install "cgru[torch]" ({error})') from error
 
+from cgru.torch import dynamo
 from cgru.torch.modules import GRU
 
 __all__ = ["GRU"]
-del torch
+dynamo.allow(GRU)
+del torch, dynamo

@@ -8,6 +8,7 @@ import torch
 from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from cgru.torch import operators
 from cgru.torch.kept import DTYPES, Options
 from cgru.torch.recording import Call, Recorded, run
 
@@ -61,6 +62,8 @@ class GRU(torch.nn.GRU):  # type: ignore[misc] # PyTorch is not checked
         if isinstance(input, torch.fx.Proxy):  # a leaf of traced graphs, as PyTorch's own modules are
             tracer = input.tracer
             return tracer.create_proxy("call_module", tracer.path_of_module(self), (input, hx), {})
+        if torch.compiler.is_compiling():
+            return self._operator(input, hx)
         packed, weights = isinstance(input, PackedSequence), self._weights()
         if not _run_here([input.data if packed else input, *weights, *([] if hx is None else [hx])]):
             return super().forward(input, hx)
@@ -69,6 +72,25 @@ class GRU(torch.nn.GRU):  # type: ignore[misc] # PyTorch is not checked
         padded, lengths = pad_packed_sequence(input, self.batch_first)
         y, h_n = self._run(padded, hx, weights, lengths)
         return _packed_like(input, y, lengths, self.batch_first), h_n
+
+    def _operator(self, x: Any, hx: Any) -> tuple[Any, Any]:
+        """The call in a program that is compiled or exported: one operator."""
+        weights = [getattr(self, name) for name in self._flat_weights_names]
+        tensors = [x, *weights] if hx is None else [x, hx, *weights]
+        if (
+            isinstance(x, PackedSequence)
+            or x.dtype not in DTYPES
+            or not all(tensor.dtype == x.dtype and tensor.device.type == "cpu" for tensor in tensors)
+            or torch.is_autocast_enabled("cpu")
+            or torch.onnx.is_in_onnx_export()
+            or torch._C._are_functorch_transforms_active()
+        ):
+            return super().forward(x, hx)
+        drops = self.training and self.dropout > 0 and self.num_layers > 1
+        seed = torch.randint(2**63 - 1, ()) if drops else None
+        return operators.gru(
+            x, hx, weights, None, seed, self.num_layers, self.batch_first, self.bidirectional, float(self.dropout)
+        )
 
     def __prepare_scriptable__(self) -> Any:
         """What torch.jit.script compiles in this module's place."""
