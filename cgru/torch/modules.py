@@ -8,6 +8,7 @@ import torch
 from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from cgru.torch import operators
 from cgru.torch.kept import DTYPES, Options
 from cgru.torch.recording import Call, Recorded, run
 
@@ -58,9 +59,17 @@ class GRU(torch.nn.GRU):  # type: ignore[misc] # PyTorch is not checked
         TypeError, ValueError
             The input or state does not fit the module.
         """
-        if isinstance(input, torch.fx.Proxy):  # a leaf of traced graphs, as PyTorch's own modules are
-            tracer = input.tracer
-            return tracer.create_proxy("call_module", tracer.path_of_module(self), (input, hx), {})
+        if isinstance(input, torch.fx.Proxy):
+            return _leaf(self, input, hx)
+        if torch.compiler.is_compiling():
+            weights = [getattr(self, name) for name in self._flat_weights_names]
+            if isinstance(input, PackedSequence) or not _one_operator(input, hx, weights):
+                return super().forward(input, hx)
+            seed = torch.randint(2**63 - 1, ()) if self._drops() else None
+            return operators.gru(
+                input, hx, weights, None, seed,
+                self.num_layers, self.batch_first, self.bidirectional, float(self.dropout),
+            )  # fmt: skip
         packed, weights = isinstance(input, PackedSequence), self._weights()
         if not _run_here([input.data if packed else input, *weights, *([] if hx is None else [hx])]):
             return super().forward(input, hx)
@@ -72,9 +81,10 @@ class GRU(torch.nn.GRU):  # type: ignore[misc] # PyTorch is not checked
 
     def __prepare_scriptable__(self) -> Any:
         """What torch.jit.script compiles in this module's place."""
-        twin = torch.nn.GRU.__new__(torch.nn.GRU)
-        twin.__dict__.update(self.__dict__)
-        return twin
+        return _twin(self, torch.nn.GRU)
+
+    def _drops(self) -> bool:
+        return bool(self.training and self.dropout > 0 and self.num_layers > 1)
 
     def _weights(self) -> list[Any]:
         """What stands under the parameters' names now: parameters, or what computes or replaces them."""
@@ -82,14 +92,106 @@ class GRU(torch.nn.GRU):  # type: ignore[misc] # PyTorch is not checked
         return [own[name] if name in own else getattr(self, name, None) for name in self._flat_weights_names]
 
     def _run(self, x: Any, hx: Any, weights: list[Any], lengths: Any) -> tuple[Any, Any]:
-        """Tensors in, tensors out; recorded where a gradient is asked for or outputs are dropped."""
-        wanted = torch.is_grad_enabled() and any(
-            tensor.requires_grad for tensor in [x, *weights, *([] if hx is None else [hx])]
-        )
-        drops = self.training and self.dropout > 0 and self.num_layers > 1
+        drops = self._drops()
         options = Options(self.num_layers, self.batch_first, self.bidirectional, float(self.dropout) if drops else 0.0)
-        call = Call(options, lengths, int(torch.randint(2**63 - 1, ())) if drops else None)
-        return Recorded.apply(call, x, hx, *weights) if wanted else run(call, x, hx, weights)
+        return _apply(Call(options, lengths, int(torch.randint(2**63 - 1, ())) if drops else None), x, hx, weights)
+
+
+class GRUCell(torch.nn.GRUCell):  # type: ignore[misc]
+    """torch.nn.GRUCell in the sense of `GRU`.
+
+    Examples
+    --------
+    >>> import torch, cgru.torch
+    >>> cell = cgru.torch.GRUCell(4, 8)
+    >>> with torch.no_grad():
+    ...     h = cell(torch.zeros(3, 4))
+    >>> h.shape
+    torch.Size([3, 8])
+    """
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        """The state after one step, as of torch.nn.GRUCell.
+
+        Parameters
+        ----------
+        input : (B, I), or (I,) for one sequence
+        hx : (B, H) or (H,), optional
+
+        Returns
+        -------
+        h' : (B, H) or (H,)
+
+        Raises
+        ------
+        ValueError, RuntimeError
+            The input or state does not fit the module.
+        """
+        if isinstance(input, torch.fx.Proxy):
+            return _leaf(self, input, hx)
+        weights = [self.weight_ih, self.weight_hh]
+        if self.bias_ih is not None:
+            weights += [self.bias_ih, self.bias_hh]
+        compiling = torch.compiler.is_compiling()
+        if compiling:
+            here = _one_operator(input, hx, weights)
+        else:
+            here = _run_here([input, *weights, *([] if hx is None else [hx])])
+        batch = tuple(input.shape[:-1])
+        if (
+            not here
+            or tuple(input.shape) != (*batch, self.input_size)
+            or len(batch) > 1
+            or (hx is not None and tuple(hx.shape) != (*batch, self.hidden_size))
+        ):
+            return super().forward(input, hx)
+        x, state = input.unsqueeze(0), None if hx is None else hx.unsqueeze(0)  # one step, one layer
+        if compiling:
+            return operators.gru(x, state, weights, None, None, *STEP)[1].squeeze(0)
+        return _apply(Call(STEP, None, None), x, state, weights)[1].squeeze(0)
+
+    def __prepare_scriptable__(self) -> Any:
+        """What torch.jit.script compiles in this module's place."""
+        return _twin(self, torch.nn.GRUCell)
+
+
+STEP = Options(num_layers=1, batch_first=False, bidirectional=False, dropout=0.0)
+"""Of a cell's call."""
+
+
+def _apply(call: Call, x: Any, hx: Any, weights: list[Any]) -> tuple[Any, Any]:
+    """Tensors in, tensors out; recorded where a gradient is asked for."""
+    tensors = [x, *weights] if hx is None else [x, hx, *weights]
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return Recorded.apply(call, x, hx, *weights)
+    return run(call, x, hx, weights)
+
+
+def _leaf(module: Any, *arguments: Any) -> Any:
+    """The module's node in a graph that torch.fx traces: it is a leaf, as PyTorch's own modules are."""
+    tracer = arguments[0].tracer
+    return tracer.create_proxy("call_module", tracer.path_of_module(module), arguments, {})
+
+
+def _twin(module: Any, kind: Any) -> Any:
+    """PyTorch's module of the same parameters."""
+    twin = kind.__new__(kind)
+    twin.__dict__.update(module.__dict__)
+    return twin
+
+
+def _one_operator(x: Any, hx: Any, weights: list[Any]) -> bool:
+    """Whether the call is one operator in a program that is compiled or exported."""
+    tensors = [x, *weights] if hx is None else [x, hx, *weights]
+    return (
+        x.dtype in DTYPES
+        and all(tensor.dtype == x.dtype and tensor.device.type == "cpu" for tensor in tensors)
+        and not (
+            torch.is_autocast_enabled("cpu")
+            or torch.onnx.is_in_onnx_export()
+            or torch._C._are_functorch_transforms_active()
+        )
+    )
 
 
 def _run_here(tensors: list[Any]) -> bool:

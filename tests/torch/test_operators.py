@@ -1,0 +1,211 @@
+"""The operators cgru::gru and cgru::gru_backward, and the programs that hold them: compiled, exported, distributed."""
+
+import io
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounter
+from torch.nn.utils.rnn import pad_packed_sequence
+
+import cgru.torch as bridge
+from cgru.run import tape as tapes
+from cgru.torch import kept, operators
+
+from ..support.bridge import pair, same
+
+pytestmark = [  # PyTorch warns of its own compiler
+    pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("DeprecationWarning", "UserWarning", "FutureWarning")
+]
+
+
+class Model(torch.nn.Module):
+    """A layer among others, as models have it."""
+
+    def __init__(self, gru):
+        super().__init__()
+        self.gru = gru
+
+    def forward(self, x, h0=None):
+        y, h_n = self.gru(x.tanh(), h0)
+        return y.relu() + 1, h_n
+
+
+def arguments(bidirectional=False, batch_first=False, bias=True, one=False, state=False, lengths=None, seed=None):
+    theirs = torch.nn.GRU(3, 4, 2, bias=bias, bidirectional=bidirectional)
+    x = torch.randn((5, 3) if one else (2, 5, 3) if batch_first else (5, 2, 3), requires_grad=True)
+    h0 = torch.randn((2 * (1 + bidirectional), 4) if one else (2 * (1 + bidirectional), 2, 4), requires_grad=True)
+    options = (2, batch_first, bidirectional, 0.0 if seed is None else 0.4)
+    lengths, seed = (None if value is None else torch.tensor(value) for value in (lengths, seed))
+    return (x, h0 if state else None, list(theirs.parameters()), lengths, seed, *options)
+
+
+CASES = {
+    "plain": {},
+    "every option": {"bidirectional": True, "batch_first": True, "state": True},
+    "no bias, one sequence": {"bias": False, "one": True, "state": True},
+    "lengths": {"bidirectional": True, "lengths": [5, 2], "state": True},
+    "dropout": {"seed": 3},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_opcheck(case):
+    given = arguments(**CASES[case])
+    torch.library.opcheck(operators.gru, given)
+    ways = ["test_schema", "test_autograd_registration", "test_faketensor"]
+    if case not in ("lengths", "dropout"):  # second derivatives depend on their values, and are not traced
+        ways.append("test_aot_dispatch_dynamic")
+    y, h_n = (tensor.detach() for tensor in operators.gru(*given))
+    for grads in ((torch.randn_like(y), torch.randn_like(h_n)), (None, torch.randn_like(h_n))):
+        torch.library.opcheck(operators.gru_backward, (*grads, *given), test_utils=ways)
+
+
+@pytest.mark.parametrize("case", ["plain", "every option", "lengths"])
+def test_gradients_of_the_operator(case):
+    x, h0, weights, *rest = arguments(**CASES[case])
+    doubles = [None if t is None else t.detach().double().requires_grad_() for t in (x, h0, *weights)]
+    leaves = [t for t in doubles if t is not None]
+
+    def function(*leaves):
+        leaves = iter(leaves)
+        x, h0, *weights = [None if t is None else next(leaves) for t in doubles]
+        return operators.gru(x, h0, weights, *rest)
+
+    assert torch.autograd.gradcheck(function, leaves)
+    assert torch.autograd.gradgradcheck(function, leaves)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True, "batch_first": True, "num_layers": 2}])
+def test_compiled_whole(backend, options):
+    """Results and gradients of compiled models, in one graph, for other inputs and changed weights too."""
+    torch._dynamo.reset()
+    ours, theirs = (Model(module) for module in pair(3, 4, **options))
+    compiled = torch.compile(ours, fullgraph=True, backend=backend)
+    h0 = torch.randn(options.get("num_layers", 1) * (1 + options.get("bidirectional", False)), 5, 4)
+    for state in (None, h0):
+        x = torch.randn(5, 5, 3, requires_grad=True)
+        found = []
+        for model, source in ((compiled, ours), (theirs, theirs)):
+            y, h_n = model(x, state)
+            found.append([y, h_n, *torch.autograd.grad(y.square().sum() + h_n.sum(), [x, *source.parameters()])])
+        same(*found, 2e-5)
+        with torch.no_grad():
+            same(compiled(x, state), theirs(x, state), 2e-6)
+        for model in (ours, theirs):
+            model.gru.weight_hh_l0.data.mul_(0.5)
+
+
+def test_compiled_alone_and_for_any_length():
+    torch._dynamo.reset()
+    ours, theirs = pair(3, 4)
+    counter = CompileCounter()
+    compiled = torch.compile(ours, fullgraph=True, dynamic=True, backend=counter)
+    for steps in (5, 6, 9):
+        x = torch.randn(steps, 2, 3)
+        same(compiled(x), theirs(x), 2e-6)
+    assert counter.frame_count == 1
+
+
+def test_the_compiler_treats_other_modules_as_ever():
+    torch._dynamo.reset()
+    ours, theirs = (Model(module) for module in pair(3, 4))
+    x = torch.randn(5, 2, 3)
+    torch.compile(ours, fullgraph=True, backend="eager")(x)
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="GRU"):
+        torch.compile(theirs, fullgraph=True, backend="eager")(x)
+    assert not torch._dynamo.config.allow_rnn
+
+
+def test_compiled_calls_keep_their_weights(monkeypatch):
+    torch._dynamo.reset()
+    ours, _ = pair(3, 4)
+    made = []
+    make = kept._made
+    monkeypatch.setattr(kept, "_made", lambda *a: (made.append(a), make(*a))[1])
+    compiled = torch.compile(Model(ours), fullgraph=True, backend="aot_eager")
+    for _ in range(3):
+        compiled(torch.randn(5, 2, 3))[0].sum().backward()
+    assert len(made) == 1
+
+
+def test_compiled_with_dropout():
+    """Masks follow torch's seed, and differ from call to call."""
+    torch._dynamo.reset()
+    ours = bridge.GRU(3, 40, 2, dropout=0.5)
+    compiled = torch.compile(Model(ours), fullgraph=True, backend="aot_eager")
+    x = torch.randn(6, 4, 3, requires_grad=True)
+
+    def seeded(model):
+        torch.manual_seed(3)
+        y, _ = model(x)
+        return [y, *torch.autograd.grad(y.square().sum(), [x, *ours.parameters()])]
+
+    same(seeded(compiled), seeded(Model(ours)), 1e-5)
+    assert not torch.equal(compiled(x)[0], compiled(x)[0])
+
+
+def test_compiled_parametrizations_and_transforms():
+    torch._dynamo.reset()
+    ours, theirs = pair(4, 4)
+    for module in (ours, theirs):
+        torch.nn.utils.parametrizations.weight_norm(module, "weight_hh_l0")
+    x = torch.randn(5, 2, 4)
+    compiled = torch.compile(Model(ours), fullgraph=True, backend="aot_eager")
+    same(compiled(x), Model(theirs)(x), 2e-6)
+    plain, other = pair(4, 4)
+    gradient = torch.func.grad(lambda x: Model(plain)(x)[0].sum())
+    found = torch.compile(gradient, fullgraph=True, backend="aot_eager")(x)
+    same([found], [torch.func.grad(lambda x: Model(other)(x)[0].sum())(x)], 2e-5)
+
+
+def test_compiled_under_autocast():
+    torch._dynamo.reset()
+    ours, theirs = (Model(module) for module in pair(3, 4))
+    x = torch.randn(5, 2, 3)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        same(torch.compile(ours, backend="aot_eager")(x), theirs(x), 1e-2)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_exported(strict):
+    ours, theirs = (Model(module) for module in pair(3, 4, 2, bidirectional=True))
+    x = torch.randn(5, 2, 3)
+    steps = torch.export.Dim("T", min=2, max=1000)
+    program = torch.export.export(ours, (x,), dynamic_shapes={"x": {0: steps}}, strict=strict)
+    assert any(node.target is torch.ops.cgru.gru.default for node in program.graph.nodes)
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    loaded = torch.export.load(file).module()
+    for other in (x, torch.randn(7, 2, 3)):
+        same(program.module()(other), theirs(other), 2e-6)
+        same(loaded(other), theirs(other), 2e-6)
+    assert {name: tuple(t.shape) for name, t in program.state_dict.items()} == {
+        name: tuple(t.shape) for name, t in theirs.state_dict().items()
+    }
+
+
+def test_distributed(tmp_path):
+    """DistributedDataParallel, of one process."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        ours, theirs = pair(3, 4)
+        x = torch.randn(5, 2, 3)
+        for module in (torch.nn.parallel.DistributedDataParallel(ours), theirs):
+            module(x)[0].square().sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    same([p.grad for p in ours.parameters()], [p.grad for p in theirs.parameters()], 2e-5)
+
+
+def test_eager_calls_record_once(monkeypatch):
+    """Outside of programs the way back uses what the call recorded."""
+    calls = []
+    record = tapes.record
+    monkeypatch.setattr(tapes, "record", lambda *a, **k: (calls.append(a), record(*a, **k))[1])
+    ours, _ = pair(3, 4)
+    packed = torch.nn.utils.rnn.pack_sequence([torch.randn(5, 3), torch.randn(2, 3)])
+    pad_packed_sequence(ours(packed)[0])[0].sum().backward()
+    ours(torch.randn(5, 2, 3))[0].sum().backward()
+    assert len(calls) == 2
