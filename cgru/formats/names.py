@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 NAME = re.compile(r"(?:(.*)\.)?((?:weight|bias)_(?:ih|hh)(?:_l(\d{1,4})(_reverse)?)?)", re.DOTALL)
 """Of a parameter: the module's name, and the parameter's in it."""
 
+COMPUTED = re.compile(
+    r"(?:(.*)\.)?(?:(?:weight|bias)_(?:ih|hh)_l\d{1,4}(?:_reverse)?_(?:raw|orig|mask|g|v|u)"
+    r"|parametrizations\.(?:weight|bias)_(?:ih|hh)_l\d{1,4}(?:_reverse)?\..*)",
+    re.DOTALL,
+)
+"""What a weight is computed from where a module is wrapped: weight drop, weight_norm, parametrizations, prune."""
+
 GATES = {1: "a simple recurrent layer", 4: "an LSTM"}
 """Layers that share these names, by the rows of their weights over H; a GRU has 3."""
 
@@ -52,6 +59,13 @@ def choose(source: str, shapes: Mapping[str, tuple[int, ...]], name: str | None)
     kind = _kind(parameters, shapes)
     if kind in GATES.values():
         raise FormatError(f"{source}: {name or 'weights'}: expected (3H, H) of a GRU, got {kind}'s")
+    for full in shapes:
+        match = COMPUTED.fullmatch(full)
+        if match and (match[1] is None or name == match[1] or name.startswith(f"{match[1]}.")):
+            raise FormatError(
+                f"{source}: expected weights as they are used, got {full}, from which one is computed; load them into "
+                "their module in PyTorch, call its eval(), run it once, and give from_torch the torch.nn.GRU in it"
+            )
     siblings = [full for full in shapes if full.rpartition(".")[0] == name or (name == "" and len(modules) == 1)]
     known = set(parameters.values())
     unknown = [full for full in siblings if full not in known]

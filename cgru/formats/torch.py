@@ -16,6 +16,7 @@ import numpy as np
 from cgru.errors import FormatError
 from cgru.formats import names
 from cgru.model.precision import Matrix
+from cgru.model.spec import from_options
 from cgru.model.value import face
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def _of_object(module_or_state_dict: Any, name: str | None) -> Value:
     if kind in QUANTIZED:
         parameters = {**module.get_weight(), **module.get_bias()}
     elif _is_module(module):
-        parameters = module.state_dict()
+        parameters = _as_used(module)
     else:
         raise FormatError(
             "module_or_state_dict: expected a torch.nn.GRU, a torch.nn.GRUCell or a state_dict of one, "
@@ -106,6 +107,30 @@ def _is_module(value: Any) -> bool:
     except ImportError:
         return False
     return isinstance(value, (torch.nn.GRU, torch.nn.GRUCell))
+
+
+def _as_used(module: Any) -> dict[str, Any]:
+    """The parameters that a call of a module in eval() uses, by name: computed ones, too, and not what makes them.
+
+    Parametrizations compute theirs when they are read; older wrappers, torch.nn.utils' weight_norm, spectral_norm and
+    prune, in a hook before each call.
+    """
+    import torch
+
+    training = module.training
+    try:
+        module.training = False
+        for hook in module._forward_pre_hooks.values():
+            if type(hook).__module__.startswith("torch.nn.utils."):
+                with torch.no_grad():
+                    hook(module, ())
+    finally:
+        module.training = training
+    kind = "GRU" if isinstance(module, torch.nn.GRU) else "GRUCell"
+    names_of = ("input_size", "hidden_size", "bias", *(("num_layers", "bidirectional") if kind == "GRU" else ()))
+    shapes = from_options(kind, {option: getattr(module, option) for option in names_of}).shapes
+    state = {name: value for name, value in module.state_dict().items() if not names.COMPUTED.fullmatch(name)}
+    return {**state, **{name: getattr(module, name) for name in shapes}}
 
 
 def _from_state_dict(source: str, state_dict: Mapping[Any, Any], name: str | None, options: dict[str, Any]) -> Value:

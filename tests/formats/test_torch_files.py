@@ -8,6 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+import torch.nn.utils.prune
 
 import cgru
 
@@ -202,3 +203,58 @@ def test_quantised_cell():
     small = quantized(torch.nn.GRUCell(5, 7))
     x, h = torch.randn(4, 5), torch.randn(4, 7)
     assert relative_error(cgru.from_torch(small)(x.numpy(), h.numpy()), small(x, h).detach().numpy()) < 0.05
+
+
+# --- Weights that are computed ----------------------------------------------------------------------------------------
+
+
+def weight_norm_of_today(gru):
+    torch.nn.utils.parametrizations.weight_norm(gru, "weight_hh_l0")
+
+
+def weight_norm_of_before(gru):
+    torch.nn.utils.weight_norm(gru, "weight_hh_l0")
+
+
+def orthogonal(gru):
+    torch.nn.utils.parametrizations.orthogonal(gru, "weight_hh_l0")
+
+
+def spectral_norm(gru):
+    torch.nn.utils.spectral_norm(gru, "weight_ih_l1")
+
+
+def pruned(gru):
+    torch.nn.utils.prune.random_unstructured(gru, "weight_hh_l1", amount=0.5)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+@pytest.mark.parametrize(
+    "wrap", [weight_norm_of_today, weight_norm_of_before, orthogonal, spectral_norm, pruned], ids=lambda f: f.__name__
+)
+def test_modules_give_the_weights_that_they_use_and_state_dicts_none(wrap):
+    torch.manual_seed(0)
+    gru, x = torch.nn.GRU(4, 8, 2), torch.randn(5, 3, 4)
+    wrap(gru)
+    state = {name: value * 1.25 if value.is_floating_point() else value for name, value in gru.state_dict().items()}
+    with torch.no_grad():
+        gru.load_state_dict(state)  # what a hook has computed is stale from here to the next call
+        ours = cgru.from_torch(gru)
+        assert gru.training
+        expected = gru.eval()(x)[0].numpy()
+    assert relative_error(ours(x.numpy())[0], expected) < 2e-6
+    with pytest.raises(
+        cgru.FormatError, match=r"expected weights as they are used, got .*, from which one is computed"
+    ):
+        cgru.from_torch(gru.state_dict())
+    with pytest.raises(cgru.FormatError, match="expected weights as they are used"):
+        cgru.from_torch({f"net.{name}": value for name, value in gru.state_dict().items()})
+
+
+def test_weights_of_a_dropped_out_copy_are_refused():
+    gru = torch.nn.GRU(4, 8)
+    state = {"rnn.weight_hh_l0_raw": gru.weight_hh_l0, **{f"rnn.module.{k}": v for k, v in gru.state_dict().items()}}
+    with pytest.raises(cgru.FormatError, match=r"expected weights as they are used, got rnn\.weight_hh_l0_raw"):
+        cgru.from_torch(state)
+    beside = {"norm.weight_hh_l0_raw": gru.weight_hh_l0, **{f"rnn.{k}": v for k, v in gru.state_dict().items()}}
+    assert cgru.from_torch(beside).hidden_size == 8
