@@ -327,3 +327,77 @@ def test_a_trained_denoiser(file, hidden):
         3 * hidden,
         hidden,
     )
+
+
+# --- What stands before and behind a GRU today ------------------------------------------------------------------------
+
+
+def exported(layers, batch_first, bidirectional=False, shape=(7, 2), fixed=True):
+    """A stack as PyTorch's newer exporter writes it: Reshape to numbers, of an input whose sizes are fixed."""
+    rng = np.random.default_rng(0)
+    (t, b), i, h, d = shape, 3, 5, 1 + bidirectional
+    nodes, constants, x = [], {}, "x"
+    if batch_first:
+        nodes.append(helper.make_node("Transpose", ["x"], ["x_t"], perm=[1, 0, 2]))
+        x = "x_t"
+    for k in range(layers):
+        own = graphs.weights(rng, i if k == 0 else d * h, h, d)
+        constants |= {f"{name}{k}": array for name, array in own.items()} | {f"s{k}": np.array([t, b, d * h])}
+        direction = "bidirectional" if bidirectional else "forward"
+        nodes += [
+            helper.make_node("GRU", [x, f"W{k}", f"R{k}", f"B{k}"], [f"Y{k}"], name=f"g{k}", hidden_size=h,
+                             linear_before_reset=1, direction=direction),
+            helper.make_node("Transpose", [f"Y{k}"], [f"T{k}"], perm=[0, 2, 1, 3]),
+            helper.make_node("Reshape", [f"T{k}", f"s{k}"], [f"y{k}"]),
+        ]  # fmt: skip
+        x = f"y{k}"
+    last = ("Transpose", {"perm": [1, 0, 2]}) if batch_first else ("Identity", {})
+    nodes.append(helper.make_node(last[0], [x], ["y"], **last[1]))
+    sizes = [b, t, i] if batch_first else [t, b, i]
+    inputs = {"x": (sizes if fixed else [None, None, i], TensorProto.FLOAT)}
+    return graphs.model(nodes, inputs, ["y"], constants), rng.standard_normal(sizes).astype(np.float32)
+
+
+@pytest.mark.parametrize("shape", [(7, 2), (1, 2), (7, 1), (1, 1), (5, 5), (2, 5)])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_stacks_behind_reshapes_to_numbers(layers, batch_first, bidirectional, shape):
+    model, x = exported(layers, batch_first, bidirectional, shape)
+    gru = cgru.from_onnx(model)
+    assert (gru.num_layers, gru.batch_first, gru.bidirectional) == (layers, batch_first, bidirectional)
+    (expected,) = graphs.session(model).run(None, {"x": x})
+    assert relative_error(gru(x)[0], expected) < 3e-6
+
+
+def test_reshapes_to_numbers_that_nothing_explains_make_no_stack():
+    with pytest.raises(cgru.FormatError, match="expected GRUs that form one stack"):
+        cgru.from_onnx(exported(2, False, fixed=False)[0])
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constants", "what"),
+    [
+        ([("ReverseSequence", ["x", "n"], {"time_axis": 0, "batch_axis": 1})], {"n": np.full(2, 7)}, "ReverseSequence"),
+        (
+            [("Identity", ["x"], {}), ("Slice", ["a0", "start", "end", "axis", "step"], {})],
+            {"start": [-1], "end": [-(2**31)], "axis": [0], "step": [-1]},
+            "Slice with a negative step",
+        ),
+    ],
+)
+def test_sequences_that_are_turned_round_on_their_way_in(nodes, constants, what):
+    """The same model without these nodes, given sequences turned round, is what the message says it is."""
+    rng = np.random.default_rng(0)
+    arrays = {name: np.array(value, np.int64) for name, value in constants.items()} | graphs.weights(rng)
+    before = [helper.make_node(op, given, [f"a{k}"], **more) for k, (op, given, more) in enumerate(nodes)]
+    gru = helper.make_node("GRU", [f"a{len(nodes) - 1}", "W", "R", "B"], ["Y"], name="g", hidden_size=4)
+    inputs = {"x": ([7, 2, 3], TensorProto.FLOAT)}
+    model = graphs.model([*before, gru], inputs, ["Y"], arrays)
+    with pytest.raises(cgru.FormatError, match=f"X: expected sequences as the caller has them, got those that {what}"):
+        cgru.from_onnx(model)
+    x = rng.standard_normal((7, 2, 3)).astype(np.float32)
+    (expected,) = graphs.session(model).run(None, {"x": x})
+    gru.input[0] = "x"
+    plain = cgru.from_onnx(graphs.model([gru], inputs, ["Y"], arrays))
+    assert relative_error(plain(x[::-1])[0], expected[:, 0]) < 3e-6

@@ -111,7 +111,7 @@ def _load(proto: Any, source: str, path: Path | None, name: str | None) -> Value
         if len(fitting) != 1:
             raise FormatError(f"{source}: name: expected one GRU of {names}, got {len(fitting)} of name {name!r}")
         return _build(source, [operator.read(*fitting[0])])
-    units = [operator.read(*found[0])] if len(found) == 1 else _stack(source, found, names)
+    units = [_lasting([operator.read(*found[0])])[0]] if len(found) == 1 else _stack(source, found, names)
     return _build(source, units, _batch_major(units))
 
 
@@ -137,6 +137,7 @@ def _stack(source: str, found: list[tuple[Graph, Any]], names: str) -> list[oper
             raise FormatError(
                 f"{source}: expected a tensor to serve {MAX_USES} GRUs at most; choose one by its name: {names}"
             )
+    units = _lasting(units)
     writer = {unit.y: unit for unit in units}
     above: dict[str, list[operator.Unit]] = {unit.y: [] for unit in units}
     stack = []
@@ -152,6 +153,16 @@ def _stack(source: str, found: list[tuple[Graph, Any]], names: str) -> list[oper
     if roots != 1 or len(stack) != len(units):
         raise FormatError(f"{source}: expected GRUs that form one stack; choose one by its name: {names}")
     return stack
+
+
+def _lasting(units: list[operator.Unit]) -> list[operator.Unit]:
+    """The GRUs with T and B where the graph's inputs fix them, to tell what Reshape to such numbers does.
+
+    Those that read other GRUs have the numbers of those that read inputs, if all of these have the same.
+    """
+    known = [sizes for unit in units if (sizes := unit.graph.lasting(unit.x))]
+    same = known[0] if known and all(sizes == known[0] for sizes in known) else {}
+    return [unit._replace(lasting=same) for unit in units] if same else units
 
 
 def _batch_major(units: list[operator.Unit]) -> bool:

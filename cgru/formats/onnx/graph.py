@@ -307,8 +307,38 @@ class Graph:
             name = node.input[0]
         return None
 
+    def turned(self, name: str) -> str:
+        """The operator that turns a graph's input round in time on its way to a value by moves; "" where none does."""
+        for _ in range(DEPTH):
+            node = self.producer(name)
+            if node is None or not node.input:
+                break
+            if node.op_type == "ReverseSequence":
+                return "ReverseSequence"
+            if node.op_type == "Slice":
+                steps = self.constant(node.input[4]) if len(node.input) > 4 and node.input[4] else None
+                if steps is not None and (steps < 0).any():
+                    return "Slice with a negative step"
+            if node.op_type not in MOVES or node.op_type == "Concat":
+                break
+            name = node.input[0]
+        return ""
+
+    def lasting(self, name: str) -> dict[str, int]:
+        """T and B where the graph's inputs have fixed ones, of a value (T, B, I) that one of them is, or Transpose."""
+        node, axes = self.producer(name), {"T": 0, "B": 1}
+        if node is not None and node.op_type == "Transpose" and node.input:
+            if self._operand(node) != [1, 0, 2]:
+                return {}
+            name, axes = node.input[0], {"T": 1, "B": 0}
+        for value in self.proto.input:
+            dims = value.type.tensor_type.shape.dim
+            if value.name == self.root(name) and len(dims) == 3:
+                return {count: dims[i].dim_value for count, i in axes.items() if dims[i].dim_value > 0}
+        return {}
+
     def moved(self, axes: Axes, sizes: dict[str, int], moves: Sequence[Any]) -> Axes | None:
-        """The axes after these nodes, None where that cannot be told; `sizes` has H and D, T and B are free."""
+        """The axes after these nodes, None where that cannot be told; `sizes` has H and D, perhaps T and B."""
         for node in moves:
             operand = self._operand(node)
             if operand is not None and len(operand) > files.MAX_AXES:
@@ -361,6 +391,8 @@ def _reshape(axes: Axes, shape: list[int] | None, sizes: dict[str, int]) -> Axes
                 return None
             del counts[slice(0, len(group)) if end == 0 else slice(len(counts) - len(group), None)]
             return group
+        if counts and sizes.get(counts[end]) == shape[i]:
+            return (counts.pop(end),)
         taken: list[str] = []
         while counts and counts[end] in sizes and math.prod(sizes[c] for c in taken) < shape[i]:
             taken.append(counts.pop(end))

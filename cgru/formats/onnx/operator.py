@@ -64,13 +64,14 @@ class Unit(NamedTuple):
     lengths: str  # the value that gives its sequences' lengths; "" where they are whole
     options: dict[str, Any]
     weights: list[tuple[Array, Array, Array | None]]  # a direction: w_ih (3H, I), w_hh (3H, H), both biases (2, 3H)
+    lasting: dict[str, int] | None = None  # T and B, where the graph has fixed ones
 
     def moved(self, moves: list[Any]) -> Any:
         """The axes of y after some nodes."""
         d = ("D",) if self.options["bidirectional"] else ()
         t, b, h = ("T",), ("B",), ("H",)
         axes = (b, t, d, h) if self.options["batch_first"] else (t, d, b, h)
-        return self.graph.moved(axes, {"D": 2, "H": self.options["hidden_size"]}, moves)
+        return self.graph.moved(axes, {"D": 2, "H": self.options["hidden_size"], **(self.lasting or {})}, moves)
 
     def layered(self, batch_first: bool) -> Any:
         """The axes of y with its directions side by side: (T, B, D*H) or (B, T, D*H)."""
@@ -197,7 +198,13 @@ def _number(value: float, dtype: np.dtype[Any]) -> float:
 
 def _check_arguments(graph: Graph, where: str, inputs: list[str]) -> None:
     """Lengths and initial states that depend on no input of the graph belong to the model, which cannot hold them."""
-    _, _, _, _, lengths, initial = inputs
+    x, _, _, _, lengths, initial = inputs
+    turning = graph.turned(x) if x else ""
+    if turning:
+        raise FormatError(
+            f"{where}: X: expected sequences as the caller has them, got those that {turning} turns round; "
+            "take that node out of the model, and give sequences turned round (x[::-1]) when calling"
+        )
     if lengths and graph.origin(lengths) != "input":
         raise FormatError(
             f"{where}: sequence_lens: expected none or an argument of the graph, got fixed ones; "
