@@ -22,7 +22,7 @@ template <class S> constexpr StorageKernels storage_kernels() {
               nullptr,
               {run_phase<S, PackedGatesBefore, false>, run_phase<S, PackedStateBefore, false>}},
              {input_product<S, 3>, run_phase<S, PackedAfter, true>, {run_phase<S, PackedAfter, false>}},
-             {input_product<S, 2>, run_phase<S, PackedMin, true>, {run_phase<S, PackedMin, false>}}}};
+             {input_product<S, 2>, nullptr, {run_phase<Storage<storage_float32>, PackedMin, false>}}}};  // no weights
 }
 
 }  // namespace CGRU_SET

@@ -16,6 +16,7 @@ from cgru import cli, reference
 from cgru.engines.cuda.engine import engine_of
 
 from ..support.cuda_on_cpu import Simulator
+from ..support.keras_models import KERAS_WARNINGS
 from ..support.options import BOUNDED, UNBOUNDED, Problem, points, relative_error
 from ..training.test_training import Gradients, directional_error
 
@@ -239,6 +240,7 @@ def test_compared_and_described(tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), one.gru(one.x)[0])
 
 
+@pytest.mark.filterwarnings(*KERAS_WARNINGS)
 @pytest.mark.parametrize("suffix", [".onnx", ".json", ".pt", ".keras"])
 def test_formats_of_others_have_no_such_layer(suffix, tmp_path):
     """Whatever its functions are: a GRU of the same names would be something else."""
