@@ -119,7 +119,7 @@ struct PackedStep {
 };
 
 // The kernels of a cell's step: from x to the products, and from these, phase by phase, to the new state; or at once
-// from x, where there is one phase (else null).
+// from x, where one phase sweeps the weights of both (else null).
 typedef void (*PackedKernel)(const PackedLayer&, const PackedStep&);
 struct PackedCellKernels {
     PackedKernel input_product;          // x -> products
