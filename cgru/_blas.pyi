@@ -19,6 +19,8 @@ class Forward(Protocol):
         y: npt.NDArray[Any],
         order: npt.NDArray[np.int64] | None,
         lengths: npt.NDArray[np.int64] | None,
+        fresh: npt.NDArray[np.uint8] | None,
+        start: npt.NDArray[Any] | None,
         reverse: bool,
         threads: int,
         parallel_units: int,

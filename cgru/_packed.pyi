@@ -23,6 +23,8 @@ class Stack:
         y: npt.NDArray[Any],
         order: npt.NDArray[np.intp] | None,
         lengths: npt.NDArray[np.int64] | None,
+        fresh: npt.NDArray[np.uint8] | None,
+        start: npt.NDArray[Any] | None,
         threads: int,
     ) -> None: ...
     def call(

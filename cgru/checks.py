@@ -117,7 +117,8 @@ def _misfit(name: str, value: object, dtype: np.dtype[Any], shapes: tuple[Shape,
         return TypeError(f"{expected}, got {type(value).__name__}; {mend}")
     if not any(fits(value.shape, shape) for shape in shapes):
         return ValueError(f"{expected}, got {describe(value.shape)}")
-    return TypeError(f"{expected}, got {value.dtype}; convert it with {name}.astype(numpy.{dtype})")
+    name_of_type = "bool" if dtype.kind == "b" else f"numpy.{dtype}"  # NumPy 1 has no numpy.bool
+    return TypeError(f"{expected}, got {value.dtype}; convert it with {name}.astype({name_of_type})")
 
 
 def output(out: object, dtype: np.dtype[Any], shape: tuple[int, ...], inputs: dict[str, Array | None]) -> Array:

@@ -46,6 +46,8 @@ class Recurrent(Model):
         lengths: npt.ArrayLike | None = None,
         mask: npt.NDArray[np.bool_] | None = None,
         mask_output: str = "repeat",
+        resets: npt.NDArray[np.bool_] | None = None,
+        resets_to: str = "zero",
         out: Array | None = None,
         engine: str = "auto",
         num_threads: int | None = None,
@@ -67,8 +69,14 @@ class Recurrent(Model):
         mask_output : {"repeat", "zero"}
             What y holds at a step left out: the output before it in the direction's order, 0 where there is none; or 0,
             as in Keras with zero_output_for_mask and in its Bidirectional.
+        resets : bool, x's shape without I, optional
+            True at a step starts its sequence anew there: every layer's state becomes 0 before the step. So one call
+            runs many episodes that follow each other. The reverse direction takes the pieces as sequences of their own,
+            too, and enters each at its last step; h0 is where it enters the last piece. Not beside mask.
+        resets_to : {"zero", "h0"}
+            What states become there: 0, or the initial ones.
         out : array of y's shape, optional
-            Where to write y; must not overlap x, h0 or mask.
+            Where to write y; must not overlap x, h0, mask or resets.
         engine : {"auto", "packed", "blas"}
             "auto" is "packed" for float32 and "blas" for float64.
         num_threads : int, optional
@@ -89,6 +97,8 @@ class Recurrent(Model):
         device = self._engine
         if mask is not None:
             device.refuse(mask=mask)
+            if resets is not None:
+                raise ValueError("resets: expected None beside mask")
             from cgru.run import masks
 
             return masks.run(
@@ -98,21 +108,22 @@ class Recurrent(Model):
         spec = value.spec
         how = device.how(spec.dtype, engine, num_threads)
         concat = spec.merge == "concat"
-        if lengths is None and out is None and concat:
+        if lengths is None and out is None and concat and resets is None and resets_to == "zero":
             result = device.call(value.stack, x, h0, spec.batch_first, how)
             if result is not None:  # the usual arguments: no more to check
                 return result
         with device.use():
             x, h_n, last = arguments.of_call(spec, device, x, h0, lengths)
+            restarts = arguments.restarts(spec, device, resets, resets_to, x, h_n, last)
             shape = (*x.shape[:-1], spec.width)
             if out is None:
                 y = device.xp.empty(shape, spec.dtype)
             else:
-                y = device.output(out, spec.dtype, shape, {"x": x, "h0": h0})
+                y = device.output(out, spec.dtype, shape, {"x": x, "h0": h0, "resets": resets})
             direct = concat and (device.strided or y.strides[-1] == y.itemsize or y.size == 0)
             written = y if direct else device.xp.empty((*shape[:-1], spec.directions * spec.hidden_size), spec.dtype)
             steps = arguments.time_first(spec, x), arguments.time_first(spec, written)
-            device.run(value.stack, steps[0], h_n, steps[1], last, how)
+            device.run(value.stack, steps[0], h_n, steps[1], last, how, restarts)
             if not concat:
                 y[...] = written[..., : spec.hidden_size] + written[..., spec.hidden_size :]
             elif not direct:
@@ -125,6 +136,8 @@ class Recurrent(Model):
         h0: Array | None = None,
         *,
         lengths: npt.ArrayLike | None = None,
+        resets: npt.NDArray[np.bool_] | None = None,
+        resets_to: str = "zero",
         rng: int | np.random.Generator | None = None,
         memory: int | None = None,
         engine: str = "auto",
@@ -137,8 +150,9 @@ class Recurrent(Model):
 
         Parameters
         ----------
-        x, h0, lengths, num_threads
-            As in a call. x is copied: its memory may be used again before the way back.
+        x, h0, lengths, resets, resets_to, num_threads
+            As in a call. x is copied: its memory may be used again before the way back. No gradient goes back past a
+            step at which a sequence starts anew; with resets_to="h0" it goes to h0.
         rng : int or numpy.random.Generator, optional
             Source of dropout's masks; anew each time where absent.
         memory : int, optional
@@ -176,7 +190,18 @@ class Recurrent(Model):
         """
         from cgru.run import tape
 
-        return tape.record(self, x, h0, lengths=lengths, rng=rng, memory=memory, engine=engine, num_threads=num_threads)
+        return tape.record(
+            self,
+            x,
+            h0,
+            lengths=lengths,
+            resets=resets,
+            resets_to=resets_to,
+            rng=rng,
+            memory=memory,
+            engine=engine,
+            num_threads=num_threads,
+        )
 
     def stream(self, batch_size: int | None = None) -> Stream | ArrayStream:
         """A stream of this model: state kept between calls, for sequences that arrive step by step.

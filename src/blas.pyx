@@ -10,7 +10,7 @@ import numpy as np
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cython.parallel cimport prange
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memcpy, memset
 
 from blas cimport product, real, row_product, transposed_product
@@ -103,6 +103,16 @@ cdef void emit(const real* state, int64_t batch, int64_t hidden, int64_t rows, c
                 row[j] = state[j * batch + b]
     for b in range(rows, batch):
         memset(output + order[b] * stride, 0, hidden * sizeof(real))
+
+
+# Sequences that start anew before a step, of the first rows, take the states they start from: columns of state (H, B).
+cdef void restart(const uint8_t* fresh, const real* start, real* state, int64_t batch, int64_t rows,
+                  int64_t hidden) noexcept nogil:
+    cdef int64_t b, j
+    for b in range(rows):
+        if fresh[b]:
+            for j in range(hidden):
+                state[j * batch + b] = start[b * hidden + j]
 
 
 # How many sequences have a step t; lengths fall, so they are the first ones.
@@ -206,6 +216,8 @@ def forward(Weights layer,
             real[:, :, :] y,                  # (T, B, H), units contiguous; written
             const int64_t[::1] order,         # (B,) the sequence of each column of state, or None: as they come
             const int64_t[::1] lengths,       # (B,) falling, or None: all T
+            const uint8_t[:, ::1] fresh,      # (T, B), in the states' order: 1 where one starts anew; or None
+            const real[:, ::1] start,         # (B, H), in that order: the states they start from
             bint reverse, int threads, int64_t parallel_units):
     """Run one direction of one layer over T >= 1 steps of B >= 1 sequences.
 
@@ -260,7 +272,7 @@ def forward(Weights layer,
     if order is not None:
         sequence = &order[0]
         length = &lengths[0]
-    cdef int64_t start, stop, k, t, columns, rows
+    cdef int64_t first, stop, k, t, columns, rows
     cdef int p
     cdef FlushDenormals mode
     cdef Watch watch
@@ -268,32 +280,34 @@ def forward(Weights layer,
 
     with nogil:
         for k in range((T + chunk - 1) // chunk):
-            start = k * chunk
+            first = k * chunk
             if reverse:
-                start = max(0, T - start - chunk)
+                first = max(0, T - first - chunk)
                 stop = T - k * chunk
             else:
-                stop = min(T, start + chunk)
-            columns = running(length, B, start)  # sequences that have any step here
-            x_rows = x_first + start * xs.step
+                stop = min(T, first + chunk)
+            columns = running(length, B, first)  # sequences that have any step here
+            x_rows = x_first + first * xs.step
             if not direct and columns:
-                gather(x_rows, xs, sequence, dense, stop - start, columns, I)
+                gather(x_rows, xs, sequence, dense, stop - first, columns, I)
                 x_rows, x_row = dense, I
             if B == 1:
-                single_input_product(x_rows, x_row, w, w_t, inputs, spare, stop - start, I, gates * H, watch)
+                single_input_product(x_rows, x_row, w, w_t, inputs, spare, stop - first, I, gates * H, watch)
                 step.input_line, step.input_gate = gates * H, H
                 step.lines, step.width = 1, H
             elif columns:
-                step.input_line = (stop - start) * columns
+                step.input_line = (stop - first) * columns
                 step.input_gate = H * step.input_line
                 step.lines = H
                 long_product(w, x_rows, x_row, True, inputs, step.input_line, step.input_line, I, gates * H, watch)
-            for t in range(stop - start):
+            for t in range(stop - first):
                 if not watch.goes_on(UNIT_FLOPS * (B + H)):
                     break
                 if reverse:
-                    t = stop - start - 1 - t
-                rows = running(length, B, start + t)
+                    t = stop - first - 1 - t
+                rows = running(length, B, first + t)
+                if fresh is not None:
+                    restart(&fresh[first + t, 0], &start[0, 0], &state[0, 0], B, rows, H)
                 if B == 1:
                     step.input = inputs + t * gates * H
                 else:
@@ -304,7 +318,7 @@ def forward(Weights layer,
                         recurrent_product(u, step.reset_state if p else step.state, step.recurrent, B, rows, H,
                                           cell.phase[p], of_state, watch)
                         run[real](kernel.of[kind][p], &step, threads, parallel_units, watch)
-                emit(<const real*> step.state, B, H, rows, sequence, y_first + (start + t) * y_step, y_sequence,
+                emit(<const real*> step.state, B, H, rows, sequence, y_first + (first + t) * y_step, y_sequence,
                      watch)
             if watch.stopped():
                 break

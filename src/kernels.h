@@ -262,6 +262,8 @@ template <class T> struct TrainingCall {
     Interrupted interrupted;
     const int64_t* order;            // [B] the sequence of each row of state, kept and carry; null: as they come
     const int64_t* lengths;          // [B] falling; null: all T
+    const uint8_t* fresh;            // (T, B) contiguous, rows as in state: 1 where a row starts anew; null: nowhere
+    const T* start;                  // (B, H) contiguous; the states it starts from
     const T* x;                      // (T, B, I), features contiguous; read
     int64_t x_step, x_sequence;
     T* y;                            // (T, B, H), units contiguous; written while recording, backward read
@@ -272,6 +274,7 @@ template <class T> struct TrainingCall {
     const T* grad_y;                 // (T, B, H), units contiguous; null: zero
     int64_t grad_y_step, grad_y_sequence;
     T* carry;                        // (B, H) contiguous; the loss' gradient by h_n on entry, by h0 on return
+    T* grad_start;                   // (B, H) contiguous; by start, added to; null: not wanted
     T* grad_x;                       // (T, B, I), features contiguous; written or, by `add`, added to; null: not wanted
     int64_t grad_x_step, grad_x_sequence;
     int add;
@@ -296,6 +299,9 @@ struct PackedCall {
     int64_t y_step, y_sequence;
     const int64_t* order;            // [B] the sequence of each row of state; null: as they come
     const int64_t* lengths;          // [B] falling; null: all T
+    const uint8_t* fresh[2];         // of each direction (T, B) contiguous, sequences as in `order`: 1 where one starts
+                                     // anew before a step; null: nowhere
+    const float* start;              // (L, D, B, H) contiguous; the states they start from
     int threads;
     Interrupted interrupted;
 };

@@ -1,6 +1,6 @@
 # The C++ kernels as Cython sees them; what each does is written in kernels.h and cells/cell.h.
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint8_t
 
 
 cdef extern from "kernels.h" namespace "cgru" nogil:
@@ -83,6 +83,8 @@ cdef extern from "kernels.h" namespace "cgru" nogil:
         int64_t y_step, y_sequence
         const int64_t* order
         const int64_t* lengths
+        const uint8_t* fresh[2]
+        const float* start
         int threads
         Interrupted interrupted
 
@@ -150,6 +152,8 @@ cdef extern from "kernels.h" namespace "cgru" nogil:
         Interrupted interrupted
         const int64_t* order
         const int64_t* lengths
+        const uint8_t* fresh
+        const T* start
         const T* x
         int64_t x_step, x_sequence
         T* y
@@ -159,6 +163,7 @@ cdef extern from "kernels.h" namespace "cgru" nogil:
         const T* grad_y
         int64_t grad_y_step, grad_y_sequence
         T* carry
+        T* grad_start
         T* grad_x
         int64_t grad_x_step, grad_x_sequence
         int add

@@ -9,7 +9,7 @@ Arrays are checked before they arrive (cgru/checks.py).
 import numpy as np
 
 cimport numpy as cnp
-from libc.stdint cimport int64_t, uintptr_t
+from libc.stdint cimport int64_t, uint8_t, uintptr_t
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
@@ -113,6 +113,13 @@ cdef inline int64_t step_of(cnp.ndarray a, int axis):
     return cnp.PyArray_STRIDE(a, axis) // <int64_t> sizeof(float)
 
 
+# All sequences are whole ones, in their own order.
+cdef inline void usual(PackedCall& call) noexcept:
+    call.order = call.lengths = NULL
+    call.fresh[0] = call.fresh[1] = NULL
+    call.start = NULL
+
+
 cdef class Stack:
     """The packed layers of a model, ready to be called; cgru/engines/packed.py makes it."""
     cdef readonly list weights  # [L * D]
@@ -141,15 +148,22 @@ cdef class Stack:
             cnp.ndarray y,       # (T, B, D*H), units contiguous; written
             order,               # (B,) intp: the sequence of each row of state; or None: as they come
             lengths,             # (B,) int64, falling; or None: all T
+            fresh,               # (D, T, B) uint8 contiguous, in the states' order: 1 where one starts anew; or None
+            start,               # (L*D, B, H) contiguous: the states they start from
             int threads):
         """Run a call whose arrays have been checked."""
         cdef PackedCall call
+        cdef int64_t d
         call.x_step, call.x_sequence, call.x_feature = step_of(x, 0), step_of(x, 1), step_of(x, 2)
         call.y_step, call.y_sequence = step_of(y, 0), step_of(y, 1)
-        call.order = call.lengths = NULL
+        usual(call)
         if order is not None:
             call.order = <const int64_t*> cnp.PyArray_DATA(<cnp.ndarray?> order)
             call.lengths = <const int64_t*> cnp.PyArray_DATA(<cnp.ndarray?> lengths)
+        if fresh is not None:
+            for d in range(self.directions):
+                call.fresh[d] = <const uint8_t*> cnp.PyArray_DATA(<cnp.ndarray?> fresh[d])
+            call.start = <const float*> cnp.PyArray_DATA(<cnp.ndarray?> start)
         call.steps, call.batch = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1)
         call.x = <const float*> cnp.PyArray_DATA(x)
         call.state = <float*> cnp.PyArray_DATA(state)
@@ -208,7 +222,7 @@ cdef class Stack:
         call.x_sequence = call.y_sequence = 0
         if axes == 3:
             call.x_sequence, call.y_sequence = step_of(a, sequences), step_of(y, sequences)
-        call.order = call.lengths = NULL
+        usual(call)
         call.x = <const float*> cnp.PyArray_DATA(a)
         call.state = <float*> cnp.PyArray_DATA(h_n)
         call.y = <float*> cnp.PyArray_DATA(y)

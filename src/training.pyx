@@ -9,7 +9,7 @@ cells/gradients.h. Arrays are checked before they arrive (cgru/checks.py).
 import numpy as np
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint8_t
 
 from interrupt cimport ask_signals, finish
 from kernels cimport (
@@ -103,7 +103,7 @@ cdef class Weights:
 # The arguments that both passes share.
 cdef TrainingCall[real] call_of(Weights weights, const real[:, :, :] x, real[:, ::1] state, const real[:, :, :] y,
                                 real[:, :, :, ::1] kept, const int64_t[::1] order, const int64_t[::1] lengths,
-                                bint reverse, int threads):
+                                const uint8_t[:, ::1] fresh, const real[:, ::1] start, bint reverse, int threads):
     cdef TrainingCall[real] call
     cdef int64_t size = sizeof(real)
     if real is float:
@@ -116,6 +116,9 @@ cdef TrainingCall[real] call_of(Weights weights, const real[:, :, :] x, real[:, 
     call.order = call.lengths = NULL
     if order is not None:
         call.order, call.lengths = &order[0], &lengths[0]
+    call.fresh = call.start = NULL
+    if fresh is not None:
+        call.fresh, call.start = &fresh[0, 0], &start[0, 0]
     call.x = &x[0, 0, 0]
     call.x_step, call.x_sequence = x.strides[0] // size, x.strides[1] // size
     call.y = <real*> &y[0, 0, 0]
@@ -132,9 +135,12 @@ def record(Weights weights,
            real[:, :, :, ::1] kept,     # (T, B, the cell's values kept, H); written
            const int64_t[::1] order,    # (B,) the sequence of each row of state and kept, or None: as they come
            const int64_t[::1] lengths,  # (B,) falling, or None: all T
+           const uint8_t[:, ::1] fresh,  # (T, B), in the rows' order: 1 where one starts anew before a step; or None
+           const real[:, ::1] start,    # (B, H), in the rows' order: the states they start from
            bint reverse, int threads):
     """Run one direction of one layer and keep what `backward` needs."""
-    cdef TrainingCall[real] call = call_of[real](weights, x, state, y, kept, order, lengths, reverse, threads)
+    cdef TrainingCall[real] call = call_of[real](weights, x, state, y, kept, order, lengths, fresh, start, reverse,
+                                                 threads)
     cdef const TrainingKernels[real]* kernels = training_kernels[real](0)
     cdef Outcome outcome
     with nogil:
@@ -147,16 +153,19 @@ def backward(Weights weights,
              real[:, ::1] state,          # h0, in the rows' order
              const real[:, :, :] y,       # as recorded
              real[:, :, :, ::1] kept,     # as recorded; gradients on return
-             const int64_t[::1] order, const int64_t[::1] lengths, bint reverse, int threads,
+             const int64_t[::1] order, const int64_t[::1] lengths,
+             const uint8_t[:, ::1] fresh, const real[:, ::1] start, bint reverse, int threads,
              const real[:, :, :] grad_y,  # (T, B, H), units contiguous, or None: zero
              real[:, ::1] carry,          # (B, H), in the rows' order: the gradient by h_n on entry, by h0 on return
+             real[:, ::1] grad_start,     # (B, H), in the rows' order: by start, added to; or None: not wanted
              real[:, :, :] grad_x,        # (T, B, I), features contiguous, or None: not wanted
              bint add,                    # to grad_x, and not over what it holds
              real[:, ::1] grad_w,         # as the weights, and (the cell's values kept, H); added to
              real[:, ::1] grad_u,
              real[:, ::1] grad_bias):
     """Backpropagation through time for what was recorded."""
-    cdef TrainingCall[real] call = call_of[real](weights, x, state, y, kept, order, lengths, reverse, threads)
+    cdef TrainingCall[real] call = call_of[real](weights, x, state, y, kept, order, lengths, fresh, start, reverse,
+                                                 threads)
     cdef const TrainingKernels[real]* kernels = training_kernels[real](0)
     cdef int64_t size = sizeof(real)
     cdef Outcome outcome
@@ -165,6 +174,9 @@ def backward(Weights weights,
         call.grad_y = &grad_y[0, 0, 0]
         call.grad_y_step, call.grad_y_sequence = grad_y.strides[0] // size, grad_y.strides[1] // size
     call.carry = &carry[0, 0]
+    call.grad_start = NULL
+    if grad_start is not None:
+        call.grad_start = &grad_start[0, 0]
     call.grad_x = NULL
     call.add = add
     if grad_x is not None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from cgru.engines.restarts import OfDirection, Restarts
     from cgru.model.layer import Gradient, Layer, Stack
     from cgru.model.value import Value
     from cgru.types import Array, Lengths, Shape
@@ -91,6 +92,7 @@ class Engine(Protocol):
         y: Array,  # (T, B, D*H); written
         lengths: Lengths | None,  # (B,)
         how: How,
+        restarts: Restarts | None = None,  # none where the engine refuses the argument `resets`
     ) -> None:
         """Run a stack of layers; memory beyond x and y does not grow with T, unless a deep stack is bidirectional."""
 
@@ -110,5 +112,7 @@ class Engine(Protocol):
         reverse: bool,
         how: How,
         chunk: int,  # steps whose gates are in memory at once
+        restarts: OfDirection | None = None,  # none where the engine refuses the argument `resets`
+        by_start: bool = False,  # whether restarts begin with h0, by which their gradients are then, too
     ) -> Pass:
         """Run one direction of one layer and keep what the way back needs."""

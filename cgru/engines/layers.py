@@ -9,6 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cgru.engines.restarts import Restarts
     from cgru.model.layer import Stack
     from cgru.types import Array
 
@@ -26,8 +27,11 @@ def layer_by_layer(
     how: Any,
     xp: Any = np,
     block_bytes: int | None = None,
+    restarts: Restarts | None = None,
 ) -> None:
     """Run a stack by a function of one direction of one layer: forward(layer, x, h, y, lengths, reverse, how).
+
+    Where sequences start anew it takes the restarts of its direction and steps, too.
 
     `how` is the engine's own: its threads, say. `xp` is the module of the arrays.
     """
@@ -44,9 +48,11 @@ def layer_by_layer(
         start = steps - done - size if stack.reverse else done
         remaining = None if lengths is None else xp.clip(lengths - start, 0, size)
         source = x[start : start + size]
+        some = None if restarts is None else restarts.part(slice(start, start + size))
         for k, layer in enumerate(layers):
             target = y[start : start + size] if k == len(layers) - 1 else between[k % 2][:size]
             for d, direction in enumerate(layer):
                 part = target[:, :, d * hidden : (d + 1) * hidden]
-                forward(direction, source, h[k * directions + d], part, remaining, stack.reverse or d == 1, how)
+                more = () if some is None else (some.at(k, d),)
+                forward(direction, source, h[k * directions + d], part, remaining, stack.reverse or d == 1, how, *more)
             source = target

@@ -41,6 +41,8 @@ def forward(
     lengths: npt.ArrayLike | None = None,  # (B,)
     mask: npt.NDArray[np.bool_] | None = None,  # (T, B)
     mask_output: str = "repeat",
+    resets: npt.NDArray[np.bool_] | None = None,  # (T, B)
+    resets_to: str = "zero",
     reverse: bool = False,
     merge: str = "concat",
     arithmetic: Arithmetic = EXACT,
@@ -66,6 +68,10 @@ def forward(
     mask : (T, B) bool, optional
         Where it is False a layer's state stands still, and its output is the one before it in the direction's order, or
         0 where there is none (`mask_output="repeat"`), or 0 throughout (`mask_output="zero"`).
+    resets : (T, B) bool, optional
+        Where it is True a sequence starts anew: a layer's state becomes 0 before that step, or h0 with
+        `resets_to="h0"`. The reverse direction has the same pieces, and starts anew at the last step of each but the
+        last, whose first state is h0.
     arithmetic : Arithmetic
         Of quantized models: the limit of x for weights of int8, whether factors are rounded to bfloat16.
     factors : of each layer but the last (T, B, D*H), optional
@@ -99,6 +105,7 @@ def forward(
         h0 = np.zeros((layers * len(directions), batch, hidden), x.dtype)
     last = np.full(batch, steps) if lengths is None else np.asarray(lengths)
     seen = np.ones((steps, batch), bool) if mask is None else mask
+    firsts = _firsts(resets, last, steps)
     conventions = equations.conventions(**options)
 
     h_n = np.array(h0)
@@ -109,10 +116,13 @@ def forward(
             weights = _weights(equations, parameters, f"_l{layer}{direction}")
             own = arithmetic._replace(input_limit=None) if layer else arithmetic
             h = h_n[layer * len(directions) + d]
+            start = h.copy() if resets_to == "h0" else np.zeros_like(h)
             output = np.zeros((steps, batch, hidden), x.dtype)
             previous = np.zeros((batch, hidden), x.dtype)
             for t in reversed(range(steps)) if direction or reverse else range(steps):
                 runs = (t < last) & seen[t]
+                fresh = firsts[t + 1 if direction or reverse else t]
+                h[fresh] = start[fresh]
                 h[runs] = equations.step(y[t, runs], h[runs], *weights, **conventions, arithmetic=own)
                 output[t, runs] = h[runs]
                 if mask_output == "repeat":
@@ -133,6 +143,8 @@ def backward(
     grad_h_n: Array,  # (L*D, B, H)
     *,
     lengths: npt.ArrayLike | None = None,  # (B,)
+    resets: npt.NDArray[np.bool_] | None = None,  # (T, B)
+    resets_to: str = "zero",
     reverse: bool = False,
     merge: str = "concat",
     factors: Sequence[Array] | None = None,  # [L - 1] of (T, B, D*H)
@@ -167,6 +179,7 @@ def backward(
     equations, hidden = CELLS[cell], h0.shape[2]
     layers, directions = _layers_and_directions(parameters)
     last = np.full(batch, steps) if lengths is None else np.asarray(lengths)
+    firsts = _firsts(resets, last, steps)
     conventions = equations.conventions(**options)
     gradients = {name: np.zeros_like(array) for name, array in parameters.items()}
     grad_h0 = np.array(grad_h_n)
@@ -175,8 +188,8 @@ def backward(
         inputs = x
         if layer:
             inputs, _ = forward(
-                x, below, h0[: layer * len(directions)], lengths=last, reverse=reverse, factors=factors,
-                cell=cell, **options,
+                x, below, h0[: layer * len(directions)], lengths=last, resets=resets, resets_to=resets_to,
+                reverse=reverse, factors=factors, cell=cell, **options,
             )  # fmt: skip
             inputs = inputs if factors is None else inputs * factors[layer - 1]  # forward left its last layer as it was
         grad_inputs = np.zeros_like(inputs)
@@ -185,7 +198,11 @@ def backward(
             weights = _weights(equations, parameters, suffix)
             order = list(reversed(range(steps)) if direction or reverse else range(steps))
             h, before = np.array(h0[row]), []  # the state before each step
+            start = h.copy() if resets_to == "h0" else np.zeros_like(h)
+            by_start = np.zeros_like(h)
             for t in order:
+                fresh = firsts[t + 1 if direction or reverse else t]
+                h[fresh] = start[fresh]
                 before.append(h.copy())
                 runs = t < last
                 h[runs] = equations.step(inputs[t, runs], h[runs], *weights, **conventions)
@@ -198,11 +215,24 @@ def backward(
                 )
                 grad_inputs[t, runs] += by_x
                 e[runs] = by_h
+                fresh = firsts[t + 1 if direction or reverse else t]
+                by_start[fresh] += e[fresh]
+                e[fresh] = 0
                 for name, by_weight in zip(equations.PARAMETERS, by_weights, strict=True):
                     if name + suffix in gradients:
                         gradients[name + suffix] += by_weight
+            if resets_to == "h0":
+                e += by_start
         grad_y = grad_inputs if factors is None or not layer else grad_inputs * factors[layer - 1]
     return grad_inputs, grad_h0, gradients
+
+
+def _firsts(resets: npt.NDArray[np.bool_] | None, last: Array, steps: int) -> npt.NDArray[np.bool_]:
+    """The first steps (T + 1, B) of pieces, none past a sequence's end."""
+    firsts = np.zeros((steps + 1, len(last)), bool)
+    if resets is not None:
+        firsts[:-1] = resets & (np.arange(steps)[:, None] < last)
+    return firsts
 
 
 def _layers_and_directions(parameters: Mapping[str, Array | Matrix]) -> tuple[int, list[str]]:

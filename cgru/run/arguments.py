@@ -13,6 +13,7 @@ from cgru import checks
 
 if TYPE_CHECKING:
     from cgru.engines.interface import Engine
+    from cgru.engines.restarts import Restarts
     from cgru.model.spec import Spec
     from cgru.types import Array, Lengths
 
@@ -49,3 +50,22 @@ def of_call(spec: Spec, engine: Engine, x: Any, h0: Any, lengths: Any) -> tuple[
     if lengths is not None:
         lengths = engine.lengths([lengths] if single and np.ndim(lengths) == 0 else lengths, batch, steps)
     return x, h, lengths
+
+
+def restarts(
+    spec: Spec, engine: Engine, resets: Any, resets_to: str, x: Array, h: Array, lengths: Lengths | None
+) -> Restarts | None:
+    """Where sequences start anew, of the arguments `resets` and `resets_to`, and of others that have been checked."""
+    checks.choice("resets_to", resets_to, ("zero", "h0"))
+    if resets is None:
+        if resets_to != "zero":
+            raise ValueError(f"resets: expected a bool array beside resets_to={resets_to!r}, got None")
+        return None
+    engine.refuse(resets=resets)
+    from cgru.engines.restarts import Restarts
+
+    firsts = time_first(spec, checks.array("resets", resets, np.dtype(bool), x.shape[:-1])[..., None])[..., 0]
+    if lengths is not None:
+        firsts = firsts & (np.arange(len(firsts))[:, None] < lengths)
+    states = h.copy() if resets_to == "h0" else np.zeros_like(h)
+    return Restarts.of(firsts, states, spec.reverse, spec.directions)

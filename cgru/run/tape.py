@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from cgru.engines.interface import Engine, How, Pass
+    from cgru.engines.restarts import Restarts
     from cgru.model.layer import Gradient
     from cgru.model.value import Value
     from cgru.parameters import Model
@@ -31,6 +32,8 @@ def record(
     h0: Any = None,
     *,
     lengths: Any = None,
+    resets: Any = None,
+    resets_to: str = "zero",
     rng: object = None,
     memory: int | None = None,
     engine: str = "auto",
@@ -57,12 +60,13 @@ def record(
     generator = checks.generator(rng)
     with device.use():
         x, h, last = arguments.of_call(spec, device, x, h0, lengths)
+        restarts = arguments.restarts(spec, device, resets, resets_to, x, h, last)
         y = device.xp.empty((*x.shape[:-1], spec.directions * spec.hidden_size), spec.dtype)
         x_steps = arguments.time_first(spec, x)
         if not own or (x.size and x_steps.strides[-1] != x.itemsize):
             x_steps = device.keep(x_steps, last)
         tape = Tape(model, spec.dropout if drop else 0.0, x.shape)
-        tape._run(x_steps, h, arguments.time_first(spec, y), last, generator, memory, how)
+        tape._run(x_steps, h, arguments.time_first(spec, y), last, generator, memory, how, restarts, resets_to == "h0")
         if spec.merge == "sum":
             y = y[..., : spec.hidden_size] + y[..., spec.hidden_size :]
         elif not own and hasattr(y.flags, "writeable"):  # CuPy's arrays cannot be locked
@@ -113,6 +117,8 @@ class Tape(Exclusive):
         generator: np.random.Generator,
         memory: int | None,
         how: How,
+        restarts: Restarts | None,
+        by_start: bool,
     ) -> None:
         steps, batch, _ = x.shape
         if steps == 0 or batch == 0:
@@ -132,7 +138,10 @@ class Tape(Exclusive):
             for d, direction in enumerate(layer):
                 part = output[:, :, d * hidden : (d + 1) * hidden]
                 state = h[k * directions + d]
-                passes[-1].append(device.record(direction, x, state, part, lengths, reverse or d == 1, how, chunk))
+                again = None if restarts is None else restarts.at(k, d)
+                passes[-1].append(
+                    device.record(direction, x, state, part, lengths, reverse or d == 1, how, chunk, again, by_start)
+                )
             x = output
             if self._dropout and not last:
                 self._masks.append(device.dropout(generator, output.shape, self._dropout))

@@ -183,10 +183,10 @@ class GRUForecaster(Estimator):
             for first in range(0, len(starts), self.batch_size):
                 steps = np.arange(window)[:, None] + starts[first : first + self.batch_size]  # (window, B)
                 criterion = squared_error(targets[steps], trained[steps])
-                yield np.ascontiguousarray(x[steps]), None, criterion, steps.shape[1] / len(starts)
+                yield np.ascontiguousarray(x[steps]), {}, criterion, steps.shape[1] / len(starts)
 
         def validate() -> float:
-            outputs = network(x[:, None], None, self._threads())[:, 0]
+            outputs = network(x[:, None], {}, self._threads())[:, 0]
             return squared_error(targets, judged / judged.mean())(outputs)[0]
 
         history = self._train(network, batches, validate if held and not once else None, rng, again, once)
@@ -310,7 +310,7 @@ class GRUForecaster(Estimator):
         first = max(checks.integer("start", start, 0), self.horizon)
         if first >= len(values):
             raise ValueError(f"series: expected more than {first} values, of which errors are known, got {len(values)}")
-        outputs = self._network(self._checked("series", values)[:, None], None, self._threads())[:, 0]
+        outputs = self._network(self._checked("series", values)[:, None], {}, self._threads())[:, 0]
         self.residuals_ = self._errors(outputs, values, first)
         return self
 
@@ -318,7 +318,7 @@ class GRUForecaster(Estimator):
         """The forecasts after every value of a series, (T, horizon) or (T, horizon, I); none has seen what follows."""
         check_is_fitted(self)
         values = self._read("series", series)
-        outputs = self._network(self._checked("series", values)[:, None], None, self._threads())[:, 0]
+        outputs = self._network(self._checked("series", values)[:, None], {}, self._threads())[:, 0]
         forecasts = self._forecasts(outputs, values)
         return forecasts[..., 0] if self._single else forecasts
 
@@ -369,7 +369,7 @@ class GRUForecaster(Estimator):
         if history is None:
             return self._forecasts(self._network.head(self.state_[-1]), self.last_)
         values = self._read("history", history)
-        outputs = self._network(self._checked("history", values)[:, None], None, self._threads())[-1, 0]
+        outputs = self._network(self._checked("history", values)[:, None], {}, self._threads())[-1, 0]
         return self._forecasts(outputs, values[-1])
 
     def _forecasts(self, outputs: Array, last: Array) -> Array:

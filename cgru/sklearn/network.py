@@ -11,7 +11,7 @@ from cgru.gru import GRU
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cgru.types import Array, Lengths
+    from cgru.types import Array
 
     Criterion = Callable[[Array], tuple[float, Array]]
     """From outputs (..., K) to the loss and its gradient by them."""
@@ -48,21 +48,21 @@ class Network:
         product: Array = np.einsum("...h,kh->...k", states.astype(np.float64), self.head_weight)
         return product + self.head_bias
 
-    def __call__(self, x: Array, lengths: Lengths | None, threads: int | None) -> Array:
-        """Outputs (B, K), or (T, B, K) after every step, of x (T, B, I)."""
-        y, h_n = self.gru(x, lengths=lengths, num_threads=threads)
+    def __call__(self, x: Array, how: dict[str, Array], threads: int | None) -> Array:
+        """Outputs (B, K), or (T, B, K) after every step, of x (T, B, I); `how` are lengths and resets."""
+        y, h_n = self.gru(x, **how, num_threads=threads)  # type: ignore[arg-type]
         return self.head(y if self.every_step else self._last(h_n))
 
     def loss(
         self,
         x: Array,  # (T, B, I)
-        lengths: Lengths | None,
+        how: dict[str, Array],  # lengths, resets
         criterion: Criterion,
         rng: np.random.Generator,  # of dropout between layers
         threads: int | None,
     ) -> tuple[float, dict[str, Array]]:
         """The loss, and its gradients by all parameters."""
-        y, h_n, tape = self.gru.record(x, lengths=lengths, rng=rng, num_threads=threads)
+        y, h_n, tape = self.gru.record(x, **how, rng=rng, num_threads=threads)  # type: ignore[arg-type]
         states = (y if self.every_step else self._last(h_n)).astype(np.float64)
         loss, by_outputs = criterion(states @ self.head_weight.T + self.head_bias)
         rows = by_outputs.reshape(-1, by_outputs.shape[-1])

@@ -7,20 +7,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils.validation import _check_feature_names, _get_feature_names, check_array, validate_data
 
+from cgru import checks
 from cgru.sklearn import scaling
 
 if TYPE_CHECKING:
-    from cgru.types import Array, Lengths
+    from cgru.types import Array
 
 FORMS = ("(N, F)", "(N, T, I) or a list of (t, I)")
 """What an estimator is fitted to: a table, or sequences."""
 
 
 class Sequences:
-    """N sequences of one number of features, of different lengths or not."""
+    """N sequences of one number of features, of different lengths or not, and where they start anew."""
 
-    def __init__(self, items: Array | list[Array]) -> None:
+    def __init__(self, items: Array | list[Array], resets: list[Array] | None = None) -> None:
         self.items = items  # (N, T, I), or N times (t, I)
+        self.resets = resets  # N times (t,) bool
 
     def __len__(self) -> int:
         return len(self.items)
@@ -46,27 +48,35 @@ class Sequences:
         """(x - mean) / scale, in the network's dtype."""
         if isinstance(self.items, list):
             named = ((f"X[{i}]", item) for i, item in enumerate(self.items))
-            return Sequences([scaling.scaled(name, x, mean, scale, dtype).astype(dtype) for name, x in named])
-        return Sequences(scaling.scaled("X", self.items, mean, scale, dtype).astype(dtype))
+            made = [scaling.scaled(name, x, mean, scale, dtype).astype(dtype) for name, x in named]
+            return Sequences(made, self.resets)
+        return Sequences(scaling.scaled("X", self.items, mean, scale, dtype).astype(dtype), self.resets)
 
     def take(self, index: Array) -> Sequences:
         """Some of the sequences."""
+        resets = None if self.resets is None else [self.resets[i] for i in index]
         if isinstance(self.items, list):
-            return Sequences([self.items[i] for i in index])
-        return Sequences(self.items[index])
+            return Sequences([self.items[i] for i in index], resets)
+        return Sequences(self.items[index], resets)
 
-    def batch(self) -> tuple[Array, Lengths | None]:
-        """x (T, N, I), padded with 0, and lengths (N,), or None where all have the same."""
+    def batch(self) -> tuple[Array, dict[str, Array]]:
+        """x (T, N, I), padded with 0, and what else a call takes: lengths (N,) and resets (T, N), if any."""
         if not isinstance(self.items, list):
-            return np.ascontiguousarray(self.items.swapaxes(0, 1)), None
+            x = np.ascontiguousarray(self.items.swapaxes(0, 1))
+            return x, {} if self.resets is None else {"resets": np.stack(self.resets, axis=1)}
         lengths = np.array([len(item) for item in self.items])
         x = np.zeros((lengths.max(), len(self), self.features), self.items[0].dtype)
         for i, item in enumerate(self.items):
             x[: len(item), i] = item
-        return x, lengths
+        how = {"lengths": lengths}
+        if self.resets is not None:
+            how["resets"] = np.zeros(x.shape[:2], bool)
+            for i, starts in enumerate(self.resets):
+                how["resets"][: len(starts), i] = starts
+        return x, how
 
 
-def read(estimator: Any, X: Any, reset: bool) -> Sequences:
+def read(estimator: Any, X: Any, reset: bool, resets: Any = None) -> Sequences:
     """Sequences out of what a method was given; `reset` in fit, which sets n_features_in_, else that must agree.
 
     Rows of one axis are a table (N, F) where they are of one length, as scikit-learn has it. They are sequences (t,) of
@@ -97,6 +107,7 @@ def read(estimator: Any, X: Any, reset: bool) -> Sequences:
             )
     if reset:
         estimator._takes_sequences = kind
+    found.resets = None if resets is None else _resets(resets, found)
     return found
 
 
@@ -171,6 +182,24 @@ def _list(rows: list[Any], flat: bool) -> Sequences:
             )
         items.append(item)
     return Sequences(items)
+
+
+def _resets(resets: Any, given: Sequences) -> list[Array]:
+    """Where each sequence starts anew (t,), as (N, T) or a list."""
+    count = len(resets) if hasattr(resets, "__len__") else None
+    if count != len(given):
+        got = repr(resets) if count is None else count
+        raise ValueError(f"resets: expected (N, T) or a list of (t,), for {len(given)} sequences, got {got}")
+    found = []
+    for i, (starts, item) in enumerate(zip(resets, given.items, strict=True)):
+        starts = np.asarray(starts)
+        expected = f"resets[{i}]: expected {checks.describe((len(item),))} bool as X[{i}]"
+        if starts.dtype != bool:
+            raise TypeError(f"{expected}, got {starts.dtype}")
+        if starts.shape != (len(item),):
+            raise ValueError(f"{expected}, got {checks.describe(starts.shape)}")
+        found.append(starts)
+    return found
 
 
 def _names(item: Any) -> list[str] | None:

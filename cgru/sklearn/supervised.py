@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
-from sklearn.metrics import r2_score
+from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import train_test_split
 from sklearn.utils import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, unique_labels
@@ -112,7 +112,7 @@ class Supervised(Estimator):
         """What a share held out is to have in equal parts."""
         return None
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, resets: Any = None) -> Self:
         """Train on sequences.
 
         Parameters
@@ -125,6 +125,8 @@ class Supervised(Estimator):
         y : (N,), or for a regressor (N, K), too
         sample_weight : (N,), optional
             How often a sequence counts; 0 leaves it out.
+        resets : (N, T) or list of N arrays (t,) of bool, optional
+            True at a step starts its sequence anew there: the GRU's state becomes 0 before it.
 
         Raises
         ------
@@ -138,11 +140,11 @@ class Supervised(Estimator):
 
         Whatever else is raised, the estimator stays as it was before the call.
         """
-        return self._refit(X, y, sample_weight, again=self.warm_start and hasattr(self, "gru_"))
+        return self._refit(X, y, sample_weight, resets, again=self.warm_start and hasattr(self, "gru_"))
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, again: bool, once: bool = False) -> History:
+    def _fit(self, X: Any, y: Any, sample_weight: Any, resets: Any, again: bool, once: bool = False) -> History:
         self._check_parameters()
-        given, targets, weight = self._read(X, y, sample_weight, reset=not again)
+        given, targets, weight = self._read(X, y, sample_weight, resets, reset=not again)
         self._rng = rng = self._generator(proceed=once and again)
         counted = np.flatnonzero(weight)  # a sequence that does not count is as one that is not there
         held: Array = counted[:0]
@@ -174,11 +176,11 @@ class Supervised(Estimator):
 
         return self._train(network, batches, validate if len(held) else None, rng, again, once)
 
-    def _read(self, X: Any, y: Any, sample_weight: Any, reset: bool) -> tuple[Sequences, Array, Array]:
+    def _read(self, X: Any, y: Any, sample_weight: Any, resets: Any, reset: bool) -> tuple[Sequences, Array, Array]:
         """Sequences, targets and weights, checked."""
         if y is None:
             raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None")
-        given = sequences.read(self, X, reset)
+        given = sequences.read(self, X, reset, resets)
         check_consistent_length(given.items, y)
         targets = self._read_targets(y, len(given), reset)
         weight = _check_sample_weight(sample_weight, given.items, dtype=np.float64)
@@ -213,9 +215,9 @@ class Supervised(Estimator):
             parts.append(network(*part.batch(), self._threads()))
         return np.concatenate(parts)
 
-    def _outputs_of(self, X: Any) -> Array:
+    def _outputs_of(self, X: Any, resets: Any) -> Array:
         check_is_fitted(self)
-        given = sequences.read(self, X, reset=False)
+        given = sequences.read(self, X, reset=False, resets=resets)
         return self._run(self._network, given.standardized(self.input_mean_, self.input_scale_, self.gru_.dtype))
 
 
@@ -302,21 +304,23 @@ class GRUClassifier(ClassifierMixin, Supervised):  # type: ignore[misc]
         super().__init__(**options)
         self.class_weight = class_weight
 
-    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None, resets: Any = None) -> Self:
         """One epoch on these sequences, from the weights that there are; the first call needs all classes.
 
         Parameters
         ----------
-        X, y, sample_weight
+        X, y, sample_weight, resets
             As in fit.
         classes : (K,), at the first call
         """
         again = hasattr(self, "gru_")
         if classes is None and not again:
             raise ValueError("classes: expected all of them at the first call of partial_fit, got None")
-        return self._refit(X, y, sample_weight, again, once=True, classes=classes)
+        return self._refit(X, y, sample_weight, resets, again, once=True, classes=classes)
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, again: bool, once: bool = False, classes: Any = None) -> History:
+    def _fit(
+        self, X: Any, y: Any, sample_weight: Any, resets: Any, again: bool, once: bool = False, classes: Any = None
+    ) -> History:
         if classes is not None:
             classes = unique_labels(classes)
             if again and not np.array_equal(self.classes_, classes):
@@ -325,7 +329,7 @@ class GRUClassifier(ClassifierMixin, Supervised):  # type: ignore[misc]
             self.classes_ = classes
         elif not again:
             self.__dict__.pop("classes_", None)  # those of y are learned
-        return super()._fit(X, y, sample_weight, again, once)
+        return super()._fit(X, y, sample_weight, resets, again, once)
 
     def _read_targets(self, y: Any, count: int, reset: bool) -> Array:
         y = column_or_1d(y, warn=True)
@@ -358,14 +362,18 @@ class GRUClassifier(ClassifierMixin, Supervised):  # type: ignore[misc]
     def _criterion(self, y: Array, weight: Array) -> Criterion:
         return cross_entropy(y, weight)
 
-    def predict_proba(self, X: Any) -> Array:
-        """Each class' probability, (N, K), in the order of classes_."""
-        return probabilities(self._outputs_of(X))
+    def predict_proba(self, X: Any, resets: Any = None) -> Array:
+        """Each class' probability, (N, K), in the order of classes_; X and resets as in fit."""
+        return probabilities(self._outputs_of(X, resets))
 
-    def predict(self, X: Any) -> Array:
-        """The most probable class of each sequence, (N,)."""
-        outputs = self._outputs_of(X)
+    def predict(self, X: Any, resets: Any = None) -> Array:
+        """The most probable class of each sequence, (N,); X and resets as in fit."""
+        outputs = self._outputs_of(X, resets)
         return self.classes_[outputs.argmax(1)]
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None, resets: Any = None) -> float:
+        """The share of sequences whose class is predicted; X and resets as in fit."""
+        return float(accuracy_score(y, self.predict(X, resets), sample_weight=sample_weight))
 
     def stream(self) -> ClassifierStream:
         """The prediction after each step of a sequence as it arrives; see `ClassifierStream`."""
@@ -400,9 +408,9 @@ class GRURegressor(RegressorMixin, Supervised):  # type: ignore[misc]
         tags.target_tags.multi_output = True
         return tags
 
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, resets: Any = None) -> Self:
         """One epoch on these sequences, from the weights that there are; arguments are those of fit."""
-        return self._refit(X, y, sample_weight, hasattr(self, "gru_"), once=True)
+        return self._refit(X, y, sample_weight, resets, hasattr(self, "gru_"), once=True)
 
     def _read_targets(self, y: Any, count: int, reset: bool) -> Array:
         y = scaling.numbers("y", y)
@@ -431,14 +439,14 @@ class GRURegressor(RegressorMixin, Supervised):  # type: ignore[misc]
         values = self.target_mean_ + self.target_scale_ * outputs
         return values[..., 0] if self._single else values
 
-    def predict(self, X: Any) -> Array:
-        """The numbers of each sequence, (N,) or (N, K)."""
-        return self._values(self._outputs_of(X))
+    def predict(self, X: Any, resets: Any = None) -> Array:
+        """The numbers of each sequence, (N,) or (N, K); X and resets as in fit."""
+        return self._values(self._outputs_of(X, resets))
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+    def score(self, X: Any, y: Any, sample_weight: Any = None, resets: Any = None) -> float:
         """R squared of the predictions, the mean of all targets', as scikit-learn has it; numbers may be huge."""
         y = scaling.numbers("y", y)
-        predicted = self.predict(X)
+        predicted = self.predict(X, resets)
         exponent = -scaling.exponent_of(np.maximum(np.abs(y).max(0), np.abs(predicted).max(0)))
         # R squared is the same of all numbers times a power of two, and then squares are finite.
         return float(r2_score(np.ldexp(y, exponent), np.ldexp(predicted, exponent), sample_weight=sample_weight))

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from cgru.sklearn.network import Criterion, Network
-    from cgru.types import Array, Lengths
+    from cgru.types import Array
 
-    Batch = tuple[Array, Lengths | None, Criterion, float]
-    """x (T, B, I), lengths, the loss on them, and their share of an epoch."""
+    Batch = tuple[Array, dict[str, Array], Criterion, float]
+    """x (T, B, I), lengths and resets, the loss on them, and their share of an epoch."""
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
@@ -161,8 +161,8 @@ class Trainer:
     def _epoch(self, epoch: int, batches: Callable[[], Iterable[Batch]]) -> float:
         """One pass over the batches; their mean loss."""
         plan, mean, done = self.plan, 0.0, 0.0
-        for x, lengths, criterion, share in batches():
-            loss, grads = self.network.loss(x, lengths, criterion, self.rng, plan.threads)
+        for x, how, criterion, share in batches():
+            loss, grads = self.network.loss(x, how, criterion, self.rng, plan.threads)
             norm = clip(grads, plan.clip_norm)
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 self._refuse(epoch, loss, grads)

@@ -26,6 +26,8 @@ struct Pass {
     int64_t y_step, y_sequence;
     const int64_t* order;    // [B] or null
     const int64_t* lengths;  // [B] falling, of these steps; or null
+    const uint8_t* fresh;    // (T, B): 1 where a row starts anew before a step; or null
+    const float* start;      // (B, H): the states it starts from
     bool reverse;
     Watch* watch;
 };
@@ -179,6 +181,16 @@ class Rows {
         running = rows;
     }
 
+    // Rows that start anew before step t take the states they start from. False if the call ends.
+    bool restart(int64_t t, int64_t rows) {
+        const uint8_t* fresh = pass.fresh + t * pass.batch + first;
+        if (!memchr(fresh, 1, size_t(rows))) return true;
+        const int64_t H = layer.hidden;
+        for (int64_t i = 0; i < rows && member == 0; ++i)
+            if (fresh[i]) memcpy(state + i * stride, pass.start + (first + i) * H, size_t(H) * sizeof(float));
+        return !team || meet();
+    }
+
     // A kernel over the rows of the step, in pieces where that takes long. False if the call ends.
     bool compute_rows(void (*kernel)(const PackedLayer&, const PackedStep&), int64_t rows) {
         step.last_row = rows;
@@ -229,6 +241,7 @@ class Rows {
             const int64_t t = pass.reverse ? size - 1 - k : k;
             const int64_t rows = rows_at(start + t);
             enter(rows);
+            if (pass.fresh && !restart(start + t, rows)) return false;
             for (int64_t i = 0; i < count; ++i) {
                 float* y = pass.y + (start + t) * pass.y_step + sequence(i) * pass.y_sequence;
                 y_rows[i] = y;

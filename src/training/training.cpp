@@ -76,8 +76,10 @@ template <class T> struct Places {
     T* grad_x(int64_t t, int64_t row) const {
         return call.grad_x + t * call.grad_x_step + sequence(row) * call.grad_x_sequence;
     }
+    bool fresh(int64_t t, int64_t row) const { return call.fresh && call.fresh[t * call.batch + row]; }
     // The state before a step.
     const T* before(int64_t t, int64_t row) const {
+        if (fresh(t, row)) return call.start + row * H;
         const bool first = call.reverse ? t == length(row) - 1 : t == 0;
         return first ? call.state + row * H : y(call.reverse ? t + 1 : t - 1, row);
     }
@@ -263,6 +265,8 @@ template <class T> class Rows {
         const int64_t rows = rows_at(t);
         for (int64_t i = 0; i < count; ++i) {
             y_rows[i] = at.y(t, first + i);
+            if (i < rows && at.fresh(t, first + i))
+                memcpy(state_rows[i], call.start + (first + i) * H, size_t(H) * sizeof(T));
             if (i >= rows) memset(y_rows[i], 0, size_t(H) * sizeof(T));
         }
         const bool goes_on = in_pieces(rows, [&](int64_t from, int64_t to) {
@@ -275,6 +279,13 @@ template <class T> class Rows {
         });
         downwards = !downwards;
         return goes_on && watch.goes_on(step_flops * double(1 + count));
+    }
+
+    // The gradient by the state a row started anew from is the start's, and none goes on to the step before.
+    void part_from_start(int64_t i) {
+        if (call.grad_start)
+            for (int64_t j = 0; j < H; ++j) call.grad_start[(first + i) * H + j] += state_rows[i][j];
+        memset(state_rows[i], 0, size_t(H) * sizeof(T));
     }
 
     bool backward_step(int64_t t) {
@@ -291,6 +302,8 @@ template <class T> class Rows {
                 multiply(layer.recurrent_back[p], recurrent_rows, p ? reset_rows : state_rows, from, p == 0);
             }
         });
+        for (int64_t i = 0; i < rows; ++i)
+            if (at.fresh(t, first + i)) part_from_start(i);
         downwards = !downwards;
         return goes_on && watch.goes_on(step_flops * double(1 + count));
     }

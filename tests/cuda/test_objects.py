@@ -89,6 +89,8 @@ BAD_CALLS = [
     (lambda m: m(on_device(X), engine="packed"), ValueError, "engine: expected 'auto' or 'steps' or 'fused', got 'packed'"),
     (lambda m: m(on_device(X), num_threads=2), ValueError, "num_threads: expected None for a model on cuda:0; gru.to('cpu') takes it"),
     (lambda m: m(on_device(X), mask=np.ones((6, 2), bool)), ValueError, "mask: expected None for a model on cuda:0; gru.to('cpu') takes it"),
+    (lambda m: m(on_device(X), resets=np.ones((6, 2), bool)), ValueError, "resets: expected None for a model on cuda:0; gru.to('cpu') takes it"),
+    (lambda m: m.record(on_device(X), resets=np.ones((6, 2), bool)), ValueError, "resets: expected None for a model on cuda:0"),
 ]  # fmt: skip
 
 

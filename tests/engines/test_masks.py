@@ -143,7 +143,7 @@ def test_refusals():
         (x, {"mask": mask, "lengths": [1, 2]}, ValueError, "lengths: expected None beside mask"),
         (x, {"mask": mask.T}, ValueError, "mask: expected (2, 4) bool, got (4, 2)"),
         (x, {"mask": mask[..., None]}, ValueError, "mask: expected (2, 4) bool, got (2, 4, 1)"),
-        (x, {"mask": mask.astype(int)}, TypeError, "mask: expected (2, 4) bool, got int64; convert it with mask.astype(numpy.bool)"),
+        (x, {"mask": mask.astype(int)}, TypeError, "mask: expected (2, 4) bool, got int64; convert it with mask.astype(bool)"),
         (x, {"mask": [[True] * 4] * 2}, TypeError, "mask: expected (2, 4) bool, got list"),
         (x, {"mask": mask, "mask_output": "hold"}, ValueError, "mask_output: expected 'repeat' or 'zero', got 'hold'"),
         (x[..., :2], {"mask": mask}, ValueError, "x: expected (B, T, 3) float32, got (2, 4, 2)"),

@@ -89,10 +89,12 @@ struct Call {
     int64_t depth, directions, inputs, hidden;
     int threads;
     const int64_t* lengths;
+    const uint8_t* fresh;  // of both directions
+    const float* start;
 };
 
 static Call one_layer(const Kernels& kernels, const Packed& p) {
-    return {&kernels, {&p.layer}, 1, 1, p.layer.inputs, p.layer.hidden, 1, nullptr};
+    return {&kernels, {&p.layer}, 1, 1, p.layer.inputs, p.layer.hidden, 1, nullptr, nullptr, nullptr};
 }
 
 // y (T, B, D*H) of x (T, B, I) from the zero state; a part of the batch, and in chunks of some steps.
@@ -120,6 +122,8 @@ static std::vector<float> run(const Call& c, const std::vector<float>& x, int64_
         call.y_sequence = width;
         call.order = c.lengths ? order.data() : nullptr;
         call.lengths = c.lengths;
+        if (c.fresh) call.fresh[0] = call.fresh[1] = c.fresh + t * batch;
+        call.start = c.start;
         call.threads = c.threads;
         if (run_packed_call(c.kernels->packed, call)) exit(2);
     }
@@ -211,23 +215,27 @@ static void test_integers(int64_t inputs, int64_t hidden, int reset_after) {
     expect(different == 0, what, double(different));
 }
 
-// A stack of two layers in two directions, shared among threads by rows and by units, whole and by lengths.
+// A stack of two layers in two directions, shared among threads by rows and by units: whole, by lengths, starting anew.
 static void test_threads(int reset_after) {
     const int64_t inputs = 9, hidden = 70, steps = 30;
     std::vector<Model> models;
     for (int i = 0; i < 4; ++i) models.emplace_back(i < 2 ? inputs : 2 * hidden, hidden, reset_after);
     std::vector<Packed> packed;
     for (const Model& model : models) packed.emplace_back(model.canonical(), *table);
-    Call call = {table, {}, 2, 2, inputs, hidden, 1, nullptr};
+    Call call = {table, {}, 2, 2, inputs, hidden, 1, nullptr, nullptr, nullptr};
     for (const Packed& p : packed) call.layers.push_back(&p.layer);
     int64_t different = 0;
     for (const int64_t batch : {1, 3, 37}) {
         const std::vector<float> x = random_values(steps * batch * inputs);
         std::vector<int64_t> lengths(static_cast<size_t>(batch));
         for (int64_t i = 0; i < batch; ++i) lengths[size_t(i)] = steps - i * steps / batch;
-        for (const int64_t* some :
-             {static_cast<const int64_t*>(nullptr), static_cast<const int64_t*>(lengths.data())}) {
-            call.lengths = some;
+        std::vector<uint8_t> fresh(size_t(steps * batch));
+        for (size_t i = 0; i < fresh.size(); ++i) fresh[i] = i * 7 % 11 == 0;
+        const std::vector<float> start = random_values(4 * batch * hidden);
+        for (int some = 0; some < 3; ++some) {  // whole; by lengths; starting anew
+            call.lengths = some == 1 ? lengths.data() : nullptr;
+            call.fresh = some == 2 ? fresh.data() : nullptr;
+            call.start = start.data();
             call.threads = 1;
             const std::vector<float> y = run(call, x, steps, batch, 0, batch, steps);
             for (const Sharing way : {sharing_rows, sharing_units, sharing_measured})
@@ -254,7 +262,7 @@ static void test_streams(int storage, int reset_after) {
     for (const int64_t depth : {1, 2})
         for (const int64_t batch : {1, 5}) {
             const std::vector<float> x = random_values(steps * batch * inputs);
-            const Call whole = {table, {layers, layers + depth}, depth, 1, inputs, hidden, 1, nullptr};
+            const Call whole = {table, {layers, layers + depth}, depth, 1, inputs, hidden, 1, nullptr, nullptr, nullptr};
             const std::vector<float> expected = run(whole, x, steps, batch, 0, batch, steps);
             PackedStream stream(table->packed, layers, depth, batch), other(table->packed, layers, depth, batch);
             if (!stream.valid() || !other.valid()) exit(2);

@@ -15,15 +15,17 @@ def test_gradients_are_central_differences(loss, bidirectional, every_step):
     rng = np.random.default_rng(0)
     gru = cgru.GRU(2, 4, num_layers=2, bidirectional=bidirectional, dtype=np.float64, rng=1)
     net = network.Network(gru, 3, every_step, rng)
-    x, lengths = rng.standard_normal((5, 6, 2)), None if every_step else np.array([5, 1, 3, 5, 2, 4])
+    x, how = rng.standard_normal((5, 6, 2)), {"resets": rng.random((5, 6)) < 0.3}
+    if not every_step:
+        how["lengths"] = np.array([5, 1, 3, 5, 2, 4])
     weight = rng.uniform(0.5, 2, 6)
     if loss == "cross_entropy":
         criterion = network.cross_entropy(rng.integers(0, 3, 6), weight)
     else:
         shape = (5, 6, 3) if every_step else (6, 3)
         criterion = network.squared_error(rng.standard_normal(shape), weight[:, None])
-    value, grads = net.loss(x, lengths, criterion, rng, 1)
-    np.testing.assert_allclose(value, criterion(net(x, lengths, 1))[0], rtol=1e-14)
+    value, grads = net.loss(x, how, criterion, rng, 1)
+    np.testing.assert_allclose(value, criterion(net(x, how, 1))[0], rtol=1e-14)
     weights = net.weights
     assert set(grads) == set(weights)
     for name, array in weights.items():
@@ -38,7 +40,7 @@ def test_gradients_are_central_differences(loss, bidirectional, every_step):
                         + step * np.eye(1, array.size, np.ravel_multi_index(at, array.shape)).reshape(array.shape),
                     }
                 )
-                moved.append(criterion(net(x, lengths, 1))[0])
+                moved.append(criterion(net(x, how, 1))[0])
             np.testing.assert_allclose((moved[0] - moved[1]) / 2e-5, grads[name][at], rtol=1e-6, atol=1e-9)
 
 

@@ -81,7 +81,9 @@ def function_points(**options):
 
 @dataclass
 class Problem:
-    """A GRU, or a model of another `kind`, of some options, an input (T, B, I), an initial state and lengths, with the reference's answer to them."""
+    """A GRU, or a model of another `kind`, of some options, an input (T, B, I), an initial state, lengths and resets, with
+    the reference's answer to them.
+    """
 
     options: dict
     steps: int = 6
@@ -92,6 +94,7 @@ class Problem:
     dtype: type = np.float64
     seed: int = 0
     kind: type = cgru.GRU
+    resets_to: str | None = None
     gru: cgru.GRU = field(init=False)
 
     def __post_init__(self):
@@ -106,16 +109,29 @@ class Problem:
         directions = 2 if self.gru.bidirectional else 1
         self.h0 = rng.uniform(-1, 1, (self.gru.num_layers * directions, self.batch, self.hidden)).astype(self.dtype)
         self.lengths = rng.integers(0, self.steps + 1, self.batch) if self.ragged else None
+        self.resets = rng.random(self.x.shape[:-1]) < 0.3 if self.resets_to else None
+
+    @property
+    def how(self):
+        """The arguments of a call beside x and h0."""
+        return {"lengths": self.lengths, "resets": self.resets, "resets_to": self.resets_to or "zero"}
+
+    def time_first(self, array):
+        return array.swapaxes(0, 1) if self.gru.batch_first else array
+
+    @property
+    def specified(self):
+        """The options of this call of the reference."""
+        resets = None if self.resets is None else self.time_first(self.resets)
+        directions = {"reverse": self.gru.reverse, "merge": self.gru.merge}
+        return {**self.how, "resets": resets, **directions, **self.gru.spec.equations}
 
     def expected(self):
         """y and h_n in float64."""
-        options = {"reverse": self.gru.reverse, "merge": self.gru.merge, **self.gru.spec.equations}
         double = {name: array.astype(np.float64) for name, array in self.gru.state_dict().items()}
-        x = self.x.swapaxes(0, 1) if self.gru.batch_first else self.x
-        y, h_n = reference.forward(
-            x.astype(np.float64), double, self.h0.astype(np.float64), lengths=self.lengths, **options
-        )
-        return (y.swapaxes(0, 1) if self.gru.batch_first else y), h_n
+        x = self.time_first(self.x).astype(np.float64)
+        y, h_n = reference.forward(x, double, self.h0.astype(np.float64), **self.specified)
+        return self.time_first(y), h_n
 
 
 def relative_error(result, expected):

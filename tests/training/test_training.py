@@ -25,27 +25,22 @@ class Gradients:
     def __init__(self, problem, seed=1):
         rng = np.random.default_rng(seed)
         self.problem = problem
-        self.options = {"reverse": problem.gru.reverse, "merge": problem.gru.merge, **problem.gru.spec.equations}
+        self.options = problem.specified
         self.lengths = problem.lengths
         self.parameters = {name: array.astype(np.float64) for name, array in problem.gru.state_dict().items()}
-        self.x = self.time_first(problem.x).astype(np.float64)
+        self.x = problem.time_first(problem.x).astype(np.float64)
         self.h0 = problem.h0.astype(np.float64)
         shape = (*self.x.shape[:2], problem.gru.spec.width)
         # numbers that float32 holds, so that both precisions have the same problem
         self.by_y = rng.standard_normal(shape).astype(problem.dtype).astype(np.float64)
         self.by_h_n = rng.standard_normal(self.h0.shape).astype(problem.dtype).astype(np.float64)
 
-    def time_first(self, array):
-        return array.swapaxes(0, 1) if self.problem.gru.batch_first else array
-
     def loss(self, x, h0, parameters):
-        y, h_n = reference.forward(x, parameters, h0, lengths=self.lengths, **self.options)
+        y, h_n = reference.forward(x, parameters, h0, **self.options)
         return float(np.sum(y * self.by_y) + np.sum(h_n * self.by_h_n))
 
     def expected(self, **more):
-        return reference.backward(
-            self.x, self.parameters, self.h0, self.by_y, self.by_h_n, lengths=self.lengths, **self.options, **more
-        )
+        return reference.backward(self.x, self.parameters, self.h0, self.by_y, self.by_h_n, **self.options, **more)
 
 
 def directional_error(gradients, seed=2, epsilon=1e-6):
@@ -131,14 +126,12 @@ TOLERANCE = {np.float64: 1e-12, np.float32: 2e-5}
 def check(problem, memory=None, num_threads=None):
     """gru.record and its tape against the specification."""
     gradients = Gradients(problem)
-    y, h_n, tape = problem.gru.record(
-        problem.x, problem.h0, lengths=problem.lengths, memory=memory, num_threads=num_threads
-    )
-    grad_y = np.ascontiguousarray(gradients.time_first(gradients.by_y)).astype(problem.dtype)
+    y, h_n, tape = problem.gru.record(problem.x, problem.h0, **problem.how, memory=memory, num_threads=num_threads)
+    grad_y = np.ascontiguousarray(gradients.problem.time_first(gradients.by_y)).astype(problem.dtype)
     grads = tape.backward(grad_y, gradients.by_h_n.astype(problem.dtype))
     assert grads.x.shape == problem.x.shape
     assert {grads.x.dtype, grads.h0.dtype, *(array.dtype for array in grads.values())} == {np.dtype(problem.dtype)}
-    found = errors((gradients.time_first(grads.x), grads.h0, dict(grads)), gradients.expected())
+    found = errors((gradients.problem.time_first(grads.x), grads.h0, dict(grads)), gradients.expected())
     for name, result, expected in zip(("y", "h_n"), (y, h_n), problem.expected(), strict=True):
         found[name] = relative_error(result, expected)
     assert max(found.values()) < TOLERANCE[problem.dtype], (problem.options, found)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import contextlib
 
     from cgru.engines.cuda.device import Device
+    from cgru.engines.restarts import OfDirection, Restarts
     from cgru.model.layer import Gradient, Layer, Stack
     from cgru.types import Array, Lengths, Shape
 
@@ -104,8 +105,17 @@ class Cuda:
     def call(self, stack: Stack, x: Any, h0: Any, batch_first: bool, how: str) -> None:
         """There is no short way."""
 
-    def run(self, stack: Stack, x: Array, h: Array, y: Array, lengths: Lengths | None, how: str) -> None:
-        """See `Engine.run`."""
+    def run(
+        self,
+        stack: Stack,
+        x: Array,
+        h: Array,
+        y: Array,
+        lengths: Lengths | None,
+        how: str,
+        restarts: Restarts | None = None,
+    ) -> None:
+        """See `Engine.run`; there are no restarts here."""
         if x.size:
             forward.run(self.device, stack, x, h, y, lengths, how)
 
@@ -133,8 +143,10 @@ class Cuda:
         reverse: bool,
         how: str,
         chunk: int,
+        restarts: OfDirection | None = None,
+        by_start: bool = False,
     ) -> Pass:
-        """See `Engine.record`; the gates of all steps are in memory at once, whatever `chunk` says."""
+        """See `Engine.record`; all steps' gates are in memory at once, whatever `chunk` says. There are no restarts."""
         weights = layer.prepared["cuda"]
         record = forward.direction(weights, x, h, y, lengths, reverse, how, recording=True)
         assert record is not None

@@ -16,6 +16,7 @@ from cgru.model import value as values
 
 if TYPE_CHECKING:
     from cgru.engines.interface import Pass
+    from cgru.engines.restarts import OfDirection, Restarts
     from cgru.model.layer import Layer, Stack
     from cgru.model.value import Value
     from cgru.types import Array, Lengths, Shape
@@ -27,7 +28,16 @@ class Kernels(Protocol):
     def call(self, stack: Stack, x: object, h0: object, batch_first: bool, threads: int) -> tuple[Array, Array] | None:
         """See `cgru.engines.interface.Engine.call`."""
 
-    def run(self, stack: Stack, x: Array, h: Array, y: Array, lengths: Array | None, threads: int) -> None:
+    def run(
+        self,
+        stack: Stack,
+        x: Array,
+        h: Array,
+        y: Array,
+        lengths: Array | None,
+        threads: int,
+        restarts: Restarts | None = None,
+    ) -> None:
         """See `cgru.engines.interface.Engine.run`; T and B at least 1, units of y contiguous."""
 
 
@@ -119,11 +129,20 @@ class Host:
         kernels, threads = how
         return kernels.call(stack, x, h0, batch_first, threads)
 
-    def run(self, stack: Stack, x: Array, h: Array, y: Array, lengths: Lengths | None, how: How) -> None:
+    def run(
+        self,
+        stack: Stack,
+        x: Array,
+        h: Array,
+        y: Array,
+        lengths: Lengths | None,
+        how: How,
+        restarts: Restarts | None = None,
+    ) -> None:
         """See `Engine.run`."""
         kernels, threads = how
         if x.shape[0] and x.shape[1]:
-            kernels.run(stack, x, h, y, lengths, threads)
+            kernels.run(stack, x, h, y, lengths, threads, restarts)
 
     def keep(self, x: Array, lengths: Lengths | None) -> Array:
         """See `Engine.keep`."""
@@ -144,11 +163,13 @@ class Host:
         reverse: bool,
         how: tuple[None, int],
         chunk: int,
+        restarts: OfDirection | None = None,
+        by_start: bool = False,
     ) -> Pass:
         """See `Engine.record`."""
         from cgru.engines.host import training
 
-        return training.Pass(layer, x, h, y, lengths, reverse, how[1], chunk)
+        return training.Pass(layer, x, h, y, lengths, reverse, how[1], chunk, restarts, by_start)
 
 
 HOST = Host()

@@ -10,6 +10,7 @@ from cgru import _blas
 from cgru.engines import layers
 
 if TYPE_CHECKING:
+    from cgru.engines.restarts import OfDirection, Restarts
     from cgru.model.layer import Layer, Stack
     from cgru.types import Array
 
@@ -30,15 +31,26 @@ def call(stack: Stack, x: object, h0: object, batch_first: bool, threads: int) -
     return None
 
 
-def run(stack: Stack, x: Array, h: Array, y: Array, lengths: Array | None, threads: int) -> None:
+def run(
+    stack: Stack, x: Array, h: Array, y: Array, lengths: Array | None, threads: int, restarts: Restarts | None = None
+) -> None:
     """Run a stack of layers; see `cgru.engines.host.Kernels`."""
     if stack.precision == "int8" or stack.compute != "float32":
         kind = stack.precision if stack.precision == "int8" else f"compute={stack.compute!r}"
         raise ValueError(f"engine: 'blas' computes with float32, got a model of {kind}; choose 'auto' or 'packed'")
-    layers.layer_by_layer(forward, stack, x, h, y, lengths, threads)
+    layers.layer_by_layer(forward, stack, x, h, y, lengths, threads, restarts=restarts)
 
 
-def forward(layer: Layer, x: Array, h: Array, y: Array, lengths: Array | None, reverse: bool, threads: int) -> None:
+def forward(
+    layer: Layer,
+    x: Array,
+    h: Array,
+    y: Array,
+    lengths: Array | None,
+    reverse: bool,
+    threads: int,
+    restarts: OfDirection | None = None,
+) -> None:
     """Run one direction of one layer.
 
     Sequences that still run stand together at the head of the state, longest first, so that every product of a step is
@@ -49,13 +61,12 @@ def forward(layer: Layer, x: Array, h: Array, y: Array, lengths: Array | None, r
     weights = layer.prepared.get(kind)
     if weights is None:
         weights = layer.prepared[kind] = _blas.Weights(layer, x.shape[1] == 1)
-    if lengths is None:
-        state = np.ascontiguousarray(h.T)  # h itself if B is 1
-        loop(weights, x, state, y, None, None, reverse, threads, PARALLEL_UNITS)
-        if len(h) > 1:
-            h[...] = state.T
-    else:
-        order = np.argsort(-lengths, kind="stable")
-        state = np.ascontiguousarray(h[order].T)
-        loop(weights, x, state, y, order, lengths[order], reverse, threads, PARALLEL_UNITS)
+    order = None if lengths is None else np.argsort(-lengths, kind="stable")
+    fresh, start = (None, None) if restarts is None else restarts.ordered(order)
+    state = np.ascontiguousarray(h.T if order is None else h[order].T)  # h itself if B is 1
+    lasting = None if lengths is None else lengths[order]
+    loop(weights, x, state, y, order, lasting, fresh, start, reverse, threads, PARALLEL_UNITS)
+    if order is not None:
         h[order] = state.T
+    elif len(h) > 1:
+        h[...] = state.T

@@ -9,6 +9,7 @@ import numpy as np
 from cgru import _packed
 
 if TYPE_CHECKING:
+    from cgru.engines.restarts import Restarts
     from cgru.model.layer import Stack
     from cgru.types import Array
 
@@ -28,13 +29,15 @@ def call(stack: Stack, x: object, h0: object, batch_first: bool, threads: int) -
     return prepare(stack).call(x, h0, batch_first, threads)
 
 
-def run(stack: Stack, x: Array, h: Array, y: Array, lengths: Array | None, threads: int) -> None:
+def run(
+    stack: Stack, x: Array, h: Array, y: Array, lengths: Array | None, threads: int, restarts: Restarts | None = None
+) -> None:
     """Run a stack of layers; see `cgru.engines.host.Kernels`."""
     packed = prepare(stack)
-    if lengths is None:
-        packed.run(x, h, y, None, None, threads)
-        return
-    order = np.argsort(-lengths, kind="stable")
-    state = np.take(h, order, axis=1)
-    packed.run(x, state, y, order, lengths[order], threads)
-    h[:, order] = state
+    order = None if lengths is None else np.argsort(-lengths, kind="stable")
+    state = h if order is None else np.take(h, order, axis=1)
+    lasting = None if lengths is None else lengths[order]
+    fresh, start = (None, None) if restarts is None else restarts.ordered(order)
+    packed.run(x, state, y, order, lasting, fresh, start, threads)
+    if order is not None:
+        h[:, order] = state

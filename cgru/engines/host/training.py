@@ -12,6 +12,7 @@ from cgru.model.layer import Gradient
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cgru.engines.restarts import OfDirection
     from cgru.model.layer import Layer
     from cgru.types import Array, Lengths
 
@@ -36,8 +37,11 @@ class Pass:
         reverse: bool,
         threads: int,
         chunk: int,  # steps whose gates are in memory at once
+        restarts: OfDirection | None = None,
+        by_start: bool = False,  # whether the states that restarts begin with are h0, and their gradients count
     ) -> None:
         self.layer, self.x, self.h0, self.y = layer, x, h.copy(), y
+        self.restarts, self.by_start = restarts, by_start
         self.lengths, self.reverse, self.threads, self.chunk = lengths, reverse, threads, chunk
         weights = layer.prepared.get("training")
         if weights is None:
@@ -70,6 +74,7 @@ class Pass:
                 (min(self.chunk, len(self.x)), *self.h0.shape[:1], self.weights.kept, self.h0.shape[1]), self.x.dtype
             )
             again = np.empty_like(gates[:, :, 0])  # the states once more, that nobody needs
+        by_start = np.zeros_like(self.h0) if self.by_start else None  # in the rows' order
         for part in reversed(list(self._chunks())):
             size = part.stop - part.start
             before = self._state_before(part)
@@ -85,24 +90,37 @@ class Pass:
                 gates[:size],
                 order,
                 lengths,
+                *self._restarts(part, order),
                 self.reverse,
                 self.threads,
                 None if grad_y is None else grad_y[part],
                 carry,
+                by_start,
                 None if grad_x is None else grad_x[part],
                 add,
                 *gradient,
             )
             if order is not None:
                 grad_h[order] = carry
+        if by_start is not None:
+            grad_h[slice(None) if order is None else order] += by_start
         return gradient
 
     def _record(self, part: slice, h: Array, y: Array, gates: Array) -> None:
         order, lengths = self._rows(part)
         state = h if order is None else h[order]
         RECORD[self.x.dtype](
-            self.weights, self.x[part], state, y, gates, order, lengths, self.reverse, self.threads
-        )  # fmt: skip
+            self.weights,
+            self.x[part],
+            state,
+            y,
+            gates,
+            order,
+            lengths,
+            *self._restarts(part, order),
+            self.reverse,
+            self.threads,
+        )
         if order is not None:
             h[order] = state
 
@@ -120,6 +138,10 @@ class Pass:
             return None, None
         order = np.argsort(-self.lengths, kind="stable")
         return order, np.clip(self.lengths[order] - part.start, 0, part.stop - part.start)
+
+    def _restarts(self, part: slice, order: Lengths | None) -> tuple[Array | None, Array | None]:
+        """Where sequences start anew among a chunk's steps, in the rows' order, and from which states."""
+        return (None, None) if self.restarts is None else self.restarts.part(part).ordered(order)
 
     def _state_before(self, part: slice) -> Array:
         """The states (B, H) before a chunk, of the sequences that have steps in it."""
