@@ -39,8 +39,9 @@ def compare(
     """
     gru = models.open_gru(model, name)
     given = inputs.open_input(source)
-    if "mask" in given:
-        raise ValueError(f"{source}: expected x, and perhaps h0 and lengths, got a mask, too")
+    for name_of in ("mask", "resets"):
+        if name_of in given:
+            raise ValueError(f"{source}: expected x, and perhaps h0 and lengths, got {name_of}, too")
     for key in given.keys() & {"x", "h0"}:
         models.check_real(key, given[key], gru.dtype)
         given[key] = models.real(key, given[key], gru.dtype)

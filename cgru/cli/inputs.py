@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cgru.recurrent import Recurrent
     from cgru.types import Array
 
-ARGUMENTS = ("h0", "lengths", "mask")
+ARGUMENTS = ("h0", "lengths", "mask", "resets")
 """What an .npz file may hold beside x: arguments of a call."""
 
 

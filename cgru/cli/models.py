@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
 import stat
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,13 +58,15 @@ def real(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
 def replacing(target: Path) -> Iterator[Path]:
     """A path beside `target` to write to, which takes its place if all went well; else what was there stays.
 
-    A symbolic link stays one, and the file that it names is written; an overwritten file keeps its permissions.
+    A symbolic link stays one, and the file that it names is written; an overwritten file keeps its permissions. SIGTERM
+    ends the process with the part removed, as Ctrl-C does.
     """
     if not target.absolute().parent.is_dir():
         raise FileNotFoundError(f"{target}: no such directory: {target.parent}")
     suffix = target.suffix.lower()
     target = Path(os.path.realpath(target))
     part = target.with_name(f".{secrets.token_hex(8)}.part{suffix}")
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         yield part
         if target.exists():
@@ -70,6 +74,7 @@ def replacing(target: Path) -> Iterator[Path]:
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
+        signal.signal(signal.SIGTERM, before)
 
 
 def check_real(name: str, array: Array, dtype: np.dtype[Any]) -> None:

@@ -48,8 +48,8 @@ def run(
     """Run the GRU in the file MODEL over INPUT.
 
     INPUT is an .npy of x (T, I), (T, B, I), or (B, T, I) for a batch_first model; an .npz of x and perhaps h0,
-    lengths, mask; a 16-bit .wav, whose channels are the model's inputs, from -1 to 1; or -, for a stream through a
-    pipe: from stdin frames of I, to stdout frames of H little-endian float32, flushed after every chunk.
+    lengths, mask, resets; a 16-bit .wav, whose channels are the model's inputs, from -1 to 1; or -, for a stream
+    through a pipe: from stdin frames of I, to stdout frames of H little-endian float32, flushed after every chunk.
     """
     piped = str(source) == "-"
     if piped == (target is not None):

@@ -140,7 +140,7 @@ def test_compare_refuses(model, tmp_path):
     refused(2, "Missing option '--precision'", "compare", path, x)
     refused(2, "'int3' is not one of", "compare", path, x, "--precision", "int3")
     refused(1, "x: expected (T, 3) float32, got (30, 4)", "compare", path, tmp_path / "wide.npy", *half)
-    refused(1, "got a mask, too", "compare", path, tmp_path / "mask.npz", *half)
+    refused(1, "got mask, too", "compare", path, tmp_path / "mask.npz", *half)
     refused(1, "expected a suffix of .npy, .npz, .wav, got .txt", "compare", path, tmp_path / "x.txt", *half)
     refused(1, "No such file", "compare", path, tmp_path / "none.npy", *half)
     refused(1, "not supported", "compare", path, x, *half, "--plot", tmp_path / "p.nonsense")

@@ -59,7 +59,7 @@ def test_run_of_a_long_sequence(model, tmp_path):
 
 
 @pytest.mark.parametrize("there", [False, True])
-@pytest.mark.parametrize(("number", "left"), [(signal.SIGINT, 0), (signal.SIGTERM, 1), (signal.SIGKILL, 1)])
+@pytest.mark.parametrize(("number", "left"), [(signal.SIGINT, 0), (signal.SIGTERM, 0), (signal.SIGKILL, 1)])
 def test_an_interrupted_run_leaves_no_whole_file(number, left, there, tmp_path):
     """What a process that is killed leaves is named as a part; one that is interrupted leaves nothing."""
     path, target = saved(cgru.GRU(1, 256, rng=0), tmp_path), tmp_path / "out" / "y.npy"
@@ -88,7 +88,7 @@ def test_an_interrupted_run_leaves_no_whole_file(number, left, there, tmp_path):
     assert all(name.startswith(".") and name.endswith(".part.npy") for name in others)
 
 
-def test_run_takes_states_lengths_and_masks(model, tmp_path):
+def test_run_takes_states_lengths_masks_and_resets(model, tmp_path):
     gru, path = model
     x, h0, lengths = random(9, 4, 3), random(2, 4, 5), np.array([9, 0, 3, 5])
     np.savez(tmp_path / "in.npz", x=x, h0=h0, lengths=lengths)
@@ -101,6 +101,9 @@ def test_run_takes_states_lengths_and_masks(model, tmp_path):
     np.savez(tmp_path / "in.npz", x=x[:, 0], mask=mask)
     command("run", path, tmp_path / "in.npz", "-o", tmp_path / "y.npy")
     assert np.array_equal(np.load(tmp_path / "y.npy"), gru(x[:, 0], mask=mask)[0])
+    np.savez(tmp_path / "in.npz", x=x[:, 0], resets=mask)
+    command("run", path, tmp_path / "in.npz", "-o", tmp_path / "y.npy")
+    assert np.array_equal(np.load(tmp_path / "y.npy"), gru(x[:, 0], resets=mask)[0])
 
 
 def test_run_goes_on_from_an_earlier_run(model, tmp_path):
@@ -167,7 +170,7 @@ def test_run_refuses(model, tmp_path):
     content("h0: expected (2, 2, 5) float32", x=random(4, 2, 3), h0=random(2, 3, 5))
     content("state: expected (2, 5) float32", x=random(4, 3), h0=random(3, 5))
     content("lengths: expected integers from 0 to 4, got 5", x=random(4, 1, 3), lengths=[5])
-    content("expected x, and perhaps h0, lengths, mask", h0=random(2, 5))
+    content("expected x, and perhaps h0, lengths, mask, resets", h0=random(2, 5))
     content("got x, y", x=random(4, 3), y=random(4, 3))
     content("Object arrays cannot be loaded when allow_pickle=False", x=np.array([{}]))
     np.savez(tmp_path / "in.npz", x=random(4, 3), h0=random(2, 5))
