@@ -54,7 +54,8 @@ template <class T> struct GateKernels {
 
 // Numbers of weights in memory. The kernels widen halves to float32, which is exact, and compute in that; int8 ones,
 // and bfloat16 ones for products, meet inputs and states that were made such numbers, too (src/storage).
-enum { storage_float32, storage_bfloat16, storage_float16, storage_int8, storage_bfloat16_products, storage_count };
+enum { storage_float32, storage_bfloat16, storage_float16, storage_int8, storage_bfloat16_products, storage_sparse_float32,
+       storage_count };
 
 // The weights of a matrix (gates * H, K).
 struct CanonicalMatrix {
@@ -79,6 +80,7 @@ struct PackedMatrix {
     const void* weights;
     const float* scale;              // of int8
     const int32_t* start;            // of int8: what integer sums start from
+    const int32_t *lists, *columns;  // of sparse ones: where each list of blocks begins; blocks' first inputs
     float limit;
 };
 
@@ -134,6 +136,7 @@ struct StorageKernels {
     int offset;                      // of an int8 input's byte: 128 where the bytes are unsigned
     double rate;                     // of multiply-adds, about, beside those of float32
     int narrow;                      // bytes of an input or state as it is multiplied; 0: the float32 that it is
+    int block_units;                 // of sparse weights: units of a block, by four inputs; 0: they are dense
     PackedCellKernels of[cell_count];
 };
 

@@ -43,7 +43,8 @@ cdef extern from "kernels.h" namespace "cgru" nogil:
         void (*activate)(const Activation&, const T*, T*, int64_t) noexcept nogil
 
     cdef enum:
-        storage_float32, storage_bfloat16, storage_float16, storage_int8, storage_bfloat16_products
+        storage_float32, storage_bfloat16, storage_float16, storage_int8, storage_bfloat16_products,
+        storage_sparse_float32
 
     cdef struct CanonicalMatrix:
         const void* numbers

@@ -18,6 +18,7 @@ template <class S> constexpr StorageKernels storage_kernels() {
             S::offset,
             S::rate,
             S::narrow,
+            S::sparse ? SparseBlock::units : 0,
             {{input_product<S, 3>,
               nullptr,
               {run_phase<S, PackedGatesBefore, false>, run_phase<S, PackedStateBefore, false>}},

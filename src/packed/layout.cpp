@@ -70,9 +70,63 @@ struct Packer {
         return static_cast<const float*>(pack(rows, 1, &all, 1, sizeof(float), 1));
     }
 
+    // Blocks of some units by four inputs, of those that hold a number other than zero, gate by gate in lists.
+    template <class Number> void sparse(PackedMatrix& packed, const Number* rows, int64_t count, const Phase* phase,
+                                        int phases) {
+        const int64_t units = storage.block_units, per_block = lanes / units;
+        int64_t lists = 0, held = 0;
+        const auto each = [&](const auto& list, const auto& block) {
+            for (int p = 0; p < phases; ++p)
+                for (int64_t b = 0; b < blocks(); ++b)
+                    for (int64_t g = 0; g < phase[p].gates; ++g)
+                        for (int64_t part = 0; part < per_block; ++part) {
+                            list();
+                            const int64_t unit = b * lanes + part * units, gate = phase[p].first + g;
+                            const int64_t valid = from.hidden - unit < units ? from.hidden - unit : units;
+                            for (int64_t k = 0; k < count; k += 4) {
+                                const Number* corner = rows + (gate * from.hidden + unit) * count + k;
+                                if (is_held(corner, count, valid, count - k < 4 ? count - k : 4)) block(corner, valid, k);
+                            }
+                        }
+        };
+        each([&] { ++lists; }, [&](const Number*, int64_t, int64_t) { ++held; });
+        Number* weights = take<Number>(held * units * 4);
+        int32_t* firsts = take<int32_t>(lists + 1);
+        int32_t* columns = take<int32_t>(held);
+        packed.weights = weights;
+        packed.lists = firsts;
+        packed.columns = columns;
+        if (!memory) return;
+        memset(weights, 0, size_t(held * units * 4) * sizeof(Number));
+        int64_t at = 0;
+        each([&] { *firsts++ = int32_t(at); },
+             [&](const Number* corner, int64_t valid, int64_t k) {
+                 for (int64_t unit = 0; unit < valid; ++unit)
+                     for (int64_t input = 0; input < 4 && k + input < count; ++input)
+                         weights[(at * 4 + input) * units + unit] = corner[unit * count + input];
+                 columns[at++] = int32_t(k);
+             });
+        *firsts = int32_t(at);
+    }
+    template <class Number> static bool is_held(const Number* corner, int64_t stride, int64_t units, int64_t inputs) {
+        for (int64_t unit = 0; unit < units; ++unit)
+            for (int64_t input = 0; input < inputs; ++input)
+                if (corner[unit * stride + input] != 0) return true;
+        return false;
+    }
+    template <class T> T* take(int64_t count) {
+        char* const start = memory ? memory + used : nullptr;
+        used = (used + count * int64_t(sizeof(T)) + 63) / 64 * 64;
+        return reinterpret_cast<T*>(start);
+    }
+
     // A matrix of so many gates, K wide.
     PackedMatrix matrix(const CanonicalMatrix& rows, int64_t count, const Phase* phase, int phases, int gates) {
-        PackedMatrix packed = {nullptr, nullptr, nullptr, rows.limit};
+        PackedMatrix packed = {nullptr, nullptr, nullptr, nullptr, nullptr, rows.limit};
+        if (storage.block_units) {
+            sparse(packed, static_cast<const float*>(rows.numbers), count, phase, phases);
+            return packed;
+        }
         packed.weights = pack(rows.numbers, count, phase, phases, storage.bytes, storage.together);
         if (!rows.scale) return packed;
         packed.scale = vector(rows.scale, gates);

@@ -10,6 +10,8 @@
 //   bias, scale, start  [blocks][3][lanes]        r, z, n
 //   recurrent bias      [blocks][lanes]           n
 //
+// Sparse weights are blocks in lists, one list a block of units and gate, in the order in which dense ones lie.
+//
 // That is the GRU; of another cell the gates are others, and their number (cells/cell.h).
 //
 // Where a unit of memory holds the numbers of two inputs, or four (src/storage), I and H are counted in pairs, or
@@ -21,17 +23,19 @@
 namespace cgru {
 namespace CGRU_SET {
 
-// Units of memory of a block's weights for so many inputs and gates.
+// Units of memory of a block's weights for so many inputs and gates; of sparse ones their lists.
 template <class S> CGRU_INLINE int64_t units_of(int64_t inputs, int64_t gates) {
-    return (inputs + S::inputs - 1) / S::inputs * gates * lanes;
+    return S::sparse ? gates * SparseBlock::parts : (inputs + S::inputs - 1) / S::inputs * gates * lanes;
 }
 
 // The weights of a block, so many units of memory from the first on; its scales, so many gates of [blocks][3] from
 // there.
 template <class S> CGRU_INLINE Block<S> block_at(const PackedMatrix& matrix, int64_t units, int64_t gates) {
-    const auto* weights = static_cast<const typename S::Unit*>(matrix.weights) + units;
-    if (!S::integer) return {weights, nullptr, nullptr};
-    return {weights, matrix.scale + gates * lanes, matrix.start + gates * lanes};
+    const auto* weights = static_cast<const typename S::Unit*>(matrix.weights);
+    const float* scale = S::integer ? matrix.scale + gates * lanes : nullptr;
+    const int32_t* start = S::integer ? matrix.start + gates * lanes : nullptr;
+    if (S::sparse) return {weights, scale, start, matrix.lists + units, matrix.columns};
+    return {weights + units, scale, start, nullptr, nullptr};
 }
 // A block's input weights of all G gates; and its recurrent ones of a phase's gates.
 template <class S, int G> CGRU_INLINE Block<S> input_block(const PackedLayer& layer, int64_t block) {

@@ -12,6 +12,7 @@
 #include "storage/float16.h"
 #include "storage/float32.h"
 #include "storage/int8.h"
+#include "storage/sparse.h"
 
 namespace cgru {
 namespace CGRU_SET {

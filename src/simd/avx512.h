@@ -45,6 +45,24 @@ struct IntegerProducts {
 };
 #endif
 
+// A block of sparse weights (storage/sparse.h): eight units by four inputs, two inputs a vector.
+#define CGRU_OWN_SPARSE_BLOCK
+struct SparseBlock {
+    static const int units = 8, vectors = 2, parts = 2;
+    // x[0] for the first eight lanes of the first vector, x[1] for the others, and so on
+    static CGRU_MEMBER void spread(const float* x, FloatVector (&inputs)[2]) {
+        const __m512 four = _mm512_broadcast_f32x4(_mm_loadu_ps(x));
+        const __m512i first = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+        inputs[0] = _mm512_permutevar_ps(four, first);
+        inputs[1] = _mm512_permutevar_ps(four, _mm512_add_epi32(first, _mm512_set1_epi32(2)));
+    }
+    // The sums of all inputs, of all units of a vector.
+    static CGRU_MEMBER FloatVector total(const FloatVector (&sums)[2][2]) {
+        const __m512 low = sums[0][0] + sums[0][1], high = sums[1][0] + sums[1][1];
+        return _mm512_shuffle_f32x4(low, high, 0x44) + _mm512_shuffle_f32x4(low, high, 0xee);
+    }
+};
+
 // Make the compiler compute a value, and forget what it knows of it.
 CGRU_INLINE void opaque(FloatVector& x) { __asm__ volatile("" : "+v"(x)); }
 

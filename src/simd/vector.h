@@ -8,7 +8,7 @@
 // text gives the same bits wherever it is inlined.
 //
 // A set's header gives: vectors and their lanes, tile_rows, fma, at_least, at_most, widen_halves, IntegerProducts,
-// opaque, and PairProducts where the machine has instructions for them.
+// opaque, and PairProducts where the machine has instructions for them; SparseBlock where there are more than 8 lanes.
 #pragma once
 
 #include "compiler.h"
@@ -26,6 +26,21 @@ struct PairProducts {
     static CGRU_MEMBER FloatVector add(FloatVector sums, FloatBits x, FloatBits w) {
         sums = fma(widen_pair<0>(w), widen_pair<0>(x), sums);
         return fma(widen_pair<1>(w), widen_pair<1>(x), sums);
+    }
+};
+#endif
+
+#if !defined(CGRU_OWN_SPARSE_BLOCK)
+// A block of sparse weights (storage/sparse.h): so many units by four inputs, one vector an input.
+struct SparseBlock {
+    static const int units = lanes, vectors = 4, parts = 1;
+    // x[0] for the lanes of the first vector, and so on
+    static CGRU_MEMBER void spread(const float* x, FloatVector (&inputs)[4]) {
+        CGRU_UNROLL for (int k = 0; k < 4; ++k) inputs[k] = broadcast<float>(x[k]);
+    }
+    // The sums of all inputs, of all units of a vector.
+    static CGRU_MEMBER FloatVector total(const FloatVector (&sums)[1][4]) {
+        return (sums[0][0] + sums[0][1]) + (sums[0][2] + sums[0][3]);
     }
 };
 #endif

@@ -51,7 +51,7 @@ static void round_row(const float* numbers, int64_t count, uint8_t* bytes) {
 struct Bfloat16Products {
     static constexpr double rate = PairProducts::rate;
     static const int bytes = 2, narrow = 2, offset = 0, inputs = 2;
-    static const bool integer = false;
+    static const bool integer = false, sparse = false;
     typedef uint32_t Unit;
     typedef const uint8_t* Row;
 

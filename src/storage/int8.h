@@ -64,7 +64,7 @@ static float make_integers(const float* numbers, int64_t count, float limit, uin
 struct Int8 {
     static constexpr double rate = IntegerProducts::rate;
     static const int bytes = 1, narrow = 1, offset = IntegerProducts::offset, inputs = 4;
-    static const bool integer = true;
+    static const bool integer = true, sparse = false;
     typedef uint32_t Unit;
     struct Row {
         const uint8_t* bytes;

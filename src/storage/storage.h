@@ -7,6 +7,7 @@
 //   inputs, Unit  the numbers of so many inputs share a unit of memory, for a gate's lane
 //   Row           a row of inputs or states, ready to be multiplied: `prepare` writes what is narrow, `row` finds it
 //   add           sums += the products of R rows with B blocks of G gates, over `count` inputs
+//   sparse        whether weights are blocks in lists (storage/sparse.h)
 //   integer       whether sums are integers: `add` has them beside the caller's, and weights have scales
 #pragma once
 
@@ -26,6 +27,7 @@ template <class S> struct Block {
     const typename S::Unit* weights;
     const float* scale;
     const int32_t* start;
+    const int32_t *lists, *columns;  // of sparse ones: of each gate and part the first block, and blocks' first inputs
 };
 
 }  // namespace CGRU_SET

@@ -10,7 +10,7 @@ namespace CGRU_SET {
 template <class S> struct Widened {
     static constexpr double rate = 1;
     static const int narrow = 0, offset = 0;
-    static const bool integer = false;
+    static const bool integer = false, sparse = false;
     typedef const float* Row;
 
     static void prepare(const float*, int64_t, float, const NarrowRows&, int64_t) {}
