@@ -6,7 +6,6 @@ import os
 import pickletools
 import re
 import zipfile
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,8 +30,8 @@ FILE_GLOBALS = re.compile(
 """What a file's pickle may call for: dicts and tensors. torch.load allows a little more, some of which a file could use
 to ask for any amount of memory."""
 
-MAX_USES = 64
-"""Of one tensor, or one dict, in a file: what it takes in memory stays in proportion to its size."""
+CONTAINERS = (Mapping, list, tuple)
+"""What holds tensors and further containers in a file."""
 
 SUPPORTED = {
     "reset_after": True,
@@ -134,7 +133,7 @@ def _as_used(module: Any) -> dict[str, Any]:
 
 
 def _from_state_dict(source: str, state_dict: Mapping[Any, Any], name: str | None, options: dict[str, Any]) -> Value:
-    values = {str(key): value for key, value in state_dict.items()}
+    values = names.flat(source, state_dict, lambda _: True)
     shapes = {key: tuple(getattr(value, "shape", ())) for key, value in values.items()}
     chosen = names.choose(source, shapes, name)
     parameters: dict[str, Any] = {short: _integers(values[full]) for short, full in chosen.items()}
@@ -201,7 +200,8 @@ def read(path: Path, name: str | None = None) -> Value:
     except Exception as error:  # damaged pickles fail in every way
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         raise FormatError(f"{path}: expected a state_dict that torch.save wrote, got {reason}") from error
-    values = _tensors(str(path), content)
+    is_container = isinstance(content, CONTAINERS)
+    values = names.flat(str(path), content, _is_tensor, CONTAINERS) if is_container else {}
     chosen = names.choose(str(path), {key: tuple(value.shape) for key, value in values.items()}, name)
     arrays = {}
     whole, size = path.stat().st_size, 0
@@ -209,11 +209,15 @@ def read(path: Path, name: str | None = None) -> Value:
         value = values[full]
         own = value.numel() * value.element_size()
         size += own
-        if value.layout != torch.strided or own > whole or size > MAX_USES * whole:
+        if value.layout != torch.strided or own > whole or size > names.MAX_USES * whole:
             raise FormatError(f"{path}: {full}: expected a tensor kept in the file, got {tuple(value.shape)}")
         half = value.dtype in (torch.float16, torch.bfloat16)
         arrays[short] = _array(f"{path}: {full}", value.float() if half else value)
     return names.assemble(str(path), arrays, {})
+
+
+def _is_tensor(value: Any) -> bool:
+    return hasattr(value, "detach")
 
 
 def _check_archive(path: Path) -> None:
@@ -238,27 +242,6 @@ def _check_archive(path: Path) -> None:
         raise
     except Exception as error:  # damaged archives fail in every way
         raise FormatError(f"{path}: expected a whole archive that torch.save wrote: {error}") from error
-
-
-def _tensors(source: str, content: Any) -> dict[str, Any]:
-    """The tensors of a state_dict, of one inside a dict, or of several, whose keys then begin the names."""
-    if not isinstance(content, Mapping):
-        return {}
-    outer = _only_tensors(content)
-    mappings = {key: value for key, value in content.items() if isinstance(value, Mapping)}
-    if any(uses > MAX_USES for uses in Counter(map(id, mappings.values())).values()):
-        raise FormatError(f"{source}: expected a dict in {MAX_USES} places at most")
-    inner = {str(key): _only_tensors(value) for key, value in mappings.items()}
-    inner = {key: found for key, found in inner.items() if any(map(names.NAME.fullmatch, found))}
-    if any(map(names.NAME.fullmatch, outer)) or not inner:
-        return outer
-    if len(inner) == 1:
-        return next(iter(inner.values()))
-    return {f"{key}.{name}": value for key, found in inner.items() for name, value in found.items()}
-
-
-def _only_tensors(values: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(key): value for key, value in values.items() if hasattr(value, "detach")}
 
 
 def to_torch(value: Value) -> Any:
