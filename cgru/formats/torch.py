@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgru.errors import FormatError
-from cgru.formats import names
+from cgru.formats import files, names, others
 from cgru.model.precision import Matrix
 from cgru.model.spec import from_options
 from cgru.model.value import face
@@ -190,30 +190,46 @@ def read(path: Path, name: str | None = None) -> Value:
     Such a file is a pickle; torch.load reads it with weights_only=True, which makes tensors and containers, and calls
     nothing. float16 and bfloat16 are widened exactly to float32.
     """
-    import torch
+    files.refuse_lone_shard(path)
+    weights = Weights(path)
+    chosen = names.choose(str(path), weights.shapes, name)
+    return names.assemble(str(path), weights.arrays(chosen), {})
 
-    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):
-        raise ImportError(f"PyTorch's files are safe to read from torch 2.6 on, got {torch.__version__}")
-    _check_archive(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged pickles fail in every way
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        raise FormatError(f"{path}: expected a state_dict that torch.save wrote, got {reason}") from error
-    is_container = isinstance(content, CONTAINERS)
-    values = names.flat(str(path), content, _is_tensor, CONTAINERS) if is_container else {}
-    chosen = names.choose(str(path), {key: tuple(value.shape) for key, value in values.items()}, name)
-    arrays = {}
-    whole, size = path.stat().st_size, 0
-    for short, full in chosen.items():
-        value = values[full]
-        own = value.numel() * value.element_size()
-        size += own
-        if value.layout != torch.strided or own > whole or size > names.MAX_USES * whole:
-            raise FormatError(f"{path}: {full}: expected a tensor kept in the file, got {tuple(value.shape)}")
-        half = value.dtype in (torch.float16, torch.bfloat16)
-        arrays[short] = _array(f"{path}: {full}", value.float() if half else value)
-    return names.assemble(str(path), arrays, {})
+
+class Weights:
+    """The tensors in a file, by name."""
+
+    def __init__(self, path: Path) -> None:
+        import torch
+
+        if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):
+            raise ImportError(f"PyTorch's files are safe to read from torch 2.6 on, got {torch.__version__}")
+        _check_archive(path)
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # damaged pickles fail in every way
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            raise FormatError(f"{path}: expected a state_dict that torch.save wrote, got {reason}") from error
+        is_container = isinstance(content, CONTAINERS)
+        self.path = path
+        self._values = names.flat(str(path), content, _is_tensor, CONTAINERS) if is_container else {}
+        self.shapes = {key: tuple(value.shape) for key, value in self._values.items()}
+
+    def arrays(self, chosen: Mapping[str, str]) -> dict[str, Array]:
+        """Some of the tensors, under other names; float16 and bfloat16 as float32."""
+        import torch
+
+        arrays = {}
+        whole, size = self.path.stat().st_size, 0
+        for short, full in chosen.items():
+            value = self._values[full]
+            own = value.numel() * value.element_size()
+            size += own
+            if value.layout != torch.strided or own > whole or size > names.MAX_USES * whole:
+                raise FormatError(f"{self.path}: {full}: expected a tensor kept in the file, got {tuple(value.shape)}")
+            half = value.dtype in (torch.float16, torch.bfloat16)
+            arrays[short] = _array(f"{self.path}: {full}", value.float() if half else value)
+        return arrays
 
 
 def _is_tensor(value: Any) -> bool:
@@ -224,6 +240,7 @@ def _check_archive(path: Path) -> None:
     """Refuse what unpacks to more than it is, and a pickle that asks for more than dicts and tensors."""
     try:
         with zipfile.ZipFile(path) as archive:
+            others.refuse(path, b"", archive.namelist())
             size = sum(entry.file_size for entry in archive.infolist())
             if size > path.stat().st_size:
                 raise FormatError(f"{path}: expected entries of their own bytes each, got {size} in all")

@@ -129,7 +129,7 @@ def test_refused_files(tmp_path):
     torch.save([1, 2], path)
     refused("expected weight_ih_l0, weight_hh_l0, ... of one GRU, got nothing")
     torch.save(module.state_dict(), path, _use_new_zipfile_serialization=False)
-    refused("a bare pickle? write it again with torch.save")
+    refused("got a file of PyTorch before 1.6; write it again, torch.save(torch.load(")
     torch.save(torch.nn.LSTM(5, 7).state_dict(), path)
     refused("got an LSTM's")
     torch.save(
