@@ -131,7 +131,7 @@ FORMATS = {
     ),
     "shards": Format(
         "an index of shards", (".index.json",), (), _shards, needs="cgru[safetensors,torch]",
-        beginning=rb"\s*\{", holds=rb'"weight_map"\s*:',
+        beginning=rb"\s*\{", holds=rb'"weight_map"\s*:\s*\{',
     ),
     "lists": Format(
         "a state_dict as JSON", (".json",), (), _lists,

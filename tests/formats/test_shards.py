@@ -77,7 +77,6 @@ def test_refused_indexes(tmp_path):
         (dict.fromkeys(state, "a\\b"), "expected the name of a file beside the index"),
         (dict.fromkeys(state, 3), "weight_map: weight_ih_l0: expected the name of a file beside the index, got 3"),
         ({}, "weight_map: expected names and their files, got dict"),
-        ([], "weight_map: expected names and their files, got list"),
         (without, "bias_hh_l0 stands in one of the two alone"),
         (dict.fromkeys(state, first["bias_ih_l0"]), "stands in one of the two alone"),
         ({**first, "weight_ih_l1": first["bias_ih_l0"]}, "weight_ih_l1 stands in one of the two alone"),
