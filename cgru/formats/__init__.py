@@ -62,6 +62,12 @@ def _lists() -> Any:
     return lists
 
 
+def _msgpack() -> Any:
+    from cgru.formats import msgpack
+
+    return msgpack
+
+
 def _rtneural() -> Any:
     from cgru.formats import rtneural
 
@@ -128,6 +134,10 @@ FORMATS = {
     "keras": Format(
         "Keras", (".keras", ".h5"), (".keras",), _keras, needs="keras>=3",
         beginning=rb"\x89HDF\r\n\x1a\n", entry="model.weights.h5",
+    ),
+    "flax": Format(
+        "Flax", (".msgpack",), (), _msgpack,
+        beginning=rb"(?:[\x81-\x8f]|\xde..|\xdf....)[\xa0-\xbf\xd9-\xdb]",  # a map whose first key is text
     ),
     "shards": Format(
         "an index of shards", (".index.json",), (), _shards, needs="cgru[safetensors,torch]",

@@ -30,6 +30,12 @@ FILE_GLOBALS = re.compile(
 """What a file's pickle may call for: dicts and tensors. torch.load allows a little more, some of which a file could use
 to ask for any amount of memory."""
 
+PADDLE = re.compile(r"((?:.*\.)?)(\d{1,4})\.(cell|cell_fw|cell_bw)\.((?:weight|bias)_(?:ih|hh))", re.DOTALL)
+"""PaddlePaddle's second name of a weight: what is before it, the layer, the direction, the weight."""
+
+NUMBERS = tuple(f"{system}.{kind}" for system in ("torch", "paddle") for kind in ("float32", "float64"))
+"""What tensors hold."""
+
 CONTAINERS = (Mapping, list, tuple)
 """What holds tensors and further containers in a file."""
 
@@ -53,7 +59,8 @@ def from_torch(module_or_state_dict: Any, name: str | None = None) -> GRU | GRUC
     Parameters
     ----------
     module_or_state_dict : torch.nn.GRU, torch.nn.GRUCell, the state_dict of a module, or the path of a file of one
-        A state_dict does not tell batch_first and dropout: they are False and 0 then. A dynamically quantized GRU or
+        A state_dict, PaddlePaddle's too, may stand in a dict of dicts, as checkpoints have it. It does not tell
+        batch_first and dropout: they are False and 0 then. A dynamically quantized GRU or
         GRUCell (torch.ao.nn.quantized.dynamic) of int8 weights about zero stays one of int8, with the same integers
         and scales in float32; of other weights it is one of float32, with scale * (q - zero_point).
     name : str, optional
@@ -133,7 +140,7 @@ def _as_used(module: Any) -> dict[str, Any]:
 
 
 def _from_state_dict(source: str, state_dict: Mapping[Any, Any], name: str | None, options: dict[str, Any]) -> Value:
-    values = names.flat(source, state_dict, lambda _: True)
+    values = _of_paddle(source, names.flat(source, state_dict, lambda _: True))
     shapes = {key: tuple(getattr(value, "shape", ())) for key, value in values.items()}
     chosen = names.choose(source, shapes, name)
     parameters: dict[str, Any] = {short: _integers(values[full]) for short, full in chosen.items()}
@@ -143,6 +150,24 @@ def _from_state_dict(source: str, state_dict: Mapping[Any, Any], name: str | Non
         if parameters[short] is None:
             parameters[short] = _array(full, values[full])
     return names.assemble(source, parameters, options)
+
+
+def _of_paddle(source: str, values: dict[str, Any]) -> dict[str, Any]:
+    """The weights without PaddlePaddle's second names of them: its GRU has those of its cells besides PyTorch's.
+
+    Its equations are PyTorch's, and so are gates and shapes. Without one of the biases its cells have zeros there.
+    """
+    kept = dict(values)
+    for full, value in values.items():
+        match = PADDLE.fullmatch(full)
+        if match and f"{match[1]}weight_ih_l0" in values:
+            name = f"{match[1]}{match[4]}_l{match[2]}{'_reverse' * (match[3] == 'cell_bw')}"
+            own = _array(full, kept.pop(full))
+            if not np.array_equal(own, _array(name, kept.setdefault(name, value)), equal_nan=True):
+                raise FormatError(
+                    f"{source}: expected the same weights under both of PaddlePaddle's names, {name} and {full}"
+                )
+    return kept
 
 
 def _integers(value: Any) -> Matrix | None:
@@ -165,9 +190,9 @@ def _array(name: str, value: Any) -> Array:
     """A tensor or array as a NumPy array of float32 or float64."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
-        if value.is_quantized:
+        if getattr(value, "is_quantized", False):
             value = value.dequantize()
-        if str(value.dtype) not in ("torch.float32", "torch.float64"):
+        if str(value.dtype) not in NUMBERS:
             raise FormatError(
                 f"{name}: expected float32 or float64, got {value.dtype}; convert the module with .float()"
             )

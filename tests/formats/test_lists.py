@@ -70,7 +70,7 @@ def test_refusals(tmp_path):
         ({**good, "rec.weight_hh_l0": []}, "weight_hh_l0: expected 2 dimensions, got (0,)"),
         ({**good, "rec.h0": [0.0] * 8}, "of one GRU, got ['rec.h0']"),
         ({**good, "bias": {"bias_ih_l1": [0.0]}}, "bias_ih_l1"),
-        ({"weight_ih": "weight_ih\": ["}, "layers: expected RTNeural's list of layers, or a state_dict's weight_ih_l0, ..."),
+        ({"weight_ih_l0": 3}, "layers: expected RTNeural's list of layers, or a state_dict's weight_ih_l0, ..."),
     ]  # fmt: skip
     for content, message in cases:
         with pytest.raises(cgru.FormatError, match=re.escape(f"{path}: ") + ".*" + re.escape(message)):
