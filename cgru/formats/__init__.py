@@ -128,7 +128,7 @@ FORMATS = {
         beginning=rb"[\x08\x12\x1a\x22\x28\x32\x3a\x42\x72]",  # the tag of one of the message's fields
     ),
     "torch": Format(
-        "PyTorch", (".pt", ".pth"), (".pt", ".pth"), _torch, shared=True, needs="cgru[torch]",
+        "PyTorch", (".pt", ".pth"), (".pt", ".pth"), _torch, needs="cgru[torch]",
         entry="data.pkl",
     ),
     "keras": Format(
@@ -165,16 +165,16 @@ WRITTEN = {suffix: format for format in FORMATS.values() for suffix in format.wr
 
 
 def load(path: str | os.PathLike[str], name: str | None = None) -> GRU | GRUCell | MinGRU:
-    """The model in a file, whose content tells the format: .safetensors, ONNX, PyTorch, Keras, RTNeural.
+    """The model in a file, whose content tells the format: .safetensors, ONNX, PyTorch, Keras, Flax, RTNeural.
 
     Parameters
     ----------
     path : path
         Of a file, of the index of shards, or of a folder with one model in it.
     name : str, optional
-        Which GRU, where a file holds several: the prefix of its parameters' names (.safetensors, PyTorch), its node's
-        name (ONNX), its layer's name (Keras) or position (RTNeural). Without it there must be one; in ONNX, Keras and
-        RTNeural one stack.
+        Which GRU, where a file holds several: the prefix of its parameters' names (.safetensors, PyTorch, JSON), its
+        node's name (ONNX), its layer's name (Keras), path (Flax) or position (RTNeural). Without it there must be one;
+        in ONNX, Keras and RTNeural one stack.
 
     Returns
     -------

@@ -225,11 +225,11 @@ class Weights:
     """The tensors in a file, by name."""
 
     def __init__(self, path: Path) -> None:
+        _check_archive(path)
         import torch
 
         if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):
             raise ImportError(f"PyTorch's files are safe to read from torch 2.6 on, got {torch.__version__}")
-        _check_archive(path)
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # damaged pickles fail in every way
