@@ -278,7 +278,8 @@ def _check_archive(path: Path) -> None:
                     if not known or opcode.name in ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ_EX"):
                         raise FormatError(
                             f"{path}: {entry}: expected dicts and tensors only, got {argument or opcode.name}; "
-                            "save module.state_dict() alone"
+                            "save module.state_dict() alone; of a file that you trust, "
+                            "torch.load(path, weights_only=False) gives it"
                         )
     except FormatError:
         raise
