@@ -15,7 +15,7 @@ from cgru.cli import inputs, models
 
 
 @click.command()
-@click.argument("model", type=models.PATH)
+@click.argument("model", type=models.MODEL)
 @click.argument("source", metavar="INPUT", type=models.PATH)
 @click.option("--precision", type=inputs.precisions, required=True, help="What weights are stored as.")
 @inputs.calibrate_option

@@ -33,7 +33,7 @@ WRITERS = {suffix: _writer(format) for suffix, format in WRITTEN.items()}
 
 
 @click.command(epilog=f"Suffixes of OUT: {', '.join(WRITERS)}.")
-@click.argument("source", metavar="IN", type=models.PATH)
+@click.argument("source", metavar="IN", type=models.MODEL)
 @click.argument("target", metavar="OUT", type=models.PATH)
 @click.option("--precision", type=inputs.precisions, help=f"What to store weights as; {QUANTIZED} only.")
 @inputs.calibrate_option

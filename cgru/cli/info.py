@@ -38,11 +38,12 @@ MEANING = {
 
 
 @click.command()
-@click.argument("file", type=models.PATH)
+@click.argument("file", type=models.MODEL)
 @models.name_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(file: Path, name: str | None, as_json: bool) -> None:
     """Describe the GRU in FILE: layers, conventions, size, and the time a step takes on this machine."""
+    file = formats.located(file)
     model = cgru.load(file, name)
     facts = describe(model, file)
     if as_json:

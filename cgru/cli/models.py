@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 PATH = click.Path(dir_okay=False, path_type=Path)
 
+MODEL = click.Path(path_type=Path)
+"""Of a model: a file, or a folder with one in it."""
+
 name_option = click.option("--name", help="Which GRU of a file that holds several; without it the error lists them.")
 
 

@@ -29,7 +29,7 @@ FRAME = np.dtype("<f4")
 
 
 @click.command()
-@click.argument("model", type=models.PATH)
+@click.argument("model", type=models.MODEL)
 @click.argument("source", metavar="INPUT", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
 @click.option("-o", "--output", "target", type=models.PATH, help="Where to: .npy for y, .npz for y and h_n.")
 @click.option("--h0", "h0_path", type=models.PATH, help="Initial states: .npy, or the .npz of an earlier run.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import secrets
 import stat
 from pathlib import Path
@@ -65,6 +66,20 @@ def read(path: Path) -> bytes:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     return path.read_bytes()
+
+
+SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})(\.\w+)", re.DOTALL)
+"""How programs call the files over which they spread a model's weights."""
+
+
+def refuse_lone_shard(path: Path) -> None:
+    """Refuse a part of a model, by its name: it may hold some of a GRU's layers."""
+    match = SHARD.fullmatch(path.name)
+    if match and int(match[2]) > 1:
+        index = f"{match[1]}{match[3]}.index.json"
+        raise FormatError(
+            f"{path}: expected a whole model, got one of {int(match[2])} shards; load {index} beside them"
+        )
 
 
 def decode(where: str, kind: str, shape: Sequence[int], data: bytes | memoryview) -> Array:

@@ -170,7 +170,7 @@ def test_files_of_other_kinds(tmp_path):
         cgru.load(path)
     with pytest.raises(FileNotFoundError, match="none: no such file"):
         cgru.load(tmp_path / "none")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(cgru.FormatError, match=r"or a folder with a model\.safetensors in it, got a folder of model"):
         cgru.load(tmp_path)
 
 
