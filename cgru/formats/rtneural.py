@@ -14,7 +14,8 @@ import numpy as np
 
 from cgru.errors import FormatError
 from cgru.formats import files, untrusted
-from cgru.formats.keras.model import Found, choose, columns, find, make
+from cgru.formats.keras.model import choose, columns, make
+from cgru.formats.keras.tree import Found, find
 from cgru.formats.names import refuse_unknown
 from cgru.model.value import Value, face
 
@@ -64,7 +65,7 @@ def read(path: str | os.PathLike[str], name: str | None = None) -> Value:
         if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
             raise FormatError("layers: expected RTNeural's list of layers, got none")
         weights = _Weights(layers)
-        chosen = choose(find(_as_keras(layers)), name)
+        chosen = choose(list(find(_as_keras(layers))), name)
         value = make(chosen, weights)
         if chosen[0].name == "0" and _width(content, "in_shape") != value.spec.input_size:
             raise FormatError(f"in_shape: expected {value.spec.input_size} inputs, got {content['in_shape']}")
@@ -97,6 +98,7 @@ class _Weights:
     """The layers' lists of numbers."""
 
     version = 3
+    reset_after: bool | None = None
 
     def __init__(self, layers: Sequence[dict[str, Any]]) -> None:
         self.layers = layers
