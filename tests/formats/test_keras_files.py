@@ -195,7 +195,7 @@ def linked(link):
 
 
 KERNEL = "layers/gru/cell/vars/0"
-ONE_PIECE = "expected an array in one piece, got chunks or another file's"
+ELSEWHERE = "expected an array of numbers in the file, got none or another file's"
 HOSTILE = {
     "huge and never written": (
         lambda file, dataset, path: replaced(file, dataset, shape=(10**9, 12), dtype="f4"),
@@ -203,14 +203,14 @@ HOSTILE = {
     ),
     "huge and compressed": (
         lambda file, dataset, path: replaced(file, dataset, shape=(10**9, 12), dtype="f4", compression="gzip"),
-        ONE_PIECE,
+        "layers/gru/cell/vars/0: expected at most",
     ),
     "never written": (
         lambda file, dataset, path: replaced(file, dataset, shape=(3, 12), dtype="f4"),
         "expected 144 bytes, got 0",
     ),
     "scalar": (lambda file, dataset, path: replaced(file, dataset, data=1.0), "kernel: expected (I, 12), got ()"),
-    "empty": (lambda file, dataset, path: replaced(file, dataset, dtype="f4"), ONE_PIECE),
+    "empty": (lambda file, dataset, path: replaced(file, dataset, dtype="f4"), ELSEWHERE),
     "text": (lambda file, dataset, path: replaced(file, dataset, data=["a"] * 3), "expected floating-point numbers"),
     "integers": (
         lambda file, dataset, path: replaced(file, dataset, data=np.zeros((3, 12), int)),
@@ -218,8 +218,8 @@ HOSTILE = {
     ),
     "a group": (lambda file, dataset, path: (file.pop(dataset), file.create_group(dataset)), "expected an array"),
     "missing": (lambda file, dataset, path: file.pop(dataset), "expected an array, got nothing"),
-    "external data": (external, ONE_PIECE),
-    "virtual data": (virtual, ONE_PIECE),
+    "external data": (external, ELSEWHERE),
+    "virtual data": (virtual, ELSEWHERE),
     "external link": (
         linked(lambda path: h5py.ExternalLink(path.parent / "source.h5", "array")),
         "expected data of this file, got a link",
