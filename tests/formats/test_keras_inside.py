@@ -174,6 +174,27 @@ def test_models_with_layers_that_have_no_configuration(functional):
     assert_same(cgru.from_keras(model, inner.name), inner)
 
 
+def test_operations_between_layers(tmp_path):
+    x = keras.Input((None, 5))
+    first, second = gru(name="a"), gru(name="b")
+    model = randomized(keras.Model(x, second(first(x * 2) + 1)))
+    for source in sources(model, tmp_path):
+        with pytest.raises(cgru.FormatError, match="got the layers a, b; choose one by name="):
+            source()
+        assert_same(source("a"), first)
+
+
+def test_a_sequence_of_layers_that_is_called_otherwise():
+    class Around(keras.Sequential):
+        def call(self, x):
+            return self.layers[1](2 * self.layers[0](x))
+
+    model = Around([gru(name="a"), gru(name="b")])
+    model(numbers(1, 2, 5))
+    with pytest.raises(cgru.FormatError, match="got the layers a, b; choose one by name="):
+        cgru.from_keras(model)
+
+
 def test_a_layer_in_two_places_is_one():
     class Twice(keras.Model):
         def __init__(self, inner):

@@ -90,8 +90,8 @@ def _node(keras: Any, layer: Any) -> dict[str, Any]:
         except NotImplementedError:  # a layer of somebody's own without get_config
             wired = None
         if wired is not None:
-            parts = [(part, _node(keras, layer.get_layer(part["name"]))) for part in wired]
-            node["config"]["layers"] = [{**known, "inbound_nodes": part["inbound_nodes"]} for part, known in parts]
+            layers = {part.name: _node(keras, part) for part in layer.layers}  # and there are operations without one
+            node["config"]["layers"] = [{**part, **layers.get(part["name"], {})} for part in wired]
             return node
     if isinstance(layer, keras.layers.Bidirectional):
         sides = [_node(keras, side) for side in (layer.forward_layer, layer.backward_layer)]
