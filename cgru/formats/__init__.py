@@ -19,7 +19,7 @@ from cgru.errors import FormatError
 from cgru.formats import others
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from cgru.gru import GRU, GRUCell
     from cgru.mingru import MinGRU
@@ -84,8 +84,8 @@ class Format(NamedTuple):
     written: tuple[str, ...]
     """Of these, the suffixes of what `save` writes."""
     module: Callable[[], Any]
-    """Its module, which has `load(path, name)` and `save(value, path)`; imported when first needed, by a statement that
-    can be read beforehand."""
+    """Its module, which has `load(path, name)`, or `load(path, name, config)`, and `save(value, path)`; imported when
+    first needed, by a statement that can be read beforehand."""
     beginning: bytes = b""
     """A regular expression of a file's first bytes, of what is no zip archive."""
     holds: bytes = b""
@@ -94,6 +94,8 @@ class Format(NamedTuple):
     """Of a zip archive, the file in it that tells the format."""
     shared: bool = False
     """Whether files of other kinds may begin, or be made, like these: they are told first."""
+    configured: bool = False
+    """Whether `load` takes a config, too, for files that do not tell everything."""
     needs: str = ""
     """What pip installs for it; for Keras' only to write."""
 
@@ -132,7 +134,7 @@ FORMATS = {
         entry="data.pkl",
     ),
     "keras": Format(
-        "Keras", (".keras", ".h5"), (".keras",), _keras, needs="keras>=3",
+        "Keras", (".keras", ".h5"), (".keras",), _keras, configured=True, needs="keras>=3",
         beginning=rb"\x89HDF\r\n\x1a\n", entry="model.weights.h5",
     ),
     "flax": Format(
@@ -164,7 +166,11 @@ WRITTEN = {suffix: format for format in FORMATS.values() for suffix in format.wr
 """What writes a file, by its suffix."""
 
 
-def load(path: str | os.PathLike[str], name: str | None = None) -> GRU | GRUCell | MinGRU:
+def load(
+    path: str | os.PathLike[str],
+    name: str | None = None,
+    config: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+) -> GRU | GRUCell | MinGRU:
     """The model in a file, whose content tells the format: .safetensors, ONNX, PyTorch, Keras, Flax, RTNeural.
 
     Parameters
@@ -175,6 +181,9 @@ def load(path: str | os.PathLike[str], name: str | None = None) -> GRU | GRUCell
         Which GRU, where a file holds several: the prefix of its parameters' names (.safetensors, PyTorch, JSON), its
         node's name (ONNX), its layer's name (Keras), path (Flax) or position (RTNeural). Without it there must be one;
         in ONNX, Keras and RTNeural one stack.
+    config : mapping, JSON text or path of it, optional
+        What a file of weights alone cannot tell, as Keras' .weights.h5: a layer's `get_config()`, or a model's
+        `to_json()`.
 
     Returns
     -------
@@ -191,8 +200,11 @@ def load(path: str | os.PathLike[str], name: str | None = None) -> GRU | GRUCell
         The format needs a package that is missing; the message says which.
     """
     path = located(Path(path))
-    with FORMATS[kind(path)].using() as module:
-        model: GRU | GRUCell | MinGRU = module.load(path, name)
+    format = FORMATS[kind(path)]
+    if config is not None and not format.configured:
+        raise FormatError(f"{path}: config: expected None, since {format.title} files tell all that is needed")
+    with format.using() as module:
+        model: GRU | GRUCell | MinGRU = module.load(path, name, *([config] if format.configured else []))
     return model
 
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from cgru.errors import FormatError
 from cgru.formats import files, untrusted
-from cgru.formats.keras.model import Found, choose, columns, find, make
+from cgru.formats.keras.model import choose, columns, make
+from cgru.formats.keras.tree import Found, find
 from cgru.formats.names import refuse_unknown
 from cgru.model.value import Value, face
 
@@ -61,7 +62,7 @@ def read(path: str | os.PathLike[str], name: str | None = None) -> Value:
                 "layers: expected RTNeural's list of layers, or a state_dict's weight_ih_l0, ..., got none"
             )
         weights = _Weights(layers)
-        chosen = choose(find(_as_keras(layers)), name)
+        chosen = choose(list(find(_as_keras(layers))), name)
         value = make(chosen, weights)
         if chosen[0].name == "0" and _width(content, "in_shape") != value.spec.input_size:
             raise FormatError(f"in_shape: expected {value.spec.input_size} inputs, got {content['in_shape']}")
@@ -94,6 +95,7 @@ class _Weights:
     """The layers' lists of numbers."""
 
     version = 3
+    reset_after: bool | None = None
 
     def __init__(self, layers: Sequence[dict[str, Any]]) -> None:
         self.layers = layers

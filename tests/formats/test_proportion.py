@@ -97,7 +97,49 @@ def a_call_on_many(number):
     return model([{**gru("gru"), "inbound_nodes": [node]}, gru("other")])
 
 
+def wrapped(inner):
+    return {"class_name": "Wrapper", "config": {"name": "w", "layer": inner}}
+
+
+def layers_around_layers(number):
+    tree = gru("gru")
+    for _ in range(number):
+        tree = wrapped(tree)
+    return tree
+
+
+def lists_in_lists(number):
+    """The innermost of very many empty ones."""
+    inner = [[]] * (number * 100)
+    for _ in range(90):
+        inner = [inner]
+    return wrapped(inner)
+
+
+def both_ways_both_ways(number):
+    """Which Keras makes two layers of each, again and again."""
+    tree = {"class_name": "RNN", "config": {"name": "r", "cell": cells(2)}}
+    for _ in range(number):
+        tree = {"class_name": "Bidirectional", "config": {"name": "b", "merge_mode": "concat", "layer": tree}}
+    return tree
+
+
+def cells(number):
+    cell = {"class_name": "GRUCell", "config": {"units": 1}}
+    return {"class_name": "StackedRNNCells", "config": {"cells": [cell] * number}}
+
+
+def many_cells(number):
+    """Of a layer of many options, which belong to each of them."""
+    options = {f"option{k}": k for k in range(number)}
+    return model([layer("RNN", "r" * 900, cell=cells(number), **options)])
+
+
 CONFIGURATIONS = {
+    layers_around_layers: (10, 90),
+    lists_in_lists: (20, 640),
+    both_ways_both_ways: (8, 24),
+    many_cells: (200, 3200),
     dropouts_called_twice: (10, 20),
     a_dropout_read_by_many: (100, 800),
     a_long_name_around_many: (500, 4000),
