@@ -18,7 +18,7 @@ from cgru import checks
 from cgru.errors import FormatError
 from cgru.formats import files
 from cgru.formats.names import refuse_unknown
-from cgru.formats.onnx import operator
+from cgru.formats.onnx import bodies, operator
 from cgru.formats.onnx.graph import KINDS, MAX_USES, Graph
 from cgru.model.spec import from_options
 from cgru.model.value import Value, face
@@ -100,18 +100,18 @@ def read(path: Path, name: str | None = None) -> Value:
 
 def _load(proto: Any, source: str, path: Path | None, name: str | None) -> Value:
     _check_text(proto, source)
-    found = list(Graph(proto.graph, source, path).grus())
+    graph = Graph(proto.graph, source, path)
+    found = graph.grus()
+    bodies.refuse(proto, source, found, name)
     if not found:
-        inside = any(node.op_type == "GRU" for function in proto.functions for node in function.node)
-        mend = "; it has one inside a function: give onnx.inliner.inline_local_functions(model)" * inside
-        raise FormatError(f"{source}: expected a GRU among the graph's nodes, got none{mend}")
-    names = checks.listed(repr(operator.name_of(node)) for _, node in found)
+        raise FormatError(f"{source}: expected a GRU among the graph's nodes, got none")
+    names = checks.listed(repr(operator.name_of(node)) for node in found)
     if name is not None:
-        fitting = [pair for pair in found if name in (pair[1].name, *filter(None, pair[1].output))]
+        fitting = [node for node in found if operator.is_named(node, name)]
         if len(fitting) != 1:
             raise FormatError(f"{source}: name: expected one GRU of {names}, got {len(fitting)} of name {name!r}")
-        return _build(source, [operator.read(*fitting[0])])
-    units = [_lasting([operator.read(*found[0])])[0]] if len(found) == 1 else _stack(source, found, names)
+        return _build(source, [operator.read(graph, fitting[0])])
+    units = [operator.read(graph, found[0])] if len(found) == 1 else _stack(graph, found, names)
     return _build(source, units, _batch_major(units))
 
 
@@ -127,17 +127,16 @@ def _check_text(proto: Any, source: str) -> None:
                 raise FormatError(f"{source}: {field.full_name}: expected UTF-8, got {value!r}")
 
 
-def _stack(source: str, found: list[tuple[Graph, Any]], names: str) -> list[operator.Unit]:
+def _stack(graph: Graph, found: list[Any], names: str) -> list[operator.Unit]:
     """All GRUs in the order in which each reads the one before it."""
-    units, held = [], 0
-    for graph, node in found:
+    units, held, source = [], 0, graph.source
+    for node in found:
         units.append(operator.read(graph, node))
         held += sum(part.nbytes for parts in units[-1].weights for part in parts if part is not None)
         if held > MAX_USES * graph.cost.stored:
             raise FormatError(
                 f"{source}: expected a tensor to serve {MAX_USES} GRUs at most; choose one by its name: {names}"
             )
-    units = _lasting(units)
     writer = {unit.y: unit for unit in units}
     above: dict[str, list[operator.Unit]] = {unit.y: [] for unit in units}
     stack = []
@@ -153,16 +152,6 @@ def _stack(source: str, found: list[tuple[Graph, Any]], names: str) -> list[oper
     if roots != 1 or len(stack) != len(units):
         raise FormatError(f"{source}: expected GRUs that form one stack; choose one by its name: {names}")
     return stack
-
-
-def _lasting(units: list[operator.Unit]) -> list[operator.Unit]:
-    """The GRUs with T and B where the graph's inputs fix them, to tell what Reshape to such numbers does.
-
-    Those that read other GRUs have the numbers of those that read inputs, if all of these have the same.
-    """
-    known = [sizes for unit in units if (sizes := unit.graph.lasting(unit.x))]
-    same = known[0] if known and all(sizes == known[0] for sizes in known) else {}
-    return [unit._replace(lasting=same) for unit in units] if same else units
 
 
 def _batch_major(units: list[operator.Unit]) -> bool:

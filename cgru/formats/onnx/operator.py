@@ -64,14 +64,16 @@ class Unit(NamedTuple):
     lengths: str  # the value that gives its sequences' lengths; "" where they are whole
     options: dict[str, Any]
     weights: list[tuple[Array, Array, Array | None]]  # a direction: w_ih (3H, I), w_hh (3H, H), both biases (2, 3H)
-    lasting: dict[str, int] | None = None  # T and B, where the graph has fixed ones
 
     def moved(self, moves: list[Any]) -> Any:
         """The axes of y after some nodes."""
         d = ("D",) if self.options["bidirectional"] else ()
         t, b, h = ("T",), ("B",), ("H",)
         axes = (b, t, d, h) if self.options["batch_first"] else (t, d, b, h)
-        return self.graph.moved(axes, {"D": 2, "H": self.options["hidden_size"], **(self.lasting or {})}, moves)
+        first = self.graph.shapes.dims(self.x)
+        counts = "BT" if self.options["batch_first"] else "TB"
+        sizes = {"D": 2, "H": self.options["hidden_size"], **dict(zip(counts, first or (), strict=False))}
+        return self.graph.moved(axes, sizes, moves)
 
     def layered(self, batch_first: bool) -> Any:
         """The axes of y with its directions side by side: (T, B, D*H) or (B, T, D*H)."""
@@ -82,6 +84,11 @@ class Unit(NamedTuple):
 def name_of(node: Any) -> str:
     """A node's name, or where it has none its first output's."""
     return node.name or next(filter(None, node.output), "")
+
+
+def is_named(node: Any, name: str) -> bool:
+    """Whether a node or one of its outputs has a name."""
+    return name in (node.name, *filter(None, node.output))
 
 
 def read(graph: Graph, node: Any) -> Unit:
@@ -111,6 +118,7 @@ def read(graph: Graph, node: Any) -> Unit:
             f"{where}: hidden_size: expected {hidden}, R's last dimension, got {attributes['hidden_size']}"
         )
     gate, candidate = _functions(attributes, directions, w.dtype, where)
+    lengths = _lengths(graph, where, inputs, attributes["layout"])
     _check_arguments(graph, where, inputs)
     clip = attributes["clip"]
     options = {
@@ -133,7 +141,7 @@ def read(graph: Graph, node: Any) -> Unit:
         )
         for d in range(directions)
     ]
-    return Unit(name, graph, inputs[0], [*node.output, ""][0], graph.root(inputs[4]), options, weights)
+    return Unit(name, graph, inputs[0], [*node.output, ""][0], lengths, options, weights)
 
 
 def _attributes(graph: Graph, node: Any, where: str) -> dict[str, Any]:
@@ -151,7 +159,7 @@ def _weight(graph: Graph, where: str, part: str, name: str) -> Array | None:
     """The constant that a weight input names."""
     if not name:
         return None
-    array = graph.constant(name)
+    array = graph.constant(name) if part == "B" else graph.whole(name)  # B's size follows from R's
     if array is None:
         node = graph.producer(name)
         got = "an input of the graph" if node is None else f"the result of {node.op_type}; fold constants first"
@@ -196,19 +204,27 @@ def _number(value: float, dtype: np.dtype[Any]) -> float:
     return float(str(np.float32(value))) if dtype == np.float32 else float(value)
 
 
+def _lengths(graph: Graph, where: str, inputs: list[str], layout: int) -> str:
+    """The value that gives the sequences' lengths, "" where all are x's steps; refused where others are fixed."""
+    x, lengths = graph.shapes.dims(inputs[0]), inputs[4]
+    if not lengths or (x is not None and len(x) == 3 and graph.shapes.all_are(lengths, x[layout])):
+        return ""
+    if graph.origin(lengths) != "input":
+        raise FormatError(
+            f"{where}: sequence_lens: expected none, the steps of X or an argument of the graph, got fixed ones; "
+            "remove that input from the node and give lengths= when calling"
+        )
+    return graph.root(lengths)
+
+
 def _check_arguments(graph: Graph, where: str, inputs: list[str]) -> None:
-    """Lengths and initial states that depend on no input of the graph belong to the model, which cannot hold them."""
-    x, _, _, _, lengths, initial = inputs
+    """Initial states that depend on no input of the graph belong to the model, which cannot hold them."""
+    x, initial = inputs[0], inputs[5]
     turning = graph.turned(x) if x else ""
     if turning:
         raise FormatError(
             f"{where}: X: expected sequences as the caller has them, got those that {turning} turns round; "
             "take that node out of the model, and give sequences turned round (x[::-1]) when calling"
-        )
-    if lengths and graph.origin(lengths) != "input":
-        raise FormatError(
-            f"{where}: sequence_lens: expected none or an argument of the graph, got fixed ones; "
-            "remove that input from the node and give lengths= when calling"
         )
     if initial and graph.origin(initial) == "constant":
         raise FormatError(
