@@ -180,13 +180,16 @@ def _build(source: str, units: list[operator.Unit], batch_major: bool = False) -
             )
     bias = any(b is not None for unit in units for *_, b in unit.weights)
     zero = np.zeros((2, 3 * first.options["hidden_size"]), first.options["dtype"])
-    arrays = {}
+    integers = all(unit.narrow is not None for unit in units)  # a model's weights are all of int8, or none
+    arrays: dict[str, Any] = {}
     for layer, unit in enumerate(units):
-        for suffix, (w, r, b) in zip(("", "_reverse"), unit.weights, strict=False):
-            arrays[f"weight_ih_l{layer}{suffix}"] = w
-            arrays[f"weight_hh_l{layer}{suffix}"] = r
+        for d, (w, r, b) in enumerate(unit.weights):
+            end = f"_l{layer}" + "_reverse" * d
+            arrays["weight_ih" + end], arrays["weight_hh" + end] = (
+                unit.narrow[d] if integers and unit.narrow else (w, r)
+            )
             if bias:
-                arrays[f"bias_ih_l{layer}{suffix}"], arrays[f"bias_hh_l{layer}{suffix}"] = zero if b is None else b
+                arrays["bias_ih" + end], arrays["bias_hh" + end] = zero if b is None else b
     options = {**first.options, "num_layers": len(units), "bias": bias}
     options["batch_first"] |= batch_major
     try:

@@ -9,6 +9,7 @@ import onnx
 
 from cgru.errors import FormatError
 from cgru.model import activations
+from cgru.model.precision import LARGEST, MOST_COLUMNS, Matrix
 
 if TYPE_CHECKING:
     from cgru.formats.onnx.graph import Graph
@@ -64,6 +65,7 @@ class Unit(NamedTuple):
     lengths: str  # the value that gives its sequences' lengths; "" where they are whole
     options: dict[str, Any]
     weights: list[tuple[Array, Array, Array | None]]  # a direction: w_ih (3H, I), w_hh (3H, H), both biases (2, 3H)
+    narrow: list[tuple[Matrix, Matrix]] | None  # a direction: both matrices as int8, where the file has them so
 
     def moved(self, moves: list[Any]) -> Any:
         """The axes of y after some nodes."""
@@ -141,7 +143,10 @@ def read(graph: Graph, node: Any) -> Unit:
         )
         for d in range(directions)
     ]
-    return Unit(name, graph, inputs[0], [*node.output, ""][0], lengths, options, weights)
+    whole = _integers(graph, inputs[1], [own[0] for own in weights])
+    recurrent = _integers(graph, inputs[2], [own[1] for own in weights])
+    matrices = None if whole is None or recurrent is None else list(zip(whole, recurrent, strict=True))
+    return Unit(name, graph, inputs[0], [*node.output, ""][0], lengths, options, weights, matrices)
 
 
 def _attributes(graph: Graph, node: Any, where: str) -> dict[str, Any]:
@@ -167,6 +172,25 @@ def _weight(graph: Graph, where: str, part: str, name: str) -> Array | None:
     if array.dtype.kind != "f":
         raise FormatError(f"{where}: {part}: expected floating point numbers, got {array.dtype}")
     return array
+
+
+def _integers(graph: Graph, name: str, expected: list[Array]) -> list[Matrix] | None:
+    """The matrices of int8 that are those expected, where the file has one of a scale for all or for each row."""
+    node = graph.producer(name)
+    if node is None or node.op_type != "DequantizeLinear" or graph.attribute(node, "block_size", TYPES.INT, 0):
+        return None
+    numbers, scale, *zero = (graph.constant(operand) for operand in node.input)
+    if numbers is None or scale is None or numbers.dtype != np.int8:
+        return None
+    if (numbers < -LARGEST).any() or numbers.shape[-1] > MOST_COLUMNS or any(z is None or z.any() for z in zero):
+        return None
+    rows, axis = numbers.shape[1], graph.attribute(node, "axis", TYPES.INT, 1)
+    if scale.size != 1 and axis not in (1, 1 - numbers.ndim):
+        return None
+    scales = reordered(np.broadcast_to(scale.reshape(-1), rows))
+    matrices = [Matrix("int8", reordered(direction), scales) for direction in numbers]
+    equal = all(np.array_equal(matrix.wide(), array) for matrix, array in zip(matrices, expected, strict=True))
+    return matrices if equal else None
 
 
 def _functions(attributes: dict[str, Any], directions: int, dtype: np.dtype[Any], where: str) -> list[Activation]:
