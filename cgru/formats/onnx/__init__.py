@@ -18,8 +18,8 @@ from cgru import checks
 from cgru.errors import FormatError
 from cgru.formats import files
 from cgru.formats.names import refuse_unknown
-from cgru.formats.onnx import bodies, operator
-from cgru.formats.onnx.graph import KINDS, MAX_USES, Graph
+from cgru.formats.onnx import bodies, operator, order
+from cgru.formats.onnx.graph import MAX_USES, Graph
 from cgru.model.spec import from_options
 from cgru.model.value import Value, face
 
@@ -142,7 +142,7 @@ def _stack(graph: Graph, found: list[Any], names: str) -> list[operator.Unit]:
     stack = []
     for unit in units:
         y, moves = unit.graph.moves_from_gru(unit.x) or ("", [])
-        if y in writer and writer[y].moved(moves) == writer[y].layered(unit.options["batch_first"]):
+        if y in writer and writer[y].moved(moves) == writer[y].layered(unit.options["batch_first"], unit.turned):
             above[y].append(unit)
         else:
             stack.append(unit)
@@ -157,10 +157,8 @@ def _stack(graph: Graph, found: list[Any], names: str) -> list[operator.Unit]:
 def _batch_major(units: list[operator.Unit]) -> bool:
     """Whether the graph's own input and output are (B, T, ...), by a Transpose on either side of the stack."""
     first, last = units[0], units[-1]
-    graph, node = first.graph, first.graph.producer(first.x)
-    if node is None or node.op_type != "Transpose" or not node.input:
-        return False
-    swapped = graph.attribute(node, "perm", KINDS.INTS) == [1, 0, 2] and graph.root(node.input[0]) in graph.inputs
+    graph, way = first.graph, order.way(first.graph, first.node)
+    swapped = way.axes == (1, 0) and way.source in graph.inputs and not first.options["batch_first"]
     paths = [graph.moves_from_gru(output.name) or ("", []) for output in graph.proto.output]
     results = [last.moved(moves) for y, moves in paths if y == last.y]
     return swapped and last.layered(True) in results

@@ -34,6 +34,7 @@ def squeezed(axes: Axes, which: list[int] | None, sizes: Sizes) -> Axes | None:
 def turned(axes: Axes, which: int) -> Axes | None:
     """The steps in the other order, if `which` is their axis."""
     other: dict[tuple[str, ...], tuple[str, ...]] = {("T",): ("-T",), ("-T",): ("T",)}
+    which = which + len(axes) if which < 0 else which
     if not 0 <= which < len(axes) or axes[which] not in other:
         return None
     return (*axes[:which], other[axes[which]], *axes[which + 1 :])

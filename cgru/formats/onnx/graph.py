@@ -82,6 +82,18 @@ def decisive(node: Any) -> list[str]:
     return list(node.input[:1] if node.op_type in MOVES and node.op_type != "Concat" else node.input)
 
 
+def _names_read(node: Any) -> list[str]:
+    """The values that a node, or a node in its bodies, reads."""
+    names, todo = list(node.input), [node]
+    while todo:
+        for field in todo.pop().attribute:
+            for inner in [field.g] * field.HasField("g") + list(field.graphs):
+                names += [value.name for value in inner.output]
+                names += [name for below in inner.node for name in below.input]
+                todo += inner.node
+    return names
+
+
 class Turn(NamedTuple):
     """A node that turns its input round along an axis."""
 
@@ -106,6 +118,8 @@ class Graph:
         ranks |= {self.root(node.input[0]): 3 for node in proto.node if is_gru(node) and node.input}
         self.shapes = Shapes(self, ranks)
         self._operands: dict[int, list[Any] | None] = {}
+        self.backwards: dict[int, bool | None] = {}
+        """Of GRU nodes, by their id: what `order` has found."""
         self._turns: dict[int, tuple[Turn | None, str]] = {}
 
     def attribute(self, node: Any, name: str, kind: int, default: Any = None) -> Any:
@@ -141,6 +155,17 @@ class Graph:
                 break
             name = node.input[0]
         return name
+
+    def counts(self, name: str) -> str:
+        """The value that integers come from, of whatever type: operators want them of 32 bits, and of 64."""
+        for _ in range(DEPTH):
+            node = self.producer(name)
+            if node is None or node.op_type != "Cast" or not node.input:
+                break
+            if self.attribute(node, "to", KINDS.INT) not in (onnx.TensorProto.INT32, onnx.TensorProto.INT64):
+                break
+            name = node.input[0]
+        return self.root(name)
 
     def producer(self, name: str) -> Any:
         """The node that computes a value, Identity aside; None for an initialiser and an input."""
@@ -310,10 +335,7 @@ class Graph:
 
     def _reached(self, start: set[str], inputs: Callable[[Any], Iterable[str]]) -> set[str]:
         """The values that are computed from some; found in one pass."""
-        readers: dict[str, list[Any]] = {}
-        for node in self.proto.node:
-            for name in inputs(node):
-                readers.setdefault(name, []).append(node)
+        readers = self._readers(inputs)
         found, todo = set(start), list(start)
         passed: set[int] = set()
         while todo:
@@ -324,6 +346,18 @@ class Graph:
                     found |= results
                     todo += results
         return found - self.tensors.keys()
+
+    def _readers(self, inputs: Callable[[Any], Iterable[str]]) -> dict[str, list[Any]]:
+        readers: dict[str, list[Any]] = {}
+        for node in self.proto.node:
+            for name in inputs(node):
+                readers.setdefault(name, []).append(node)
+        return readers
+
+    @functools.cached_property
+    def readers(self) -> dict[str, list[Any]]:
+        """The nodes that read each value, or have a body that does."""
+        return self._readers(_names_read)
 
     def shape_of_input(self, name: str) -> list[int | None] | None:
         """The sizes that the graph gives one of its inputs, None for each that a call decides."""
@@ -394,13 +428,13 @@ class Graph:
             if turn is not None:
                 found = turned(found, turn.axis)
                 continue
-            operand = self._operand(node)
+            operand = self.operand(node)
             if operand is not None and len(operand) > files.MAX_AXES:
                 return None
             found = MOVERS[node.op_type](found, operand, sizes)
         return found
 
-    def _operand(self, node: Any) -> list[Any] | None:
+    def operand(self, node: Any) -> list[Any] | None:
         """The axes or the shape that a move is given, looked up once, as many GRUs may be behind it."""
         if id(node) not in self._operands:  # which self.producers holds
             operand = self.attribute(node, "perm" if node.op_type == "Transpose" else "axes", KINDS.INTS)

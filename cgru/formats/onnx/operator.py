@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 from cgru.errors import FormatError
+from cgru.formats.onnx import order
 from cgru.model import activations
 from cgru.model.precision import LARGEST, MOST_COLUMNS, Matrix
 
@@ -60,9 +61,11 @@ class Unit(NamedTuple):
 
     name: str
     graph: Graph
+    node: Any
     x: str  # the value that it reads,
     y: str  # and that it writes
     lengths: str  # the value that gives its sequences' lengths; "" where they are whole
+    turned: bool  # whether x has its steps turned round
     options: dict[str, Any]
     weights: list[tuple[Array, Array, Array | None]]  # a direction: w_ih (3H, I), w_hh (3H, H), both biases (2, 3H)
     narrow: list[tuple[Matrix, Matrix]] | None  # a direction: both matrices as int8, where the file has them so
@@ -70,17 +73,21 @@ class Unit(NamedTuple):
     def moved(self, moves: list[Any]) -> Any:
         """The axes of y after some nodes."""
         d = ("D",) if self.options["bidirectional"] else ()
-        t, b, h = ("T",), ("B",), ("H",)
+        t, b, h = ("-T",) if self.turned else ("T",), ("B",), ("H",)
         axes = (b, t, d, h) if self.options["batch_first"] else (t, d, b, h)
-        first = self.graph.shapes.dims(self.x)
-        counts = "BT" if self.options["batch_first"] else "TB"
-        sizes = {"D": 2, "H": self.options["hidden_size"], **dict(zip(counts, first or (), strict=False))}
-        return self.graph.moved(axes, sizes, moves)
+        return self.graph.moved(axes, self.sizes, moves)
 
-    def layered(self, batch_first: bool) -> Any:
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """How many directions and hidden units there are, and steps and sequences where the graph says it."""
+        counts = "BT" if self.options["batch_first"] else "TB"
+        first = self.graph.shapes.dims(self.x) or ()
+        return {"D": 2, "H": self.options["hidden_size"], **dict(zip(counts, first, strict=False))}
+
+    def layered(self, batch_first: bool, turned: bool = False) -> Any:
         """The axes of y with its directions side by side: (T, B, D*H) or (B, T, D*H)."""
-        hidden = ("D", "H") if self.options["bidirectional"] else ("H",)
-        return (("B",), ("T",), hidden) if batch_first else (("T",), ("B",), hidden)
+        hidden, t = ("D", "H") if self.options["bidirectional"] else ("H",), ("-T",) if turned else ("T",)
+        return (("B",), t, hidden) if batch_first else (t, ("B",), hidden)
 
 
 def name_of(node: Any) -> str:
@@ -121,14 +128,14 @@ def read(graph: Graph, node: Any) -> Unit:
         )
     gate, candidate = _functions(attributes, directions, w.dtype, where)
     lengths = _lengths(graph, where, inputs, attributes["layout"])
-    _check_arguments(graph, where, inputs)
+    _check_state(graph, where, inputs[5])
     clip = attributes["clip"]
     options = {
         "input_size": w.shape[2],
         "hidden_size": hidden,
         "batch_first": attributes["layout"] == 1,
         "bidirectional": direction == "bidirectional",
-        "reverse": direction == "reverse",
+        "reverse": direction == "reverse",  # until it is known whether x is turned round
         "reset_after": attributes["linear_before_reset"] != 0,
         "activation": candidate.option,
         "recurrent_activation": gate.option,
@@ -146,7 +153,8 @@ def read(graph: Graph, node: Any) -> Unit:
     whole = _integers(graph, inputs[1], [own[0] for own in weights])
     recurrent = _integers(graph, inputs[2], [own[1] for own in weights])
     matrices = None if whole is None or recurrent is None else list(zip(whole, recurrent, strict=True))
-    return Unit(name, graph, inputs[0], [*node.output, ""][0], lengths, options, weights, matrices)
+    unit = Unit(name, graph, node, inputs[0], [*node.output, ""][0], lengths, False, options, weights, matrices)
+    return _in_order(unit, where)
 
 
 def _attributes(graph: Graph, node: Any, where: str) -> dict[str, Any]:
@@ -238,18 +246,27 @@ def _lengths(graph: Graph, where: str, inputs: list[str], layout: int) -> str:
             f"{where}: sequence_lens: expected none, the steps of X or an argument of the graph, got fixed ones; "
             "remove that input from the node and give lengths= when calling"
         )
-    return graph.root(lengths)
+    return graph.counts(lengths)
 
 
-def _check_arguments(graph: Graph, where: str, inputs: list[str]) -> None:
-    """Initial states that depend on no input of the graph belong to the model, which cannot hold them."""
-    x, initial = inputs[0], inputs[5]
-    turning = graph.turned(x) if x else ""
-    if turning:
+def _in_order(unit: Unit, where: str) -> Unit:
+    """A GRU that reads sequences turned round as one of the other direction; refused where more than that is so."""
+    graph, options = unit.graph, unit.options
+    turned = order.turning(graph, unit.node, unit.lengths)
+    if turned is False:
+        return unit
+    result = unit._replace(turned=True, options={**options, "reverse": not options["reverse"]})
+    back = not unit.y or order.is_turned_back(graph, unit.y, result.moved([]), unit.sizes, unit.lengths)
+    if turned is None or options["bidirectional"] or not back:
         raise FormatError(
-            f"{where}: X: expected sequences as the caller has them, got those that {turning} turns round; "
-            "take that node out of the model, and give sequences turned round (x[::-1]) when calling"
+            f"{where}: X: expected sequences as the caller has them, got those that {graph.turned(unit.x) or 'a node'} "
+            "turns round; take that node out of the model, and give sequences turned round (x[::-1]) when calling"
         )
+    return result
+
+
+def _check_state(graph: Graph, where: str, initial: str) -> None:
+    """An initial state that depends on no input of the graph belongs to the model, which cannot hold it."""
     if initial and graph.origin(initial) == "constant":
         raise FormatError(
             f"{where}: initial_h: expected none, zeros or an argument of the graph, got fixed ones; "
