@@ -265,8 +265,15 @@ def test_fixed_arguments():
         arguments(L=np.array([3, 2], np.int32), H0=state),
         "sequence_lens: expected none, the steps of X or an argument of the graph",
     )
-    model = graphs.one_gru(graphs.weights(RNG) | {"H0": state}, ["X", "W", "R", "B", "", "H0"])
-    refused(model, "initial_h: expected none, zeros or an argument of the graph, got fixed ones")
+    model = graphs.one_gru(graphs.weights(RNG) | {"H0": state}, ["X", "W", "R", "B", "", "H0"], hidden_size=4)
+    numbers = (
+        "got fixed numbers, 'H0' (1, 2, 4): 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5; remove that input from the node"
+    )
+    refused(model, f"initial_h: expected none, zeros or an argument of the graph, {numbers}")
+    x = RNG.standard_normal((5, 2, 3)).astype(np.float32)
+    (expected,) = graphs.session(model).run(["Y"], {"X": x})
+    model.graph.node[0].input[5] = ""  # what the message says to do
+    assert relative_error(cgru.from_onnx(model)(x, state)[0], expected[:, 0]) < 1e-6
     learned = [
         node("Shape", ["X"], ["s"]), node("Gather", ["s", "one"], ["b"]), node("Concat", ["one", "b", "one"], ["shape"], axis=0),
         node("Expand", ["learned", "shape"], ["H0"]),
@@ -277,7 +284,21 @@ def test_fixed_arguments():
         if accepted:
             assert repr(cgru.from_onnx(model)) == "GRU(3, 4, reset_after=False)"
         else:
-            refused(model, "initial_h: expected none, zeros or an argument of the graph, got fixed ones")
+            refused(
+                model,
+                "got fixed numbers, 'learned' (1, 1, 4): 0.1, 0.1, 0.1, 0.1; remove that input from the node and give that state as h0",
+            )
+    tanh = [node("Exp", ["learned"], ["H0"])]
+    model = graphs.one_gru(arrays, ["X", "W", "R", "B", "", "H0"], extra=tanh, graph_inputs=["X"])
+    refused(
+        model, "got what Exp makes of fixed numbers, 'H0'; remove that input from the node and give that state as h0"
+    )
+    arrays["H0"] = np.linspace(0, 1, 12, dtype=np.float32).reshape(1, 1, 12)
+    model = graphs.one_gru(arrays, ["X", "W", "R", "B", "", "H0"], graph_inputs=["X"])
+    refused(
+        model,
+        "'H0' (1, 1, 12): 0.0, 0.09090909, 0.18181819, 0.27272728, 0.36363637, 0.45454547, 0.54545456, 0.6363636 and 4 more;",
+    )
 
 
 def test_refusals():

@@ -288,10 +288,13 @@ class Graph:
             opened.seek(offset)
             return opened.read(size)
 
-    def origin(self, name: str) -> str:
-        """What decides a value: "input", where a graph's input does, "zero", or "constant", any other fixed numbers."""
+    def origin(self, name: str) -> tuple[str, str]:
+        """What decides a value: "input", where a graph's input does, "zero", or "constant", any other fixed numbers.
+
+        With the name of those other numbers, or of what is computed from them.
+        """
         if self.root(name) in self._from_inputs:
-            return "input"
+            return "input", name
         seen, todo = {""}, [name]
         while todo:
             name = self.root(todo.pop())
@@ -304,11 +307,11 @@ class Graph:
                 if node.op_type == "ConstantOfShape":
                     array = self.attributes(node).get("value")
                 elif node.op_type not in MOVES:
-                    return "constant"
+                    return "constant", name
             if array is not None and distinct(array).any():
-                return "constant"
+                return "constant", name
         self._zero |= seen
-        return "zero"
+        return "zero", name
 
     @functools.cached_property
     def _zero(self) -> set[str]:

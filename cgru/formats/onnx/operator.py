@@ -41,6 +41,9 @@ PARAMETERS = {
 DEFAULTED = ("hard_sigmoid", "elu", "leaky_relu")
 """Of these, the functions for which the standard and runtimes agree what holds where a list ends early."""
 
+SHOWN = 8
+"""Numbers of a state that a message gives."""
+
 TYPES = onnx.AttributeProto
 ATTRIBUTES: dict[str, tuple[int, Any]] = {
     "activation_alpha": (TYPES.FLOATS, []),
@@ -241,7 +244,7 @@ def _lengths(graph: Graph, where: str, inputs: list[str], layout: int) -> str:
     x, lengths = graph.shapes.dims(inputs[0]), inputs[4]
     if not lengths or (x is not None and len(x) == 3 and graph.shapes.all_are(lengths, x[layout])):
         return ""
-    if graph.origin(lengths) != "input":
+    if graph.origin(lengths)[0] != "input":
         raise FormatError(
             f"{where}: sequence_lens: expected none, the steps of X or an argument of the graph, got fixed ones; "
             "remove that input from the node and give lengths= when calling"
@@ -267,11 +270,19 @@ def _in_order(unit: Unit, where: str) -> Unit:
 
 def _check_state(graph: Graph, where: str, initial: str) -> None:
     """An initial state that depends on no input of the graph belongs to the model, which cannot hold it."""
-    if initial and graph.origin(initial) == "constant":
-        raise FormatError(
-            f"{where}: initial_h: expected none, zeros or an argument of the graph, got fixed ones; "
-            "remove that input from the node and give h0 when calling"
-        )
+    kind, name = graph.origin(initial) if initial else ("zero", "")
+    if kind != "constant":
+        return
+    array = graph.constant(name)
+    if array is None:
+        got = f"what {graph.producers[graph.root(name)].op_type} makes of fixed numbers, {name!r}"
+    else:
+        more = f" and {array.size - SHOWN:,} more" if array.size > SHOWN else ""
+        got = f"fixed numbers, {name!r} {array.shape}: {', '.join(map(str, array.flat[:SHOWN]))}{more}"
+    raise FormatError(
+        f"{where}: initial_h: expected none, zeros or an argument of the graph, got {got}; remove that input from the "
+        "node and give that state as h0 (D, B, H) when calling"
+    )
 
 
 def reordered(array: Array) -> Array:
