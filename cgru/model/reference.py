@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgru.model.activations import of_direction
 from cgru.model.cells import CELLS
 from cgru.model.cells.common import EXACT
 from cgru.model.cells.gru import step, step_backward
@@ -99,7 +100,7 @@ def forward(
         h0 = np.zeros((layers * len(directions), batch, hidden), x.dtype)
     last = np.full(batch, steps) if lengths is None else np.asarray(lengths)
     seen = np.ones((steps, batch), bool) if mask is None else mask
-    conventions = equations.conventions(**options)
+    conventions = [equations.conventions(**of_direction(options, d)) for d in range(len(directions))]
 
     h_n = np.array(h0)
     y = x
@@ -113,7 +114,7 @@ def forward(
             previous = np.zeros((batch, hidden), x.dtype)
             for t in reversed(range(steps)) if direction or reverse else range(steps):
                 runs = (t < last) & seen[t]
-                h[runs] = equations.step(y[t, runs], h[runs], *weights, **conventions, arithmetic=own)
+                h[runs] = equations.step(y[t, runs], h[runs], *weights, **conventions[d], arithmetic=own)
                 output[t, runs] = h[runs]
                 if mask_output == "repeat":
                     output[t, ~seen[t]] = previous[~seen[t]]
@@ -167,7 +168,7 @@ def backward(
     equations, hidden = CELLS[cell], h0.shape[2]
     layers, directions = _layers_and_directions(parameters)
     last = np.full(batch, steps) if lengths is None else np.asarray(lengths)
-    conventions = equations.conventions(**options)
+    conventions = [equations.conventions(**of_direction(options, d)) for d in range(len(directions))]
     gradients = {name: np.zeros_like(array) for name, array in parameters.items()}
     grad_h0 = np.array(grad_h_n)
     for layer in reversed(range(layers)):
@@ -188,13 +189,13 @@ def backward(
             for t in order:
                 before.append(h.copy())
                 runs = t < last
-                h[runs] = equations.step(inputs[t, runs], h[runs], *weights, **conventions)
+                h[runs] = equations.step(inputs[t, runs], h[runs], *weights, **conventions[d])
             e = grad_h0[row]
             part = slice(0, hidden) if merge == "sum" else slice(d * hidden, (d + 1) * hidden)
             for t, h in zip(reversed(order), reversed(before), strict=True):
                 runs = t < last
                 by_x, by_h, *by_weights = equations.step_backward(
-                    e[runs] + grad_y[t, runs, part], inputs[t, runs], h[runs], *weights, **conventions
+                    e[runs] + grad_y[t, runs, part], inputs[t, runs], h[runs], *weights, **conventions[d]
                 )
                 grad_inputs[t, runs] += by_x
                 e[runs] = by_h

@@ -211,7 +211,8 @@ to_onnx = save
 def _model(value: Value) -> Any:
     """x -> [Transpose] -> a GRU a layer, each with its directions put side by side -> [Transpose] -> y, h_n."""
     gru = value.spec
-    if gru.update_gate != "state" and not gru.gate.mirrored_by_negation:
+    gates = [direction.gate for direction in gru.by_direction]
+    if gru.update_gate != "state" and not all(gate.mirrored_by_negation for gate in gates):
         raise FormatError(
             f"update_gate: ONNX has {gru.update_gate!r} only for sigmoid gates, got {gru.recurrent_activation!r}"
         )
@@ -273,7 +274,7 @@ def _model(value: Value) -> Any:
 
 def _written(gru: Spec) -> dict[str, Any]:
     """The operator's attributes; they are float32, so a float64 model's numbers must be."""
-    functions = [gru.gate, gru.candidate]
+    functions = [function for direction in gru.by_direction for function in (direction.gate, direction.candidate)]
     functions = [f._replace(name="affine", alpha=1.0, beta=0.0) if f.name == "linear" else f for f in functions]
     for f in functions:
         if f.name not in operator.NAMES:
@@ -283,14 +284,13 @@ def _written(gru: Spec) -> dict[str, Any]:
             raise FormatError(
                 f"ONNX keeps the numbers of activations and clip in float32, which does not have {number!r}"
             )
-    used = functions * gru.directions
     attributes = {
         "hidden_size": gru.hidden_size,
         "linear_before_reset": int(gru.reset_after),
         "direction": "bidirectional" if gru.bidirectional else "reverse" if gru.reverse else "forward",
-        "activations": [operator.NAMES[f.name] for f in used],
-        "activation_alpha": [f.alpha for f in used if f.name in operator.PARAMETERS["activation_alpha"]],
-        "activation_beta": [f.beta for f in used if f.name in operator.PARAMETERS["activation_beta"]],
+        "activations": [operator.NAMES[f.name] for f in functions],
+        "activation_alpha": [f.alpha for f in functions if f.name in operator.PARAMETERS["activation_alpha"]],
+        "activation_beta": [f.beta for f in functions if f.name in operator.PARAMETERS["activation_beta"]],
         "clip": gru.clip,
     }
     return {name: value for name, value in attributes.items() if value not in (None, [])}

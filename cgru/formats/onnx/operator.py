@@ -14,7 +14,6 @@ from cgru.model.precision import LARGEST, MOST_COLUMNS, Matrix
 
 if TYPE_CHECKING:
     from cgru.formats.onnx.graph import Graph
-    from cgru.model.activations import Activation
     from cgru.types import Array
 
 NAMES = {
@@ -129,7 +128,7 @@ def read(graph: Graph, node: Any) -> Unit:
         raise FormatError(
             f"{where}: hidden_size: expected {hidden}, R's last dimension, got {attributes['hidden_size']}"
         )
-    gate, candidate = _functions(attributes, directions, w.dtype, where)
+    gates, candidates = _functions(attributes, directions, w.dtype, where)
     lengths = _lengths(graph, where, inputs, attributes["layout"])
     _check_state(graph, where, inputs[5])
     clip = attributes["clip"]
@@ -140,8 +139,8 @@ def read(graph: Graph, node: Any) -> Unit:
         "bidirectional": direction == "bidirectional",
         "reverse": direction == "reverse",  # until it is known whether x is turned round
         "reset_after": attributes["linear_before_reset"] != 0,
-        "activation": candidate.option,
-        "recurrent_activation": gate.option,
+        "activation": candidates if directions == 2 else candidates[0],  # of which the options make one, if they are
+        "recurrent_activation": gates if directions == 2 else gates[0],
         "clip": None if clip is None else _number(clip, w.dtype),
         "dtype": w.dtype,
     }
@@ -204,8 +203,10 @@ def _integers(graph: Graph, name: str, expected: list[Array]) -> list[Matrix] | 
     return matrices if equal else None
 
 
-def _functions(attributes: dict[str, Any], directions: int, dtype: np.dtype[Any], where: str) -> list[Activation]:
-    """The gates' and the candidate's function, which cgru has once for both directions."""
+def _functions(
+    attributes: dict[str, Any], directions: int, dtype: np.dtype[Any], where: str
+) -> tuple[list[Any], list[Any]]:
+    """The gates' functions and the candidates', one for each direction, as options."""
     known = {there.lower(): here for here, there in NAMES.items()}  # runtimes do not mind the case
     given = [name.decode(errors="replace") for name in attributes["activations"] or [b"Sigmoid", b"Tanh"] * directions]
     if len(given) != 2 * directions or any(name.lower() not in known for name in given):
@@ -229,9 +230,8 @@ def _functions(attributes: dict[str, Any], directions: int, dtype: np.dtype[Any]
         functions = [activations.parse("activations", (n, *p)) for n, p in zip(names, parameters, strict=True)]
     except ValueError as error:
         raise FormatError(f"{where}: {error}") from error
-    if functions[:2] != functions[-2:]:
-        raise FormatError(f"{where}: activations: expected the same for both directions, got {functions}")
-    return functions[:2]
+    options = [function.option for function in functions]
+    return options[::2], options[1::2]
 
 
 def _number(value: float, dtype: np.dtype[Any]) -> float:
