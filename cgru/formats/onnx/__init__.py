@@ -44,6 +44,9 @@ def from_onnx(model: Any, name: str | None = None) -> GRU:
     ----------
     model : onnx.ModelProto or path
         Weights may be float32, float64, float16 or bfloat16, of which the last two are widened exactly to float32.
+        Where all are int8 behind DequantizeLinear, about zero, with a scale for all or for each row, they stay int8
+        with the same integers and scales, and inputs and states are rounded, too (`GRU.quantize`). Other quantized
+        weights become the float32 numbers that they stand for.
     name : str, optional
         The name of one GRU node, or of its output. Without it all GRUs in the model must form one stack, each reading
         what the one before it wrote; they become the layers of one GRU.
@@ -51,7 +54,9 @@ def from_onnx(model: Any, name: str | None = None) -> GRU:
     Returns
     -------
     GRU
-        Initial states and lengths that the graph computes from its inputs are `h0` and `lengths` of a call.
+        Initial states and lengths that the graph computes from its inputs are `h0` and `lengths` of a call, except
+        lengths that are all of the input's steps. `reverse` is also set where the graph turns sequences round before
+        the GRU and back after it.
         `batch_first` is the operator's `layout`; it is also set for a stack whose graph's own input and output are
         (B, T, ...) by a Transpose each.
 
