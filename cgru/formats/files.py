@@ -86,14 +86,16 @@ def decode(where: str, kind: str, shape: Sequence[int], data: bytes | memoryview
     """Stored numbers as an array; float16 and bfloat16 become float32, which holds each of their values exactly."""
     if kind not in STORED:
         raise FormatError(f"{where}: expected {', '.join(STORED)}, got {kind}")
-    array = undecoded(where, STORED[kind], shape, data)
+    array = undecoded(where, STORED[kind], shape, data, kind)
     if kind == "bfloat16":
         return (array.astype(np.uint32) << 16).view(np.float32)
     return array.astype(np.float32 if kind == "float16" else kind)
 
 
-def undecoded(where: str, stored: str, shape: Sequence[int], data: bytes | memoryview) -> npt.NDArray[Any]:
-    """Stored numbers as they are, of NumPy's type `stored`.
+def undecoded(
+    where: str, stored: str, shape: Sequence[int], data: bytes | memoryview, kind: str | None = None
+) -> npt.NDArray[Any]:
+    """Stored numbers as they are, of NumPy's type `stored`, which messages call `kind`.
 
     The shape is what a file claims: it must agree with the number of bytes before anything is made of them.
     """
@@ -101,7 +103,7 @@ def undecoded(where: str, stored: str, shape: Sequence[int], data: bytes | memor
         raise FormatError(f"{where}: expected at most {MAX_AXES} dimensions, got {len(shape)}")
     size = math.prod(shape) * np.dtype(stored).itemsize
     if any(dimension < 0 for dimension in shape) or size != len(data):
-        kind = next((name for name, known in STORED.items() if known == stored), np.dtype(stored).name)
+        kind = kind or next((name for name, known in STORED.items() if known == stored), np.dtype(stored).name)
         raise FormatError(f"{where}: expected {size} bytes for {kind} of shape {tuple(shape)}, got {len(data)}")
     try:
         return np.frombuffer(data, stored).reshape(shape)

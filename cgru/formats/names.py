@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgru import checks
 from cgru.errors import FormatError
+from cgru.model import activations
 from cgru.model.spec import KINDS, from_options
 from cgru.model.value import Value
 
@@ -223,6 +224,11 @@ def refuse_unknown(value: Value, system: str) -> None:
     """Refuse what no other system here has: cells that are no GRU, and weights as integers."""
     if KINDS[value.spec.kind].cell != "gru":
         raise FormatError(f"{system} has no such layer: expected a GRU, got a {value.spec.kind}")
+    for name in activations.ARGUMENTS:
+        if activations.are_several(getattr(value.spec, name)) and system != "ONNX":
+            raise FormatError(
+                f"{name}: {system} has one function for both directions, got {getattr(value.spec, name)!r}"
+            )
     kind = value.precision if value.precision == "int8" else f"compute={value.arithmetic.compute!r}"
     if kind != "compute='float32'":
         raise FormatError(

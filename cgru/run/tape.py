@@ -217,8 +217,8 @@ class Tape(Exclusive):
             by_name = {name: device.xp.zeros(shape, spec.dtype) for name, shape in spec.shapes.items() if not passes}
             found = self._back(passes, grad, grad_h, arguments.time_first(spec, grad_x), by_x)
             for (ends, _), directions, gradients in zip(spec.layers, value.stack.layers, found):  # noqa: B905 - or none
-                for end, layer, gradient in zip(ends, directions, gradients, strict=True):
-                    own = spec.cell.by_parameters(spec, layer, gradient, device.xp)
+                for end, own_spec, layer, gradient in zip(ends, spec.by_direction, directions, gradients, strict=True):
+                    own = spec.cell.by_parameters(own_spec, layer, gradient, device.xp)
                     by_name.update({name + end: array for name, array in own.items()})
             if not again:
                 self._passes = None  # last of all: an interrupt leaves the tape as it was

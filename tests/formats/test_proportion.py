@@ -356,7 +356,31 @@ def a_move_of_many_axes(number):
     return onnx_model([*grus(1, own_names), move, *grus(number, own_names, x="moved")[1:]], **own(number))
 
 
+def lengths_far_from_a_shape(number):
+    chain = [node("Cast", [f"l{k}"], [f"l{k + 1}"], to=TensorProto.INT32) for k in range(number)]
+    first = node("Shape", ["X"], ["l0"])
+    return onnx_model([first, *chain, *grus(number, own_names, lengths=f"l{number}")], **own(number))
+
+
+def shapes_of_many_shapes(number):
+    """Each concatenated with itself."""
+    chain = [node("Concat", [f"l{k}", f"l{k}"], [f"l{k + 1}"], axis=0) for k in range(number)]
+    moves = [node("Reshape", ["Y0", f"l{k}"], [f"moved{k}"]) for k in range(number)]
+    others = [grus(k + 1, own_names, x=f"moved{k}")[k] for k in range(1, number)]
+    return onnx_model([node("Shape", ["X"], ["l0"]), *chain, *grus(1, own_names), *moves, *others], **own(number))
+
+
+def weights_added_to_themselves(number):
+    chain = [node("Add", [f"w{k}", f"w{k}"], [f"w{k + 1}"]) for k in range(12)]
+    chain += [node("Add", [f"w{k}", f"w{k}"], [f"v{k}"]) for k in range(12)]
+    nodes = [*chain, *grus(2, lambda k: ["w12", "R", ""])]
+    return onnx_model(nodes, inputs=20 * number, w0=np.ones((1, 3, 20 * number), np.float32))
+
+
 GRAPHS = {
+    lengths_far_from_a_shape: (50, 800),
+    shapes_of_many_shapes: (50, 800),
+    weights_added_to_themselves: (100, 800),
     lengths_far_from_the_input: (50, 800),
     states_far_from_zero: (30, 960),
     calls_on_many_of_many: (1000, 8000),
@@ -377,7 +401,8 @@ def test_onnx_graphs(make, tmp_path):
 
     in_proportion(write, *GRAPHS[make])
     with pytest.raises(
-        cgru.FormatError, match=r"choose one by its name: 'g0', 'g1'|more memory than its parts explain"
+        cgru.FormatError,
+        match=r"choose one by its name: 'g0', 'g1'|more memory than its parts explain|'g0': sequence_lens: expected",
     ):
         cgru.load(write(GRAPHS[make][1]))
 
