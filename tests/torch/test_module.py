@@ -238,10 +238,6 @@ def test_copies_pickles_and_misuse():
         for twin in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
             assert torch.equal(twin(x)[0], y)
         assert cgru.from_torch(ours)(x.numpy())[0].tolist() == y.tolist()
-        with pytest.raises(ValueError, match=r"x: expected \(T, B, 3\) float32, got \(5, 2, 4\)"):
-            ours(torch.randn(5, 2, 4))
-        with pytest.raises(ValueError, match=r"h0: expected \(1, 2, 4\) float32, got \(1, 3, 4\)"):
-            ours(x, torch.randn(1, 3, 4))
         with pytest.raises(Exception, match="list"):
             ours([1, 2])
         assert np.isnan(ours(torch.full((1, 1, 3), torch.nan))[0].numpy()).all()
