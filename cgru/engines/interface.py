@@ -24,6 +24,9 @@ How = Any
 class Pass(Protocol):
     """One direction of one layer over some sequences, recorded, and the way back through it."""
 
+    gates: Array | None
+    """What the way back needs of every step and uses up, where that is in memory and the engine gives it out."""
+
     def backward(
         self,
         grad_y: Array | None,  # (T, B, H), units contiguous unless the engine is `strided`; zero where absent
@@ -110,5 +113,6 @@ class Engine(Protocol):
         reverse: bool,
         how: How,
         chunk: int,  # steps whose gates are in memory at once
+        gates: Array | None = None,  # of an earlier pass of the same arguments and the same y: nothing runs
     ) -> Pass:
         """Run one direction of one layer and keep what the way back needs."""

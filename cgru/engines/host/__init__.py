@@ -144,11 +144,12 @@ class Host:
         reverse: bool,
         how: tuple[None, int],
         chunk: int,
+        gates: Array | None = None,
     ) -> Pass:
         """See `Engine.record`."""
         from cgru.engines.host import training
 
-        return training.Pass(layer, x, h, y, lengths, reverse, how[1], chunk)
+        return training.Pass(layer, x, h, y, lengths, reverse, how[1], chunk, gates)
 
 
 HOST = Host()
