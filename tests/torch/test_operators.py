@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_packed_sequence
 
 import cgru.torch as bridge
 from cgru.engines.host import training
-from cgru.torch import kept, operators
+from cgru.torch import dynamo, kept, operators
 
 from ..support.bridge import pair, same
 
@@ -164,6 +164,19 @@ def test_compiled_parametrizations_and_transforms():
     gradient = torch.func.grad(lambda x: Model(plain)(x)[0].sum())
     found = torch.compile(gradient, fullgraph=True, backend="aot_eager")(x)
     same([found], [torch.func.grad(lambda x: Model(other)(x)[0].sum())(x)], 2e-5)
+
+
+def test_what_the_compiler_may_become():
+    """Where PyTorch refuses no GRU any more there is nothing to do; where the refusal is elsewhere, cgru says so."""
+
+    class Builder:
+        config = object()
+        VariableBuilder = None
+
+    dynamo._allow(bridge.GRU, Builder)
+    Builder.config = torch._dynamo.config
+    with pytest.warns(RuntimeWarning, match=r"torch.compile .* may refuse cgru.torch.GRU,.*allow_rnn = True"):
+        dynamo._allow(bridge.GRU, Builder)
 
 
 def test_compiled_under_autocast():
