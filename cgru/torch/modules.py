@@ -28,7 +28,12 @@ class GRU(torch.nn.GRU):  # type: ignore[misc] # PyTorch is not checked
     Each call compares the weights with those of the call before, since they can change without a trace; a stream or a
     pool of `cgru.from_torch(module)` keeps its weights and spends nothing on that.
 
-    Sequences may be padded tensors or a PackedSequence, whose lengths cgru takes as they are: in any order.
+    Compiled and exported programs hold a call as one operator, `cgru::gru`; a place that loads one, AOTInductor's
+    packages too, imports cgru.torch first. PyTorch's quantize_dynamic knows torch.nn.GRU alone: `restore` a model for
+    it, or quantize `cgru.from_torch(module)`.
+
+    Sequences may be padded tensors or a PackedSequence, whose lengths cgru takes as they are: in any order. A call that
+    does not fit the module is PyTorch's to refuse, in its words.
 
     Examples
     --------
@@ -56,32 +61,44 @@ class GRU(torch.nn.GRU):  # type: ignore[misc] # PyTorch is not checked
 
         Raises
         ------
-        TypeError, ValueError
-            The input or state does not fit the module.
+        ValueError, RuntimeError
+            The input or state does not fit the module; there are no steps.
         """
         if isinstance(input, torch.fx.Proxy):
             return _leaf(self, input, hx)
         if torch.compiler.is_compiling():
             weights = [getattr(self, name) for name in self._flat_weights_names]
-            if isinstance(input, PackedSequence) or not _one_operator(input, hx, weights):
+            if isinstance(input, PackedSequence) or not (_one_operator(input, hx, weights) and self._takes(input, hx)):
                 return super().forward(input, hx)
             seed = torch.randint(2**63 - 1, ()) if self._drops() else None
-            return operators.gru(
-                input, hx, weights, None, seed,
-                self.num_layers, self.batch_first, self.bidirectional, float(self.dropout),
-            )  # fmt: skip
+            options = Options(self.num_layers, self.batch_first, self.bidirectional, float(self.dropout))
+            return _operator(input, hx, weights, seed, options)
         packed, weights = isinstance(input, PackedSequence), self._weights()
         if not _run_here([input.data if packed else input, *weights, *([] if hx is None else [hx])]):
             return super().forward(input, hx)
-        if not packed:
-            return self._run(input, hx, weights, None)
-        padded, lengths = pad_packed_sequence(input, self.batch_first)
+        padded, lengths = pad_packed_sequence(input, self.batch_first) if packed else (input, None)
+        if not self._takes(padded, hx):
+            return super().forward(input, hx)
         y, h_n = self._run(padded, hx, weights, lengths)
+        if not packed:
+            return y, h_n
         return _packed_like(input, y, lengths, self.batch_first), h_n
 
     def __prepare_scriptable__(self) -> Any:
         """What torch.jit.script compiles in this module's place."""
         return _twin(self, torch.nn.GRU)
+
+    def _takes(self, x: Any, hx: Any) -> bool:
+        """Whether the sizes of a call are the module's, and there are steps and something left of what is dropped."""
+        dims, states = x.dim(), self.num_layers * (1 + self.bidirectional)
+        if dims not in (2, 3) or x.shape[-1] != self.input_size:
+            return False
+        if self.training and self.num_layers > 1 and not 0 <= self.dropout < 1:
+            return False
+        if x.shape[1 if dims == 3 and self.batch_first else 0] == 0:
+            return False
+        batch = x.shape[: dims - 2] if self.batch_first else x.shape[1 : dims - 1]
+        return hx is None or tuple(hx.shape) == (states, *batch, self.hidden_size)
 
     def _drops(self) -> bool:
         return bool(self.training and self.dropout > 0 and self.num_layers > 1)
@@ -139,7 +156,7 @@ class GRUCell(torch.nn.GRUCell):  # type: ignore[misc]
             here = _run_here([input, *weights, *([] if hx is None else [hx])])
         batch = tuple(input.shape[:-1])
         if (
-            not here
+            not (here and self.input_size and self.hidden_size)
             or tuple(input.shape) != (*batch, self.input_size)
             or len(batch) > 1
             or (hx is not None and tuple(hx.shape) != (*batch, self.hidden_size))
@@ -147,7 +164,7 @@ class GRUCell(torch.nn.GRUCell):  # type: ignore[misc]
             return super().forward(input, hx)
         x, state = input.unsqueeze(0), None if hx is None else hx.unsqueeze(0)  # one step, one layer
         if compiling:
-            return operators.gru(x, state, weights, None, None, *STEP)[1].squeeze(0)
+            return _operator(x, state, weights, None, STEP)[1].squeeze(0)
         return _apply(Call(STEP, None, None), x, state, weights)[1].squeeze(0)
 
     def __prepare_scriptable__(self) -> Any:
@@ -161,8 +178,7 @@ STEP = Options(num_layers=1, batch_first=False, bidirectional=False, dropout=0.0
 
 def _apply(call: Call, x: Any, hx: Any, weights: list[Any]) -> tuple[Any, Any]:
     """Tensors in, tensors out; recorded where a gradient is asked for."""
-    tensors = [x, *weights] if hx is None else [x, hx, *weights]
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+    if torch.is_grad_enabled() and _differentiable(x, hx, weights):
         return Recorded.apply(call, x, hx, *weights)
     return run(call, x, hx, weights)
 
@@ -178,6 +194,21 @@ def _twin(module: Any, kind: Any) -> Any:
     twin = kind.__new__(kind)
     twin.__dict__.update(module.__dict__)
     return twin
+
+
+is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
+"""PyTorch 2.4 cannot say it: what it exports keeps what training would need."""
+
+
+def _operator(x: Any, hx: Any, weights: list[Any], seed: Any, options: Options) -> tuple[Any, Any]:
+    """A call in a program that is compiled or exported; the latter are for inference, though they can be trained."""
+    keep = torch.is_grad_enabled() and not is_exporting() and _differentiable(x, hx, weights)
+    y, h_n, _ = operators.gru(x, hx, weights, None, seed, *options, keep)
+    return y, h_n
+
+
+def _differentiable(x: Any, hx: Any, weights: list[Any]) -> bool:
+    return any(tensor.requires_grad for tensor in ([x, *weights] if hx is None else [x, hx, *weights]))
 
 
 def _one_operator(x: Any, hx: Any, weights: list[Any]) -> bool:
@@ -200,7 +231,11 @@ def _run_here(tensors: list[Any]) -> bool:
     return (
         dtype in DTYPES
         and all(
-            type(tensor) in PLAIN and tensor.dtype == dtype and tensor.is_cpu and tensor.layout is torch.strided
+            type(tensor) in PLAIN
+            and tensor.dtype == dtype
+            and tensor.is_cpu
+            and tensor.layout is torch.strided
+            and not tensor.is_neg()  # a view that PyTorch negates as it reads: its memory holds other values
             for tensor in tensors
         )
         and not (
