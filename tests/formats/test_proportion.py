@@ -138,7 +138,7 @@ def many_cells(number):
 CONFIGURATIONS = {
     layers_around_layers: (10, 90),
     lists_in_lists: (20, 640),
-    both_ways_both_ways: (8, 24),
+    both_ways_both_ways: (8, 17),
     many_cells: (200, 3200),
     dropouts_called_twice: (10, 20),
     a_dropout_read_by_many: (100, 800),
