@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
 from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from cgru import checks
 from cgru.torch import operators
 from cgru.torch.kept import DTYPES, Options
 from cgru.torch.recording import Call, Recorded, run
@@ -45,7 +47,7 @@ class GRU(torch.nn.GRU):  # type: ignore[misc] # PyTorch is not checked
     (torch.Size([5, 3, 8]), torch.Size([2, 3, 8]))
     """
 
-    def forward(self, input: Any, hx: Any = None) -> tuple[Any, Any]:
+    def forward(self, input: Any, hx: Any = None, *, resets: Any = None, resets_to: str = "zero") -> tuple[Any, Any]:
         """The outputs and the last states, as of torch.nn.GRU.
 
         Parameters
@@ -53,6 +55,11 @@ class GRU(torch.nn.GRU):  # type: ignore[misc] # PyTorch is not checked
         input : (T, B, I), with batch_first (B, T, I), (T, I) for one sequence, or a PackedSequence
         hx : (L*D, B, H), or (L*D, H) for one sequence, optional
             Of the sequences in the order in which they were packed.
+        resets : bool, input's shape without I, optional
+            True at a step starts its sequence anew there, as in a call of `cgru.GRU`. Of a PackedSequence as of the
+            padded tensor. Only where cgru runs the call.
+        resets_to : {"zero", "h0"}
+            What states become there: 0, or hx.
 
         Returns
         -------
@@ -62,8 +69,10 @@ class GRU(torch.nn.GRU):  # type: ignore[misc] # PyTorch is not checked
         Raises
         ------
         ValueError, RuntimeError
-            The input or state does not fit the module; there are no steps.
+            The input or state does not fit the module; there are no steps; resets where PyTorch's kernels run.
         """
+        if resets is not None or resets_to != "zero":
+            return self._restarted(input, hx, resets, resets_to)
         if isinstance(input, torch.fx.Proxy):
             return _leaf(self, input, hx)
         if torch.compiler.is_compiling():
@@ -88,6 +97,31 @@ class GRU(torch.nn.GRU):  # type: ignore[misc] # PyTorch is not checked
         """What torch.jit.script compiles in this module's place."""
         return _twin(self, torch.nn.GRU)
 
+    def _restarted(self, input: Any, hx: Any, resets: Any, resets_to: str) -> tuple[Any, Any]:
+        """A call whose sequences start anew; PyTorch has no such kernels."""
+        packed, weights = isinstance(input, PackedSequence), self._weights()
+        if resets is None:
+            raise ValueError(f"resets: expected a bool tensor beside resets_to={resets_to!r}, got None")
+        if (
+            isinstance(input, torch.fx.Proxy)
+            or torch.compiler.is_compiling()
+            or not _run_here([input.data if packed else input, *weights, *([] if hx is None else [hx])])
+        ):
+            raise RuntimeError(
+                "resets: expected None in calls that PyTorch's kernels run: traced, exported, transformed or autocast "
+                "ones, in one compiled graph, on other devices than the CPU, of other types than float32 and float64"
+            )
+        padded, lengths = pad_packed_sequence(input, self.batch_first) if packed else (input, None)
+        if not self._takes(padded, hx):
+            return super().forward(input, hx)  # says what does not fit
+        shape, resets = tuple(padded.shape[:-1]), torch.as_tensor(resets)
+        if resets.dtype != torch.bool or tuple(resets.shape) != shape:
+            raise ValueError(f"resets: expected {shape} bool, got {tuple(resets.shape)} {resets.dtype}")
+        checks.choice("resets_to", resets_to, ("zero", "h0"))
+        run = torch.compiler.disable(self._run) if "torch._dynamo" in sys.modules else self._run  # not piece by piece
+        y, h_n = run(padded, hx, weights, lengths, resets, resets_to)
+        return (_packed_like(input, y, lengths, self.batch_first) if packed else y), h_n
+
     def _takes(self, x: Any, hx: Any) -> bool:
         """Whether the sizes of a call are the module's, and there are steps and something left of what is dropped."""
         dims, states = x.dim(), self.num_layers * (1 + self.bidirectional)
@@ -108,10 +142,13 @@ class GRU(torch.nn.GRU):  # type: ignore[misc] # PyTorch is not checked
         own = self.__dict__["_parameters"]
         return [own[name] if name in own else getattr(self, name, None) for name in self._flat_weights_names]
 
-    def _run(self, x: Any, hx: Any, weights: list[Any], lengths: Any) -> tuple[Any, Any]:
+    def _run(
+        self, x: Any, hx: Any, weights: list[Any], lengths: Any, resets: Any = None, resets_to: str = "zero"
+    ) -> tuple[Any, Any]:
         drops = self._drops()
         options = Options(self.num_layers, self.batch_first, self.bidirectional, float(self.dropout) if drops else 0.0)
-        return _apply(Call(options, lengths, int(torch.randint(2**63 - 1, ())) if drops else None), x, hx, weights)
+        seed = int(torch.randint(2**63 - 1, ())) if drops else None
+        return _apply(Call(options, lengths, seed, resets, resets_to), x, hx, weights)
 
 
 class GRUCell(torch.nn.GRUCell):  # type: ignore[misc]

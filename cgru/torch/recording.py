@@ -25,6 +25,8 @@ class Call(NamedTuple):
     options: Options
     lengths: Any  # (B,) a tensor, or None
     seed: int | None  # of dropout; None: there is none
+    resets: Any = None  # a tensor of x's shape without features, or None
+    resets_to: str = "zero"
 
 
 def run(call: Call, x: Any, h0: Any, weights: Sequence[Any]) -> tuple[Any, Any]:
@@ -33,7 +35,7 @@ def run(call: Call, x: Any, h0: Any, weights: Sequence[Any]) -> tuple[Any, Any]:
     if call.seed is not None:  # only a recording drops outputs
         y, h_n, _ = _recorded(model, call, x, h0, memory=0)
     else:
-        y, h_n = model(array(x), _array(h0), lengths=_array(call.lengths))
+        y, h_n = model(array(x), _array(h0), **_how(call))
     return torch.from_numpy(y), torch.from_numpy(h_n)
 
 
@@ -77,9 +79,14 @@ def _recorded(
 ) -> tuple[Array, Array, tape.Tape]:
     """See `cgru.run.tape.record`."""
     return tape.record(
-        model, array(x), _array(h0), lengths=_array(call.lengths), rng=call.seed, memory=memory, num_threads=None,
+        model, array(x), _array(h0), **_how(call), rng=call.seed, memory=memory, num_threads=None,
         drop=call.seed is not None, own=True, earlier=earlier,
     )  # fmt: skip
+
+
+def _how(call: Call) -> dict[str, Any]:
+    """The arguments of a call that say where its sequences begin and end."""
+    return {"lengths": _array(call.lengths), "resets": _array(call.resets), "resets_to": call.resets_to}
 
 
 def _array(tensor: Any) -> Array | None:
@@ -141,7 +148,10 @@ def by_torch(call: Call, x: Any, h0: Any, weights: Sequence[Any]) -> tuple[Any, 
     last = []
     for k in range(layers):
         own = weights[k * each : (k + 1) * each]
-        steps, state = _layer(steps, h[k], own, call.lengths)
+        if call.resets is None:
+            steps, state = _layer(steps, h[k], own, call.lengths)
+        else:
+            steps, state = _restarting_layer(steps, h[k], own, call)
         last.append(state)
         if call.seed is not None and k < layers - 1:
             mask = HOST.dropout(generator, tuple(steps.shape), dropout)
@@ -161,3 +171,27 @@ def _layer(steps: Any, h: Any, weights: Sequence[Any], lengths: Any) -> tuple[An
     data, state = torch._VF.gru(packed.data, packed.batch_sizes, h[:, packed.sorted_indices], weights, *how)
     y, _ = pad_packed_sequence(packed._replace(data=data), total_length=len(steps))
     return y, state[:, packed.unsorted_indices]
+
+
+def _restarting_layer(steps: Any, h: Any, weights: Sequence[Any], call: Call) -> tuple[Any, Any]:
+    """One layer whose sequences start anew, step by step: from states h (D, B, H)."""
+    count, batch, _ = steps.shape
+    lengths = torch.full((batch,), count) if call.lengths is None else call.lengths
+    resets = call.resets.reshape(count, 1) if call.resets.dim() == 1 else call.resets
+    if call.options.batch_first and call.resets.dim() == 2:
+        resets = resets.transpose(0, 1)
+    firsts = torch.zeros(count + 1, batch, 1, dtype=torch.bool)  # of pieces, none past a sequence's end
+    firsts[:-1, :, 0] = resets & (torch.arange(count)[:, None] < lengths)
+    each, outputs, states = len(weights) // len(h), [], []
+    for d, state in enumerate(h):
+        start = state if call.resets_to == "h0" else torch.zeros_like(state)
+        made = [state] * count
+        for t in reversed(range(count)) if d else range(count):
+            state = torch.where(firsts[t + d], start, state)
+            after = torch._VF.gru_cell(steps[t], state, *weights[d * each : (d + 1) * each])
+            runs = (t < lengths)[:, None]
+            made[t] = torch.where(runs, after, torch.zeros_like(after))
+            state = torch.where(runs, after, state)
+        outputs.append(torch.stack(made))
+        states.append(state)
+    return torch.cat(outputs, dim=2), torch.stack(states)

@@ -1,7 +1,7 @@
 """What PyTorch's own tests ask of torch.nn.GRU and GRUCell, asked of cgru's: the same questions, written anew.
 
-Read in PyTorch's repository: test/test_nn.py, test/test_modules.py with torch/testing/_internal/common_modules.py, and
-in test/nn/ test_packed_sequence.py, test_pruning.py, test_parametrization.py, test_module_hooks.py.
+After the recurrent parts of PyTorch's test/test_nn.py and torch/testing/_internal/common_modules.py, and what
+test/test_modules.py and test/nn/ ask of every module.
 
 Here, by the names that they have there:
 

@@ -148,7 +148,8 @@ class Cuda:
         by_start: bool = False,
     ) -> Pass:
         """See `Engine.record`; the gates of all steps are in memory at once, whatever `chunk` says, and stay there."""
-        assert gates is None and restarts is None, "a device gives no gates out, and has no restarts"
+        assert gates is None, "a device gives no gates out"
+        assert restarts is None, "a device has no restarts"
         weights = layer.prepared["cuda"]
         record = forward.direction(weights, x, h, y, lengths, reverse, how, recording=True)
         assert record is not None
