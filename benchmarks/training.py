@@ -1,9 +1,10 @@
 """Forward and backward beside torch and JAX: python benchmarks/training.py [--threads 1 2] [--json FILE] [--plot FILE]
 
 Milliseconds of recording a call and of its gradients by x, h0 and all weights, float32, interleaved medians: through
-gru.record, through cgru.torch.GRU, torch.nn.GRU with autograd, and a jitted scan in JAX where that is installed. All
-gradients are compared with torch's first. "Floor" is what the flops take at the peak measured in the same run. Then the
-peak memory of both, beyond their input and what the libraries take, each in a process of its own.
+gru.record, through cgru.torch.GRU, the same under torch.compile, torch.nn.GRU with autograd, and a jitted scan in JAX
+where that is installed. All gradients are compared with torch's first. "Floor" is what the flops take at the peak
+measured in the same run. Then the peak memory beyond a call's input and what the libraries take, each in a process of
+its own.
 """
 
 import argparse
@@ -26,6 +27,8 @@ CASES = {  # inputs, hidden, batch, steps: ratio to torch asked on one thread an
     (128, 128, 32, 100): (3.0, None),
     (256, 256, 64, 50): (2.0, 1.6),
     (512, 512, 64, 50): (1.5, 1.15),
+    (64, 64, 32, 100): (None, None),  # these two for the bridge: what cgru.torch costs beside torch
+    (512, 512, 32, 100): (None, None),
     (64, 256, 1, 200): (5.0, 4.0),
 }
 REST = 0.05
@@ -54,15 +57,16 @@ def cgru_call(problem):
     return call
 
 
-def module_call(problem, kind):
+def module_call(problem, kind, prepare=lambda module: module):
     import torch
 
     module = kind(problem.gru.input_size, problem.gru.hidden_size)
     module.load_state_dict({name: torch.from_numpy(array) for name, array in problem.gru.state_dict().items()})
     x, grad_y = torch.from_numpy(problem.x).requires_grad_(), torch.from_numpy(problem.grad_y)
+    forward = prepare(module)
 
     def call():
-        y, _ = module(x)
+        y, _ = forward(x)
         return [array.numpy() for array in torch.autograd.grad(y, [x, *module.parameters()], grad_y)]
 
     return call
@@ -111,7 +115,29 @@ def jax_call(problem):
     return call
 
 
-CONTENDERS = {"cgru": cgru_call, "cgru.torch": cgru_torch_call, "torch": torch_call, "jax": jax_call}
+def compiled_call(problem):
+    """Without PyTorch's code generator, which needs a C++ compiler and has nothing to do here."""
+    import torch
+
+    import cgru.torch
+
+    return module_call(problem, cgru.torch.GRU, lambda gru: torch.compile(gru, fullgraph=True, backend="aot_eager"))
+
+
+CONTENDERS = {
+    "cgru": cgru_call,
+    "cgru.torch": cgru_torch_call,
+    "compiled": compiled_call,
+    "torch": torch_call,
+    "jax": jax_call,
+}
+MODULES = {"cgru.torch": "torch", "compiled": "torch"}
+"""What contenders need that are no packages of their own."""
+
+
+def installed():
+    """The contenders that can run here."""
+    return [name for name in CONTENDERS if find_spec(MODULES.get(name, name))]
 
 
 def seconds_of(call, repeats):
@@ -132,7 +158,7 @@ def measure(case, threads, rounds):
     torch.set_num_threads(threads)
     cgru.set_num_threads(threads)
     problem = Problem(*case)
-    calls = {name: make(problem) for name, make in CONTENDERS.items() if find_spec(name.split(".")[0])}
+    calls = {name: CONTENDERS[name](problem) for name in installed()}
     expected = calls["torch"]()
     for name, call in calls.items():
         for result, wanted in zip(call(), expected, strict=True):
@@ -184,10 +210,10 @@ def main():
         function, *rest = json.loads(arguments.task)
         print(json.dumps({"measure": measure, "peak_memory": peak_memory}[function](*rest)))
         return
-    names = [name for name in CONTENDERS if find_spec(name.split(".")[0])]
+    names = installed()
     print("milliseconds of forward and backward, float32, medians of interleaved rounds\n")
     columns = (f"{name:>10}" for name in [*names, "floor"])
-    ratios = (f"{name:>8}" for name in ("ratio", "module", "asked", "possible"))
+    ratios = (f"{name:>8}" for name in ("ratio", "module", "compiled", "asked", "possible"))
     print(f"{'I':>4} {'H':>4} {'B':>3} {'T':>4} {'threads':>7}", *columns, *ratios)
     kept = []
     for threads in arguments.threads:
@@ -196,7 +222,7 @@ def main():
             wanted = asked[threads > 1] or "-"
             inputs, hidden, batch, steps = case
             figures = (f"{value:10.2f}" for value in [*times.values(), floor])
-            ratios = (f"{times['torch'] / times[name]:8.2f}" for name in ("cgru", "cgru.torch"))
+            ratios = (f"{times['torch'] / times[name]:8.2f}" for name in ("cgru", "cgru.torch", "compiled"))
             print(f"{inputs:4} {hidden:4} {batch:3} {steps:4} {threads:7}", *figures, *ratios,
                   f"{wanted:>8} {times['torch'] / floor:8.2f}", flush=True)  # fmt: skip
             kept.append({"case": case, "threads": threads, "milliseconds": times, "floor": floor})

@@ -20,7 +20,9 @@ from cgru.version import __version__
 if TYPE_CHECKING:
     from cgru.comparison import compare
     from cgru.formats import load
+    from cgru.formats.equinox import from_equinox
     from cgru.formats.flax import from_flax
+    from cgru.formats.haiku import from_haiku
     from cgru.formats.keras import from_keras
     from cgru.formats.onnx import from_onnx
     from cgru.formats.torch import from_torch
@@ -32,7 +34,9 @@ __all__ = [
     "MinGRU",
     "__version__",
     "compare",
+    "from_equinox",
     "from_flax",
+    "from_haiku",
     "from_keras",
     "from_onnx",
     "from_torch",
@@ -55,10 +59,22 @@ def _load() -> Any:
     return load
 
 
+def _from_equinox() -> Any:
+    from cgru.formats.equinox import from_equinox
+
+    return from_equinox
+
+
 def _from_flax() -> Any:
     from cgru.formats.flax import from_flax
 
     return from_flax
+
+
+def _from_haiku() -> Any:
+    from cgru.formats.haiku import from_haiku
+
+    return from_haiku
 
 
 def _from_keras() -> Any:
@@ -95,7 +111,9 @@ def _torch() -> Any:
 _LATER = {
     "compare": _compare,
     "load": _load,
+    "from_equinox": _from_equinox,
     "from_flax": _from_flax,
+    "from_haiku": _from_haiku,
     "from_keras": _from_keras,
     "from_onnx": _from_onnx,
     "from_torch": _from_torch,

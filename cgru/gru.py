@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from cgru.types import ActivationOption, Array
+    from cgru.types import ActivationOption, ActivationOptions, Array
 
 
 class GRU(Recurrent):
@@ -45,7 +45,8 @@ class GRU(Recurrent):
     activation, recurrent_activation : str or (str, float, float)
         Candidate's and gates' function, by name or as (name, alpha, beta): tanh, sigmoid, relu, hard_sigmoid, softsign,
         softplus, elu, leaky_relu, thresholded_relu, scaled_tanh, affine, linear, g (`MinGRU`'s). Formulas and default
-        parameters are ONNX's; Keras 3's and PyTorch's hard sigmoid is ("hard_sigmoid", 1/6, 0.5).
+        parameters are ONNX's; Keras 3's and PyTorch's hard sigmoid is ("hard_sigmoid", 1/6, 0.5). With two directions
+        also a list of two, of which the second is the reverse direction's.
     clip : float, optional
         Bounds the activations' arguments to [-clip, clip].
     reverse : bool
@@ -90,8 +91,8 @@ class GRU(Recurrent):
         *,
         reset_after: bool = True,
         update_gate: str = "state",
-        activation: ActivationOption = "tanh",
-        recurrent_activation: ActivationOption = "sigmoid",
+        activation: ActivationOptions = "tanh",
+        recurrent_activation: ActivationOptions = "sigmoid",
         clip: float | None = None,
         reverse: bool = False,
         merge: str = "concat",

@@ -12,7 +12,7 @@ from cgru.recurrent import Recurrent
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from cgru.types import ActivationOption
+    from cgru.types import ActivationOptions
 
 
 class MinGRU(Recurrent):
@@ -62,8 +62,8 @@ class MinGRU(Recurrent):
         dropout: float = 0.0,
         bidirectional: bool = False,
         *,
-        activation: ActivationOption = "g",
-        recurrent_activation: ActivationOption = "sigmoid",
+        activation: ActivationOptions = "g",
+        recurrent_activation: ActivationOptions = "sigmoid",
         clip: float | None = None,
         reverse: bool = False,
         merge: str = "concat",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from cgru.engines.interface import Engine
-    from cgru.types import ActivationOption, Array
+    from cgru.types import ActivationOptions, Array
 
 
 class Model:
@@ -38,8 +38,8 @@ class Model:
     bias: bool
     reset_after: bool
     update_gate: str
-    activation: ActivationOption
-    recurrent_activation: ActivationOption
+    activation: ActivationOptions
+    recurrent_activation: ActivationOptions
     clip: float | None
     dtype: np.dtype[Any]
 

@@ -15,13 +15,14 @@ from cgru.cli import inputs, models
 
 
 @click.command()
-@click.argument("model", type=models.PATH)
+@click.argument("model", type=models.MODEL)
 @click.argument("source", metavar="INPUT", type=models.PATH)
 @click.option("--precision", type=inputs.precisions, required=True, help="What weights are stored as.")
 @inputs.calibrate_option
 @click.option("--plot", "plot_path", type=models.PATH, help="Draw errors over time to a .png, .svg or .pdf.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with every step's error.")
 @models.name_option
+@models.config_option
 def compare(
     model: Path,
     source: Path,
@@ -30,6 +31,7 @@ def compare(
     plot_path: Path | None,
     as_json: bool,
     name: str | None,
+    config: Path | None,
 ) -> None:
     """Quantize the GRU in the file MODEL, run it over INPUT, and print its errors over time.
 
@@ -37,7 +39,7 @@ def compare(
     against float64, relative to the norm of the outputs; the model as it is has its own beside those of its quantized
     form.
     """
-    gru = models.open_gru(model, name)
+    gru = models.open_gru(model, name, config)
     given = inputs.open_input(source)
     for name_of in ("mask", "resets"):
         if name_of in given:

@@ -33,14 +33,21 @@ WRITERS = {suffix: _writer(format) for suffix, format in WRITTEN.items()}
 
 
 @click.command(epilog=f"Suffixes of OUT: {', '.join(WRITERS)}.")
-@click.argument("source", metavar="IN", type=models.PATH)
+@click.argument("source", metavar="IN", type=models.MODEL)
 @click.argument("target", metavar="OUT", type=models.PATH)
 @click.option("--precision", type=inputs.precisions, help=f"What to store weights as; {QUANTIZED} only.")
 @inputs.calibrate_option
 @models.name_option
+@models.config_option
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 def convert(
-    source: Path, target: Path, precision: str | None, calibration: Path | None, name: str | None, force: bool
+    source: Path,
+    target: Path,
+    precision: str | None,
+    calibration: Path | None,
+    name: str | None,
+    config: Path | None,
+    force: bool,
 ) -> None:
     """Write the GRU in IN to OUT, in another format.
 
@@ -56,7 +63,7 @@ def convert(
         raise click.BadParameter(f"expected OUT of {QUANTIZED}, which keeps it, got {target}", param_hint="--precision")
     if calibration and not precision:
         raise click.UsageError("--calibrate: expected --precision beside it")
-    gru = models.open_gru(source, name)
+    gru = models.open_gru(source, name, config)
     if target.exists() and target.samefile(source):
         raise ValueError(f"{target}: expected another file than IN")
     if target.exists() and not force:

@@ -38,12 +38,14 @@ MEANING = {
 
 
 @click.command()
-@click.argument("file", type=models.PATH)
+@click.argument("file", type=models.MODEL)
 @models.name_option
+@models.config_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def info(file: Path, name: str | None, as_json: bool) -> None:
+def info(file: Path, name: str | None, config: Path | None, as_json: bool) -> None:
     """Describe the GRU in FILE: layers, conventions, size, and the time a step takes on this machine."""
-    model = cgru.load(file, name)
+    file = formats.located(file)
+    model = cgru.load(file, name, config)
     facts = describe(model, file)
     if as_json:
         click.echo(json.dumps(facts, indent=2))

@@ -24,7 +24,16 @@ if TYPE_CHECKING:
 
 PATH = click.Path(dir_okay=False, path_type=Path)
 
+MODEL = click.Path(path_type=Path)
+"""Of a model: a file, or a folder with one in it."""
+
 name_option = click.option("--name", help="Which GRU of a file that holds several; without it the error lists them.")
+
+config_option = click.option(
+    "--config",
+    type=PATH,
+    help="For Keras' files of weights alone: the JSON of layer.get_config() or model.to_json().",
+)
 
 
 def note(text: str) -> None:
@@ -32,9 +41,9 @@ def note(text: str) -> None:
     click.echo(f"cgru: {text}", err=True)
 
 
-def open_gru(path: Path, name: str | None) -> Recurrent:
+def open_gru(path: Path, name: str | None, config: Path | None = None) -> Recurrent:
     """The GRU or MinGRU in a file; a GRUCell as the layer that it is a step of."""
-    model = cgru.load(path, name)
+    model = cgru.load(path, name, config)
     if isinstance(model, Recurrent):
         return model
     note(f"{path}: a GRUCell, taken as a GRU of one layer")

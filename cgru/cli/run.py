@@ -29,13 +29,14 @@ FRAME = np.dtype("<f4")
 
 
 @click.command()
-@click.argument("model", type=models.PATH)
+@click.argument("model", type=models.MODEL)
 @click.argument("source", metavar="INPUT", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
 @click.option("-o", "--output", "target", type=models.PATH, help="Where to: .npy for y, .npz for y and h_n.")
 @click.option("--h0", "h0_path", type=models.PATH, help="Initial states: .npy, or the .npz of an earlier run.")
 @click.option("--chunk", type=click.IntRange(1, 2**20), help="Frames at a time, of INPUT -.  [default: 1]")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use.")
 @models.name_option
+@models.config_option
 def run(
     model: Path,
     source: Path,
@@ -44,6 +45,7 @@ def run(
     chunk: int | None,
     threads: int | None,
     name: str | None,
+    config: Path | None,
 ) -> None:
     """Run the GRU in the file MODEL over INPUT.
 
@@ -61,7 +63,7 @@ def run(
     if not piped and source.suffix.lower() not in inputs.READERS:
         raise click.BadParameter(f"{source}: expected {', '.join(inputs.READERS)} or -", param_hint="INPUT")
 
-    gru = models.open_gru(model, name)
+    gru = models.open_gru(model, name, config)
     given = {} if piped else inputs.READERS[source.suffix.lower()](source)
     if h0_path is not None:
         if "h0" in given:
@@ -74,7 +76,7 @@ def run(
     if target is None:
         pipe(gru, given.get("h0"), chunk or 1, threads)
         return
-    for path in (model, source, h0_path):
+    for path in (model, source, h0_path, config):
         if path and target.exists() and target.samefile(path):
             raise ValueError(f"{target}: expected another file than {path}, which is read")
     with models.replacing(target) as part:

@@ -25,6 +25,9 @@ How = Any
 class Pass(Protocol):
     """One direction of one layer over some sequences, recorded, and the way back through it."""
 
+    gates: Array | None
+    """What the way back needs of every step and uses up, where that is in memory and the engine gives it out."""
+
     def backward(
         self,
         grad_y: Array | None,  # (T, B, H), units contiguous unless the engine is `strided`; zero where absent
@@ -112,6 +115,7 @@ class Engine(Protocol):
         reverse: bool,
         how: How,
         chunk: int,  # steps whose gates are in memory at once
+        gates: Array | None = None,  # of an earlier pass of the same arguments and the same y: nothing runs
         restarts: OfDirection | None = None,  # none where the engine refuses the argument `resets`
         by_start: bool = False,  # whether restarts begin with h0, by which their gradients are then, too
     ) -> Pass:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import secrets
 import stat
 from pathlib import Path
@@ -67,18 +68,34 @@ def read(path: Path) -> bytes:
     return path.read_bytes()
 
 
+SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})(\.\w+)", re.DOTALL)
+"""How programs call the files over which they spread a model's weights."""
+
+
+def refuse_lone_shard(path: Path) -> None:
+    """Refuse a part of a model, by its name: it may hold some of a GRU's layers."""
+    match = SHARD.fullmatch(path.name)
+    if match and int(match[2]) > 1:
+        index = f"{match[1]}{match[3]}.index.json"
+        raise FormatError(
+            f"{path}: expected a whole model, got one of {int(match[2])} shards; load {index} beside them"
+        )
+
+
 def decode(where: str, kind: str, shape: Sequence[int], data: bytes | memoryview) -> Array:
     """Stored numbers as an array; float16 and bfloat16 become float32, which holds each of their values exactly."""
     if kind not in STORED:
         raise FormatError(f"{where}: expected {', '.join(STORED)}, got {kind}")
-    array = undecoded(where, STORED[kind], shape, data)
+    array = undecoded(where, STORED[kind], shape, data, kind)
     if kind == "bfloat16":
         return (array.astype(np.uint32) << 16).view(np.float32)
     return array.astype(np.float32 if kind == "float16" else kind)
 
 
-def undecoded(where: str, stored: str, shape: Sequence[int], data: bytes | memoryview) -> npt.NDArray[Any]:
-    """Stored numbers as they are, of NumPy's type `stored`.
+def undecoded(
+    where: str, stored: str, shape: Sequence[int], data: bytes | memoryview, kind: str | None = None
+) -> npt.NDArray[Any]:
+    """Stored numbers as they are, of NumPy's type `stored`, which messages call `kind`.
 
     The shape is what a file claims: it must agree with the number of bytes before anything is made of them.
     """
@@ -86,7 +103,7 @@ def undecoded(where: str, stored: str, shape: Sequence[int], data: bytes | memor
         raise FormatError(f"{where}: expected at most {MAX_AXES} dimensions, got {len(shape)}")
     size = math.prod(shape) * np.dtype(stored).itemsize
     if any(dimension < 0 for dimension in shape) or size != len(data):
-        kind = next((name for name, known in STORED.items() if known == stored), np.dtype(stored).name)
+        kind = kind or next((name for name, known in STORED.items() if known == stored), np.dtype(stored).name)
         raise FormatError(f"{where}: expected {size} bytes for {kind} of shape {tuple(shape)}, got {len(data)}")
     try:
         return np.frombuffer(data, stored).reshape(shape)

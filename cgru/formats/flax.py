@@ -11,25 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgru import checks
 from cgru.errors import FormatError
-from cgru.model.spec import from_options
-from cgru.model.value import Value, face
+from cgru.formats import trees
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cgru.formats.trees import Rows
     from cgru.gru import GRU
     from cgru.types import ActivationOption, Array
 
-    Cell = dict[tuple[str, str], Array]  # (dense layer, "kernel" or "bias") -> array
-
 LINEN = {
-    **{(dense, "kernel"): ("I", "H") for dense in ("ir", "iz", "in")},
-    **{(dense, "kernel"): ("H", "H") for dense in ("hr", "hz", "hn")},
-    **{(dense, "bias"): ("H",) for dense in ("ir", "iz", "in", "hn")},
+    **{f"{dense}/kernel": ("I", "H") for dense in ("ir", "iz", "in")},
+    **{f"{dense}/kernel": ("H", "H") for dense in ("hr", "hz", "hn")},
+    **{f"{dense}/bias": ("H",) for dense in ("ir", "iz", "in", "hn")},
 }
-NNX = {("dense_i", "kernel"): ("I", "3H"), ("dense_h", "kernel"): ("H", "3H"), ("dense_i", "bias"): ("3H",)}
+NNX = {"dense_i/kernel": ("I", "3H"), "dense_h/kernel": ("H", "3H"), "dense_i/bias": ("3H",)}
 """What a cell consists of, with shapes; gates in the order r, z, n."""
 
 PAIR = ("forward_rnn", "backward_rnn")
@@ -73,34 +70,10 @@ def from_flax(
     >>> cgru.from_flax({"encoder": {"cell": cell}})
     GRU(4, 8, batch_first=True, dtype=float64)
     """
-    cells: dict[str, Cell] = {}
+    cells: dict[str, Rows] = {}
     _collect(_tree(params), (), cells)
-    names = [name] if isinstance(name, str) or name is None else list(name)
-    chosen = [path for one in names for path in _matching(cells, one, bidirectional)]
-    per_layer = 2 if bidirectional else 1
-    if not chosen or len(chosen) % per_layer:
-        raise FormatError(f"name: expected {per_layer} cells a layer, got {', '.join(chosen) or 'none'}")
-    parameters: dict[str, Array] = {}
-    for position, path in enumerate(chosen):
-        end = f"_l{position // per_layer}" + "_reverse" * (position % per_layer)
-        parameters.update({key + end: array for key, array in _rows(cells[path]).items()})
-    dtype = np.result_type(*parameters.values())
-    options = {
-        "input_size": parameters["weight_ih_l0"].shape[1],
-        "hidden_size": parameters["weight_hh_l0"].shape[1],
-        "num_layers": len(chosen) // per_layer,
-        "batch_first": True,
-        "bidirectional": bidirectional,
-        "activation": activation,
-        "recurrent_activation": recurrent_activation,
-        "dtype": dtype,
-    }
-    try:
-        value = Value.of(from_options("GRU", options), {key: array.astype(dtype) for key, array in parameters.items()})
-    except (TypeError, ValueError) as error:
-        raise FormatError(f"{', '.join(chosen)}: {error}") from error
-    gru: GRU = face(value)
-    return gru
+    options = {"batch_first": True, "activation": activation, "recurrent_activation": recurrent_activation}
+    return trees.assemble(cells, name, bidirectional, options, PAIR)
 
 
 def _tree(params: Any) -> Mapping[Any, Any]:
@@ -114,15 +87,14 @@ def _tree(params: Any) -> Mapping[Any, Any]:
     raise FormatError(f"params: expected a mapping of parameters or a flax.nnx.Module, got {type(params).__name__}")
 
 
-def _collect(node: Mapping[Any, Any], path: tuple[str, ...], cells: dict[str, Cell]) -> None:
+def _collect(node: Mapping[Any, Any], path: tuple[str, ...], cells: dict[str, Rows]) -> None:
     """Every GRU cell of a tree, by its path without the outermost "params"."""
-    if len(path) > 100:
-        raise FormatError(f"params: expected a tree at most 100 levels deep, got {'/'.join(path[:5])}/...")
+    trees.check_depth(path)
     dense = {str(key) for key, child in node.items() if isinstance(child, Mapping)}
-    if {key for key, _ in LINEN} <= dense:
-        cells["/".join(path)] = _cell(node, path, LINEN)
-    elif {key for key, _ in NNX} <= dense and _is_gru(node):
-        cells["/".join(path)] = _cell(node, path, NNX)
+    for layout in (LINEN, NNX):
+        if {key.partition("/")[0] for key in layout} <= dense and (layout is LINEN or _is_gru(node)):
+            cells["/".join(path)] = _rows(_cell(node, "/".join(path) or "params", layout))
+            break
     for key, child in node.items():
         if isinstance(child, Mapping):
             _collect(child, path if not path and key == "params" else (*path, str(key)), cells)
@@ -134,65 +106,28 @@ def _is_gru(node: Mapping[Any, Any]) -> bool:
     return len(shape) == 2 and shape[1] == 3 * shape[0]
 
 
-def _cell(node: Mapping[Any, Any], path: tuple[str, ...], layout: Mapping[tuple[str, str], Any]) -> Cell:
+def _cell(node: Mapping[Any, Any], name: str, layout: Mapping[str, tuple[str, ...]]) -> dict[str, Array]:
     """A cell's arrays, all of them there and of shapes that fit together."""
-    name = "/".join(path) or "params"
-    got = {(dense, key) for dense, _ in layout for key in node[dense]}
-    if got != set(layout):
-        wrong = sorted("/".join(map(str, key)) for key in got ^ set(layout))
+    leaves = {
+        f"{dense}/{key}": leaf
+        for dense in {key.partition("/")[0] for key in layout}
+        for key, leaf in node[dense].items()
+    }
+    if set(leaves) != set(layout):
+        wrong = sorted(set(leaves) ^ set(layout))
         raise FormatError(f"{name}: expected the arrays of a GRUCell, but {', '.join(wrong)} missing or unknown")
-    cell = {key: _array(f"{name}/{'/'.join(key)}", node[key[0]][key[1]]) for key in layout}
-    kernels = [(cell[key], shape) for key, shape in layout.items() if len(shape) == 2]
-    hidden = next(array.shape[0] if array.ndim else 0 for array, shape in kernels if shape[0] == "H")
-    inputs = next(array.shape[0] if array.ndim else 0 for array, shape in kernels if shape[0] == "I")
-    sizes = {"I": inputs, "H": hidden, "3H": 3 * hidden}
-    for key, shape in layout.items():
-        expected = tuple(sizes[size] for size in shape)
-        if cell[key].shape != expected:
-            got_shape = checks.describe(cell[key].shape) if cell[key].ndim else "()"
-            raise FormatError(f"{name}/{'/'.join(key)}: expected {checks.describe(expected)}, got {got_shape}")
-    return cell
+    return trees.fitting(name, leaves, layout)
 
 
-def _array(name: str, value: Any) -> Array:
-    """A leaf as float32 or float64."""
-    try:
-        array = np.asarray(value.unbox() if hasattr(value, "unbox") else value)  # linen's boxes carry sharding
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise FormatError(f"{name}: expected an array: {error}") from error
-    if array.dtype.name not in ("float16", "bfloat16", "float32", "float64"):
-        raise FormatError(f"{name}: expected an array of floating-point numbers, got {array.dtype}")
-    return array.astype(np.float64 if array.dtype == np.float64 else np.float32)
-
-
-def _matching(cells: Mapping[str, Cell], name: str | None, bidirectional: bool) -> list[str]:
-    """The cell that a name means, or the two of a Bidirectional, forward first."""
-    found = [path for path in cells if name is None or path == name or path.startswith(f"{name}/")]
-    if not found:
-        raise FormatError(f"name: expected one of the GRU cells {_known(cells)}, got {name!r}")
-    if len(found) == 1:
-        return found
-    pair = [path for side in PAIR for path in found if side in path.split("/")]
-    if bidirectional and len(found) == 2 and len(pair) == 2 and pair[0].replace(*PAIR) == pair[1]:
-        return pair
-    expected = "one cell, or the two of a Bidirectional" if bidirectional else "one cell"
-    raise FormatError(f"expected {expected}, got {_known(cells)}; choose by name= one, or several for a stack")
-
-
-def _known(cells: Mapping[str, Cell]) -> str:
-    return checks.listed(sorted(cells)) or "none"
-
-
-def _rows(cell: Cell) -> dict[str, Array]:
+def _rows(cell: Mapping[str, Array]) -> Rows:
     """A cell's arrays under PyTorch's names: weights (3H, I) and (3H, H), biases (3H,), gates r, z, n."""
-    if ("dense_i", "kernel") in cell:
-        w_ih, w_hh = cell["dense_i", "kernel"], cell["dense_h", "kernel"]
-        b_ih = cell["dense_i", "bias"]
+    if "dense_i/kernel" in cell:
+        w_ih, w_hh = cell["dense_i/kernel"], cell["dense_h/kernel"]
+        b_ih = cell["dense_i/bias"]
         b_hh = np.zeros_like(b_ih)
     else:
-        w_ih = np.concatenate([cell[dense, "kernel"] for dense in ("ir", "iz", "in")], axis=1)
-        w_hh = np.concatenate([cell[dense, "kernel"] for dense in ("hr", "hz", "hn")], axis=1)
-        b_ih = np.concatenate([cell[dense, "bias"] for dense in ("ir", "iz", "in")])
-        b_n = cell["hn", "bias"]
-        b_hh = np.concatenate([np.zeros_like(b_n), np.zeros_like(b_n), b_n])
+        w_ih = np.concatenate([cell[f"{dense}/kernel"] for dense in ("ir", "iz", "in")], axis=1)
+        w_hh = np.concatenate([cell[f"{dense}/kernel"] for dense in ("hr", "hz", "hn")], axis=1)
+        b_ih = np.concatenate([cell[f"{dense}/bias"] for dense in ("ir", "iz", "in")])
+        b_hh = trees.of_candidate(cell["hn/bias"])
     return {"weight_ih": w_ih.T, "weight_hh": w_hh.T, "bias_ih": b_ih, "bias_hh": b_hh}

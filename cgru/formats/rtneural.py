@@ -14,7 +14,8 @@ import numpy as np
 
 from cgru.errors import FormatError
 from cgru.formats import files, untrusted
-from cgru.formats.keras.model import Found, choose, columns, find, make
+from cgru.formats.keras.model import choose, columns, make
+from cgru.formats.keras.tree import Found, find
 from cgru.formats.names import refuse_unknown
 from cgru.model.value import Value, face
 
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
     from cgru.gru import GRU
     from cgru.types import Array
-
-MAX_BYTES = 1 << 28
-"""Largest file that is read; as text it is some 12 million weights."""
 
 OPTIONS = {"reset_after": True, "activation": "tanh", "recurrent_activation": "sigmoid"}
 """What a GRU of RTNeural is, whatever the file says."""
@@ -57,14 +55,14 @@ def read(path: str | os.PathLike[str], name: str | None = None) -> Value:
     """
     path = Path(path)
     with untrusted.reading(path, "RTNeural"):
-        if path.stat().st_size > MAX_BYTES:
-            raise FormatError(f"expected at most {MAX_BYTES} bytes, got {path.stat().st_size}")
-        content = untrusted.parse_json("content", path.read_bytes())
+        content = untrusted.load_json(path)
         layers = content.get("layers")
         if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
-            raise FormatError("layers: expected RTNeural's list of layers, got none")
+            raise FormatError(
+                "layers: expected RTNeural's list of layers, or a state_dict's weight_ih_l0, ..., got none"
+            )
         weights = _Weights(layers)
-        chosen = choose(find(_as_keras(layers)), name)
+        chosen = choose(list(find(_as_keras(layers))), name)
         value = make(chosen, weights)
         if chosen[0].name == "0" and _width(content, "in_shape") != value.spec.input_size:
             raise FormatError(f"in_shape: expected {value.spec.input_size} inputs, got {content['in_shape']}")
@@ -97,6 +95,7 @@ class _Weights:
     """The layers' lists of numbers."""
 
     version = 3
+    reset_after: bool | None = None
 
     def __init__(self, layers: Sequence[dict[str, Any]]) -> None:
         self.layers = layers
@@ -105,21 +104,7 @@ class _Weights:
         weights = self.layers[int(found.name)].get("weights")
         if not isinstance(weights, list) or len(weights) != 3:
             raise FormatError(f"layers[{found.name}]: weights: expected kernel, recurrent kernel and bias, got others")
-        return [[_numbers(f"layers[{found.name}]: weights[{n}]", part) for n, part in enumerate(weights)]]
-
-
-def _numbers(name: str, lists: Any) -> Array:
-    rows = lists if isinstance(lists, list) and any(isinstance(row, list) for row in lists) else [lists]
-    if not all(isinstance(row, list) and set(map(type, row)) <= {int, float} for row in rows):
-        # Of text NumPy would make an array in which each is as wide as the longest.
-        raise FormatError(f"{name}: expected finite numbers of float32, got others")
-    try:
-        array = np.asarray(lists)
-    except ValueError as error:  # lists of different lengths
-        raise FormatError(f"{name}: expected lists of numbers of one length: {error}") from error
-    if array.dtype.kind not in "if" or not np.all(np.abs(array) <= np.finfo(np.float32).max):
-        raise FormatError(f"{name}: expected finite numbers of float32, got others")
-    return array.astype(np.float32)
+        return [[untrusted.numbers(f"layers[{found.name}]: weights[{n}]", part) for n, part in enumerate(weights)]]
 
 
 def save(value: Value, path: str | os.PathLike[str]) -> None:

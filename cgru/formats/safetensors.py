@@ -21,7 +21,7 @@ from cgru.model.spec import KINDS, from_options
 from cgru.model.value import Value, face
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, KeysView, Mapping
+    from collections.abc import Mapping
 
     import numpy.typing as npt
 
@@ -96,46 +96,66 @@ def load(path: Path, name: str | None = None) -> GRU | GRUCell | MinGRU:
 
 def read(path: Path, name: str | None = None) -> Value:
     """The GRU in a file: one that `save` wrote, or, in any other, the one whose weights have PyTorch's names."""
-    safetensors = _library()
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:  # checks the header, and the size of the file
-            metadata = file.metadata() or {}
-    except (safetensors.SafetensorError, ValueError, TypeError, AttributeError) as error:
-        raise FormatError(f"{path}: expected a whole .safetensors file: {error}") from error
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
+    files.refuse_lone_shard(path)
+    weights = Weights(path)
+    if KEY not in weights.metadata:
+        weights.refuse_lost_options()
+        chosen = names.choose(str(path), weights.shapes, name)
+        return names.assemble(str(path), weights.arrays(chosen), {})
+    check_version(str(path), weights.metadata)
+    if name:
+        raise FormatError(f"{path}: name: expected none, as the file holds one GRU without a name, got {name!r}")
+    return _own(weights)
 
-        def content(key: str) -> tuple[str, str, list[int], bytes]:
-            """Where it stands, its dtype, shape and bytes."""
-            begin, end = header[key]["data_offsets"]
-            file.seek(8 + length + begin)
-            return f"{path}: {key}", header[key]["dtype"], header[key]["shape"], file.read(end - begin)
 
-        def tensor(key: str) -> Array:
-            where, kind, shape, data = content(key)
-            return files.decode(where, STORED.get(kind, kind), shape, data)
+class Weights:
+    """What a file holds, by name; numbers are read when they are asked for."""
 
-        def narrow(key: str, precision: str) -> npt.NDArray[Any]:
-            where, kind, shape, data = content(key)
-            wanted, stored = NARROW[precision]
-            if kind != wanted:
-                raise FormatError(f"{where}: expected {wanted} for weights of {precision}, got {kind}")
-            return files.undecoded(where, stored, shape, data)
+    def __init__(self, path: Path) -> None:
+        safetensors = _library()
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file")
+        try:
+            with safetensors.safe_open(path, framework="numpy") as file:  # checks the header, and the size of the file
+                self.metadata: dict[str, str] = file.metadata() or {}
+        except (safetensors.SafetensorError, ValueError, TypeError, AttributeError) as error:
+            raise FormatError(f"{path}: expected a whole .safetensors file: {error}") from error
+        self.path = path
+        with path.open("rb") as file:
+            self._start = 8 + int.from_bytes(file.read(8), "little")
+            self._header = json.loads(file.read(self._start - 8))
+        self._header.pop("__metadata__", None)
+        self.shapes = {key: tuple(entry["shape"]) for key, entry in self._header.items()}
 
-        if KEY not in metadata:
-            if any('"reset_after"' in text for text in metadata.values()):  # else damage would turn options to defaults
-                raise FormatError(f"{path}: metadata: expected the options under {KEY!r}, got {sorted(metadata)}")
-            shapes = {key: tuple(entry["shape"]) for key, entry in header.items()}
-            chosen = names.choose(str(path), shapes, name)
-            return names.assemble(str(path), {short: tensor(full) for short, full in chosen.items()}, {})
-        check_version(str(path), metadata)
-        if name:
-            raise FormatError(f"{path}: name: expected none, as the file holds one GRU without a name, got {name!r}")
-        return _own(path, metadata[KEY], header.keys(), tensor, narrow)
+    def refuse_lost_options(self) -> None:
+        """Refuse a file of others that looks like one of ours, whose options damage would turn to defaults."""
+        if any('"reset_after"' in text for text in self.metadata.values()):
+            raise FormatError(f"{self.path}: metadata: expected the options under {KEY!r}, got {sorted(self.metadata)}")
+
+    def arrays(self, chosen: Mapping[str, str]) -> dict[str, Array]:
+        """Some of the tensors, under other names."""
+        return {short: self.tensor(full) for short, full in chosen.items()}
+
+    def tensor(self, key: str) -> Array:
+        """A tensor; float16 and bfloat16 as float32."""
+        where, kind, shape, data = self._content(key)
+        return files.decode(where, STORED.get(kind, kind), shape, data)
+
+    def narrow(self, key: str, precision: str) -> npt.NDArray[Any]:
+        """A tensor's numbers as they are stored."""
+        where, kind, shape, data = self._content(key)
+        wanted, stored = NARROW[precision]
+        if kind != wanted:
+            raise FormatError(f"{where}: expected {wanted} for weights of {precision}, got {kind}")
+        return files.undecoded(where, stored, shape, data)
+
+    def _content(self, key: str) -> tuple[str, str, list[int], bytes]:
+        """Where a tensor stands, its dtype, shape and bytes."""
+        entry = self._header[key]
+        begin, end = entry["data_offsets"]
+        with self.path.open("rb") as file:
+            file.seek(self._start + begin)
+            return f"{self.path}: {key}", entry["dtype"], entry["shape"], file.read(end - begin)
 
 
 def check_version(source: str, metadata: Mapping[str, str]) -> None:
@@ -147,16 +167,11 @@ def check_version(source: str, metadata: Mapping[str, str]) -> None:
         )
 
 
-def _own(
-    path: Path,
-    text: str,
-    keys: KeysView[str],
-    tensor: Callable[[str], Array],
-    narrow: Callable[[str, str], npt.NDArray[Any]],
-) -> Value:
+def _own(weights: Weights) -> Value:
     """A model of the options that `save` wrote."""
+    path, keys = weights.path, weights.shapes.keys()
     try:
-        options = json.loads(text)
+        options = json.loads(weights.metadata[KEY])
     except ValueError as error:
         raise FormatError(f"{path}: metadata {KEY}: expected JSON: {error}") from error
     kind = options.pop(KIND, "GRU") if isinstance(options, dict) else "GRU"
@@ -182,10 +197,10 @@ def _own(
         parameters: dict[str, Array | Matrix] = {}
         for key in keys:
             if precision == "float32" or not key.startswith("weight"):
-                parameters[key] = tensor(key)
+                parameters[key] = weights.tensor(key)
             elif not key.endswith(SCALE):
-                scale = tensor(key + SCALE) if precision == "int8" and key + SCALE in keys else None
-                parameters[key] = _matrix(key, precision, narrow(key, precision), scale)
+                scale = weights.tensor(key + SCALE) if precision == "int8" and key + SCALE in keys else None
+                parameters[key] = _matrix(key, precision, weights.narrow(key, precision), scale)
         options["dtype"] = np.dtype(options["dtype"])
         return Value.of(from_options(kind, options), parameters, Arithmetic(compute, limit and float(limit)))
     except FormatError:

@@ -6,7 +6,6 @@ import os
 import pickletools
 import re
 import zipfile
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgru.errors import FormatError
-from cgru.formats import names
+from cgru.formats import files, names, others
 from cgru.model.precision import Matrix
 from cgru.model.spec import from_options
 from cgru.model.value import face
@@ -31,8 +30,14 @@ FILE_GLOBALS = re.compile(
 """What a file's pickle may call for: dicts and tensors. torch.load allows a little more, some of which a file could use
 to ask for any amount of memory."""
 
-MAX_USES = 64
-"""Of one tensor, or one dict, in a file: what it takes in memory stays in proportion to its size."""
+PADDLE = re.compile(r"((?:.*\.)?)(\d{1,4})\.(cell|cell_fw|cell_bw)\.((?:weight|bias)_(?:ih|hh))", re.DOTALL)
+"""PaddlePaddle's second name of a weight: what is before it, the layer, the direction, the weight."""
+
+NUMBERS = tuple(f"{system}.{kind}" for system in ("torch", "paddle") for kind in ("float32", "float64"))
+"""What tensors hold."""
+
+CONTAINERS = (Mapping, list, tuple)
+"""What holds tensors and further containers in a file."""
 
 SUPPORTED = {
     "reset_after": True,
@@ -54,7 +59,8 @@ def from_torch(module_or_state_dict: Any, name: str | None = None) -> GRU | GRUC
     Parameters
     ----------
     module_or_state_dict : torch.nn.GRU, torch.nn.GRUCell, the state_dict of a module, or the path of a file of one
-        A state_dict does not tell batch_first and dropout: they are False and 0 then. A dynamically quantized GRU or
+        A state_dict, PaddlePaddle's too, may stand in a dict of dicts, as checkpoints have it. It does not tell
+        batch_first and dropout: they are False and 0 then. A dynamically quantized GRU or
         GRUCell (torch.ao.nn.quantized.dynamic) of int8 weights about zero stays one of int8, with the same integers
         and scales in float32; of other weights it is one of float32, with scale * (q - zero_point).
     name : str, optional
@@ -134,7 +140,7 @@ def _as_used(module: Any) -> dict[str, Any]:
 
 
 def _from_state_dict(source: str, state_dict: Mapping[Any, Any], name: str | None, options: dict[str, Any]) -> Value:
-    values = {str(key): value for key, value in state_dict.items()}
+    values = _of_paddle(source, names.flat(source, state_dict, lambda _: True))
     shapes = {key: tuple(getattr(value, "shape", ())) for key, value in values.items()}
     chosen = names.choose(source, shapes, name)
     parameters: dict[str, Any] = {short: _integers(values[full]) for short, full in chosen.items()}
@@ -144,6 +150,24 @@ def _from_state_dict(source: str, state_dict: Mapping[Any, Any], name: str | Non
         if parameters[short] is None:
             parameters[short] = _array(full, values[full])
     return names.assemble(source, parameters, options)
+
+
+def _of_paddle(source: str, values: dict[str, Any]) -> dict[str, Any]:
+    """The weights without PaddlePaddle's second names of them: its GRU has those of its cells besides PyTorch's.
+
+    Its equations are PyTorch's, and so are gates and shapes. Without one of the biases its cells have zeros there.
+    """
+    kept = dict(values)
+    for full, value in values.items():
+        match = PADDLE.fullmatch(full)
+        if match and f"{match[1]}weight_ih_l0" in values:
+            name = f"{match[1]}{match[4]}_l{match[2]}{'_reverse' * (match[3] == 'cell_bw')}"
+            own = _array(full, kept.pop(full))
+            if not np.array_equal(own, _array(name, kept.setdefault(name, value)), equal_nan=True):
+                raise FormatError(
+                    f"{source}: expected the same weights under both of PaddlePaddle's names, {name} and {full}"
+                )
+    return kept
 
 
 def _integers(value: Any) -> Matrix | None:
@@ -166,9 +190,9 @@ def _array(name: str, value: Any) -> Array:
     """A tensor or array as a NumPy array of float32 or float64."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
-        if value.is_quantized:
+        if getattr(value, "is_quantized", False):
             value = value.dequantize()
-        if str(value.dtype) not in ("torch.float32", "torch.float64"):
+        if str(value.dtype) not in NUMBERS:
             raise FormatError(
                 f"{name}: expected float32 or float64, got {value.dtype}; convert the module with .float()"
             )
@@ -191,35 +215,57 @@ def read(path: Path, name: str | None = None) -> Value:
     Such a file is a pickle; torch.load reads it with weights_only=True, which makes tensors and containers, and calls
     nothing. float16 and bfloat16 are widened exactly to float32.
     """
-    import torch
+    files.refuse_lone_shard(path)
+    weights = Weights(path)
+    chosen = names.choose(str(path), weights.shapes, name)
+    return names.assemble(str(path), weights.arrays(chosen), {})
 
-    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):
-        raise ImportError(f"PyTorch's files are safe to read from torch 2.6 on, got {torch.__version__}")
-    _check_archive(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged pickles fail in every way
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        raise FormatError(f"{path}: expected a state_dict that torch.save wrote, got {reason}") from error
-    values = _tensors(str(path), content)
-    chosen = names.choose(str(path), {key: tuple(value.shape) for key, value in values.items()}, name)
-    arrays = {}
-    whole, size = path.stat().st_size, 0
-    for short, full in chosen.items():
-        value = values[full]
-        own = value.numel() * value.element_size()
-        size += own
-        if value.layout != torch.strided or own > whole or size > MAX_USES * whole:
-            raise FormatError(f"{path}: {full}: expected a tensor kept in the file, got {tuple(value.shape)}")
-        half = value.dtype in (torch.float16, torch.bfloat16)
-        arrays[short] = _array(f"{path}: {full}", value.float() if half else value)
-    return names.assemble(str(path), arrays, {})
+
+class Weights:
+    """The tensors in a file, by name."""
+
+    def __init__(self, path: Path) -> None:
+        _check_archive(path)
+        import torch
+
+        if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):
+            raise ImportError(f"PyTorch's files are safe to read from torch 2.6 on, got {torch.__version__}")
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # damaged pickles fail in every way
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            raise FormatError(f"{path}: expected a state_dict that torch.save wrote, got {reason}") from error
+        is_container = isinstance(content, CONTAINERS)
+        self.path = path
+        self._values = names.flat(str(path), content, _is_tensor, CONTAINERS) if is_container else {}
+        self.shapes = {key: tuple(value.shape) for key, value in self._values.items()}
+
+    def arrays(self, chosen: Mapping[str, str]) -> dict[str, Array]:
+        """Some of the tensors, under other names; float16 and bfloat16 as float32."""
+        import torch
+
+        arrays = {}
+        whole, size = self.path.stat().st_size, 0
+        for short, full in chosen.items():
+            value = self._values[full]
+            own = value.numel() * value.element_size()
+            size += own
+            if value.layout != torch.strided or own > whole or size > names.MAX_USES * whole:
+                raise FormatError(f"{self.path}: {full}: expected a tensor kept in the file, got {tuple(value.shape)}")
+            half = value.dtype in (torch.float16, torch.bfloat16)
+            arrays[short] = _array(f"{self.path}: {full}", value.float() if half else value)
+        return arrays
+
+
+def _is_tensor(value: Any) -> bool:
+    return hasattr(value, "detach")
 
 
 def _check_archive(path: Path) -> None:
     """Refuse what unpacks to more than it is, and a pickle that asks for more than dicts and tensors."""
     try:
         with zipfile.ZipFile(path) as archive:
+            others.refuse(path, b"", archive.namelist())
             size = sum(entry.file_size for entry in archive.infolist())
             if size > path.stat().st_size:
                 raise FormatError(f"{path}: expected entries of their own bytes each, got {size} in all")
@@ -232,33 +278,13 @@ def _check_archive(path: Path) -> None:
                     if not known or opcode.name in ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ_EX"):
                         raise FormatError(
                             f"{path}: {entry}: expected dicts and tensors only, got {argument or opcode.name}; "
-                            "save module.state_dict() alone"
+                            "save module.state_dict() alone; of a file that you trust, "
+                            "torch.load(path, weights_only=False) gives it"
                         )
     except FormatError:
         raise
     except Exception as error:  # damaged archives fail in every way
         raise FormatError(f"{path}: expected a whole archive that torch.save wrote: {error}") from error
-
-
-def _tensors(source: str, content: Any) -> dict[str, Any]:
-    """The tensors of a state_dict, of one inside a dict, or of several, whose keys then begin the names."""
-    if not isinstance(content, Mapping):
-        return {}
-    outer = _only_tensors(content)
-    mappings = {key: value for key, value in content.items() if isinstance(value, Mapping)}
-    if any(uses > MAX_USES for uses in Counter(map(id, mappings.values())).values()):
-        raise FormatError(f"{source}: expected a dict in {MAX_USES} places at most")
-    inner = {str(key): _only_tensors(value) for key, value in mappings.items()}
-    inner = {key: found for key, found in inner.items() if any(map(names.NAME.fullmatch, found))}
-    if any(map(names.NAME.fullmatch, outer)) or not inner:
-        return outer
-    if len(inner) == 1:
-        return next(iter(inner.values()))
-    return {f"{key}.{name}": value for key, found in inner.items() for name, value in found.items()}
-
-
-def _only_tensors(values: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(key): value for key, value in values.items() if hasattr(value, "detach")}
 
 
 def to_torch(value: Value) -> Any:

@@ -8,11 +8,15 @@ import zipfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cgru.errors import FormatError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from cgru.types import Array
 
 DAMAGE = (
     ArithmeticError,
@@ -41,9 +45,21 @@ def reading(path: Path, kind: str) -> Iterator[None]:
     try:
         yield
     except FormatError as error:
-        raise FormatError(f"{path}: {error}") from error.__cause__
+        message = str(error) if str(error).startswith(f"{path}: ") else f"{path}: {error}"
+        raise FormatError(message) from error.__cause__
     except DAMAGE as error:
         raise FormatError(f"{path}: expected a whole {kind} file: {type(error).__name__}: {error}") from error
+
+
+MAX_JSON = 1 << 28
+"""Bytes of the largest text that is read; as JSON they are some 12 million weights."""
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file."""
+    if path.stat().st_size > MAX_JSON:
+        raise FormatError(f"expected at most {MAX_JSON} bytes, got {path.stat().st_size}")
+    return parse_json("content", path.read_bytes())
 
 
 def parse_json(name: str, text: str | bytes) -> dict[str, Any]:
@@ -55,3 +71,18 @@ def parse_json(name: str, text: str | bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise FormatError(f"{name}: expected a JSON object, got {type(value).__name__}")
     return value
+
+
+def numbers(name: str, lists: Any) -> Array:
+    """Nested lists of JSON as an array of float32."""
+    rows = lists if isinstance(lists, list) and any(isinstance(row, list) for row in lists) else [lists]
+    if not all(isinstance(row, list) and set(map(type, row)) <= {int, float} for row in rows):
+        # Of text NumPy would make an array in which each is as wide as the longest.
+        raise FormatError(f"{name}: expected finite numbers of float32, got others")
+    try:
+        array = np.asarray(lists)
+    except ValueError as error:  # lists of different lengths
+        raise FormatError(f"{name}: expected lists of numbers of one length: {error}") from error
+    if array.dtype.kind not in "if" or not np.all(np.abs(array) <= np.finfo(np.float32).max):
+        raise FormatError(f"{name}: expected finite numbers of float32, got others")
+    return array.astype(np.float32)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, TypeGuard
 
     from cgru.types import ActivationOption, Array
 
@@ -87,6 +88,9 @@ FUNCTIONS: dict[str, Function] = {
 WITHIN_ONE = ("tanh", "sigmoid", "hard_sigmoid", "softsign")
 """Whose values lie between -1 and 1."""
 
+ARGUMENTS = ("activation", "recurrent_activation")
+"""Options that are functions."""
+
 CODES = {name: code for code, name in enumerate(FUNCTIONS)}
 
 
@@ -145,3 +149,31 @@ def parse(argument: str, value: object) -> Activation:
         raise ValueError(f"{argument}: expected finite alpha and beta, got {value!r}")
     alpha, beta = parameters or (FUNCTIONS[name].alpha, FUNCTIONS[name].beta)
     return Activation(name, float(alpha), float(beta))
+
+
+def parse_all(argument: str, value: object) -> tuple[Activation, ...]:
+    """The activations of a constructor's argument: one for all directions, or two, the second for the reverse one.
+
+    >>> parse_all("activation", ["tanh", "relu"])[1].name
+    'relu'
+    >>> len(parse_all("activation", ["tanh", "tanh"]))
+    1
+    """
+    if not are_several(value):
+        return (parse(argument, value),)
+    if len(value) != 2:
+        raise ValueError(f"{argument}: expected one function, or a list of one for each direction, got {value!r}")
+    first, second = (parse(argument, one) for one in value)
+    return (first,) if first == second else (first, second)
+
+
+def are_several(value: object) -> TypeGuard[Sequence[object]]:
+    """Whether an argument lists functions, each a name or (name, alpha, beta), and is not one."""
+    return isinstance(value, (tuple, list)) and len(value) > 1 and all(isinstance(v, (str, tuple, list)) for v in value)
+
+
+def of_direction(options: Mapping[str, Any], direction: int) -> dict[str, Any]:
+    """The options of one direction, whose activations are no lists."""
+    return {
+        name: value[direction] if name in ARGUMENTS and are_several(value) else value for name, value in options.items()
+    }

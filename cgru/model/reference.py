@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgru.model.activations import of_direction
 from cgru.model.cells import CELLS
 from cgru.model.cells.common import EXACT
 from cgru.model.cells.gru import step, step_backward
@@ -106,7 +107,7 @@ def forward(
     last = np.full(batch, steps) if lengths is None else np.asarray(lengths)
     seen = np.ones((steps, batch), bool) if mask is None else mask
     firsts = _firsts(resets, last, steps)
-    conventions = equations.conventions(**options)
+    conventions = [equations.conventions(**of_direction(options, d)) for d in range(len(directions))]
 
     h_n = np.array(h0)
     y = x
@@ -123,7 +124,7 @@ def forward(
                 runs = (t < last) & seen[t]
                 fresh = firsts[t + 1 if direction or reverse else t]
                 h[fresh] = start[fresh]
-                h[runs] = equations.step(y[t, runs], h[runs], *weights, **conventions, arithmetic=own)
+                h[runs] = equations.step(y[t, runs], h[runs], *weights, **conventions[d], arithmetic=own)
                 output[t, runs] = h[runs]
                 if mask_output == "repeat":
                     output[t, ~seen[t]] = previous[~seen[t]]
@@ -180,7 +181,7 @@ def backward(
     layers, directions = _layers_and_directions(parameters)
     last = np.full(batch, steps) if lengths is None else np.asarray(lengths)
     firsts = _firsts(resets, last, steps)
-    conventions = equations.conventions(**options)
+    conventions = [equations.conventions(**of_direction(options, d)) for d in range(len(directions))]
     gradients = {name: np.zeros_like(array) for name, array in parameters.items()}
     grad_h0 = np.array(grad_h_n)
     for layer in reversed(range(layers)):
@@ -205,13 +206,13 @@ def backward(
                 h[fresh] = start[fresh]
                 before.append(h.copy())
                 runs = t < last
-                h[runs] = equations.step(inputs[t, runs], h[runs], *weights, **conventions)
+                h[runs] = equations.step(inputs[t, runs], h[runs], *weights, **conventions[d])
             e = grad_h0[row]
             part = slice(0, hidden) if merge == "sum" else slice(d * hidden, (d + 1) * hidden)
             for t, h in zip(reversed(order), reversed(before), strict=True):
                 runs = t < last
                 by_x, by_h, *by_weights = equations.step_backward(
-                    e[runs] + grad_y[t, runs, part], inputs[t, runs], h[runs], *weights, **conventions
+                    e[runs] + grad_y[t, runs, part], inputs[t, runs], h[runs], *weights, **conventions[d]
                 )
                 grad_inputs[t, runs] += by_x
                 e[runs] = by_h

@@ -6,7 +6,7 @@ constructors; `KINDS` says which class has which.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cgru.model.activations import Activation
     from cgru.model.cells import Cell
-    from cgru.types import ActivationOption, Array
+    from cgru.types import ActivationOption, ActivationOptions, Array
 
 
 class Kind(NamedTuple):
@@ -71,16 +71,20 @@ class Spec:
     bidirectional: bool = False
     reset_after: bool = True
     update_gate: str = "state"
-    activation: ActivationOption = "tanh"
-    recurrent_activation: ActivationOption = "sigmoid"
+    activation: ActivationOptions = "tanh"
+    recurrent_activation: ActivationOptions = "sigmoid"
     clip: float | None = None
     reverse: bool = False
     merge: str = "concat"
     dtype: np.dtype[Any] = FLOAT32
 
     def __post_init__(self) -> None:
+        lists = {name: getattr(self, name) for name in activations.ARGUMENTS}
         for name, check in CHECKS.items():
             object.__setattr__(self, name, check(name, getattr(self, name)))
+        for name, given in lists.items():
+            if activations.are_several(given) and not self.bidirectional:
+                raise ValueError(f"{name}: expected one function with bidirectional=False, got {given!r}")
         if self.reverse and self.bidirectional:
             raise ValueError("reverse: expected False with bidirectional=True, which reads both ways, got True")
         if self.merge == "sum" and not (self.bidirectional and self.num_layers == 1):
@@ -111,13 +115,22 @@ class Spec:
         return KINDS[self.kind].stacked
 
     @property
+    def by_direction(self) -> list[Spec]:
+        """The same with the functions of one direction, for each."""
+        alike = not any(activations.are_several(getattr(self, name)) for name in activations.ARGUMENTS)
+        options = {name: getattr(self, name) for name in activations.ARGUMENTS}
+        return [
+            self if alike else replace(self, **activations.of_direction(options, d)) for d in range(self.directions)
+        ]
+
+    @property
     def gate(self) -> Activation:
-        """The gates' function."""
+        """The gates' function, where directions have the same."""
         return activations.parse("recurrent_activation", self.recurrent_activation)
 
     @property
     def candidate(self) -> Activation:
-        """The candidate's function."""
+        """The candidate's function, where directions have the same."""
         return activations.parse("activation", self.activation)
 
     @property
@@ -179,8 +192,9 @@ def _clip(name: str, value: Any) -> float | None:
     return float(value)
 
 
-def _activation(name: str, value: object) -> ActivationOption:
-    return activations.parse(name, value).option
+def _activation(name: str, value: object) -> ActivationOption | tuple[ActivationOption, ...]:
+    options = tuple(function.option for function in activations.parse_all(name, value))
+    return options[0] if len(options) == 1 else options
 
 
 CHECKS: dict[str, Callable[[str, Any], Any]] = {

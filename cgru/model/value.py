@@ -56,10 +56,11 @@ class Value:
 
     def _stack(self, xp: Any) -> Stack:
         spec, limit = self.spec, self.arithmetic.input_limit
-        layers = []
+        layers, specs, names = [], spec.by_direction, spec.cell.shapes(1, 1, spec.bias)
         for ends, _ in spec.layers:
-            directions = ({n: self.parameters[n + end] for n in spec.cell.shapes(1, 1, spec.bias)} for end in ends)
-            layers.append(tuple(spec.cell.canonical(spec, own, limit, xp) for own in directions))
+            directions = [{n: self.parameters[n + end] for n in names} for end in ends]
+            pairs = zip(specs, directions, strict=True)
+            layers.append(tuple(spec.cell.canonical(of_direction, own, limit, xp) for of_direction, own in pairs))
             limit = None  # a layer's inputs are the states of the one below
         return Stack(layers, spec.reverse, self.precision, self.arithmetic.compute)
 

@@ -120,6 +120,6 @@ def _products(value: Value, x: Array, h0: Array | None, lengths: Array | None) -
                 before[1:] = y[:-1]
                 before[0] = start
             own = {name: wide(value.parameters[name + suffix]) for name in spec.cell.PARAMETERS if "weight" in name}
-            for name, rows, met in spec.cell.factors(spec, layer, own, x[seen], before[seen]):
+            for name, rows, met in spec.cell.factors(spec.by_direction[d], layer, own, x[seen], before[seen]):
                 yield name + suffix, rows, met
         x = np.concatenate(outputs, axis=-1)

@@ -7,14 +7,14 @@ the engine's (`Engine.record`, `Pass.backward`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from cgru import checks
 from cgru._exclusive import Exclusive, alone
 from cgru.run import arguments
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
 
@@ -40,11 +40,13 @@ def record(
     num_threads: int | None = None,
     drop: bool = True,
     own: bool = False,
+    earlier: tuple[Array, Sequence[Array]] | None = None,
 ) -> tuple[Array, Array, Tape]:
     """`gru.record(x, h0, ...)`, which documents the arguments.
 
     Without `drop` nothing is dropped between layers. With `own` the caller sees to it that x and y stay as they are
-    until the way back: x is not copied, y is writeable.
+    until the way back: x is not copied, y is writeable. With `earlier`, y and `Tape.kept()` of the same call, nothing
+    runs and h_n is not computed: that gives its tape once more. The way back uses those gates up.
     """
     value, device = model.value, model.engine
     spec = value.spec
@@ -61,12 +63,15 @@ def record(
     with device.use():
         x, h, last = arguments.of_call(spec, device, x, h0, lengths)
         restarts = arguments.restarts(spec, device, resets, resets_to, x, h, last)
-        y = device.xp.empty((*x.shape[:-1], spec.directions * spec.hidden_size), spec.dtype)
+        wide = (*x.shape[:-1], spec.directions * spec.hidden_size)
+        y, kept = (device.xp.empty(wide, spec.dtype), None) if earlier is None else earlier
         x_steps = arguments.time_first(spec, x)
         if not own or (x.size and x_steps.strides[-1] != x.itemsize):
             x_steps = device.keep(x_steps, last)
         tape = Tape(model, spec.dropout if drop else 0.0, x.shape)
-        tape._run(x_steps, h, arguments.time_first(spec, y), last, generator, memory, how, restarts, resets_to == "h0")
+        tape._run(
+            x_steps, h, arguments.time_first(spec, y), last, generator, memory, how, kept, restarts, resets_to == "h0"
+        )
         if spec.merge == "sum":
             y = y[..., : spec.hidden_size] + y[..., spec.hidden_size :]
         elif not own and hasattr(y.flags, "writeable"):  # CuPy's arrays cannot be locked
@@ -102,6 +107,7 @@ class Tape(Exclusive):
         self._model, self._dropout, self._x_shape = model, dropout, x_shape
         self._value: Value = model.value
         self._passes: list[list[Pass]] | None = []  # of each layer, of each direction; none if there was nothing to do
+        self._between: list[Array] = []  # of each layer but the last: its outputs (T, B, D*H)
         self._masks: list[Array] = []  # of each layer but the last: which of its outputs went on to the next
 
     @property
@@ -117,6 +123,7 @@ class Tape(Exclusive):
         generator: np.random.Generator,
         memory: int | None,
         how: How,
+        kept: Sequence[Array] | None,  # of an earlier run, which then is not repeated
         restarts: Restarts | None,
         by_start: bool,
     ) -> None:
@@ -131,22 +138,35 @@ class Tape(Exclusive):
         chunk = steps
         if memory is not None and memory < steps * step_bytes * len(h):
             chunk = min(steps, max(1, memory // step_bytes))
+        between, gates = (kept[: len(layers) - 1], iter(kept[len(layers) - 1 :])) if kept is not None else ((), None)
         for k, layer in enumerate(layers):
             last = k == len(layers) - 1
-            output = y if last else device.xp.empty((steps, batch, directions * hidden), x.dtype)
+            output = y
+            if not last:
+                output = between[k] if between else device.xp.empty((steps, batch, directions * hidden), x.dtype)
+                self._between.append(output)
             passes.append([])
             for d, direction in enumerate(layer):
                 part = output[:, :, d * hidden : (d + 1) * hidden]
-                state = h[k * directions + d]
+                state, ready = h[k * directions + d], None if gates is None else next(gates)
                 again = None if restarts is None else restarts.at(k, d)
-                passes[-1].append(
-                    device.record(direction, x, state, part, lengths, reverse or d == 1, how, chunk, again, by_start)
+                passed = device.record(
+                    direction, x, state, part, lengths, reverse or d == 1, how, chunk, ready, again, by_start
                 )
+                passes[-1].append(passed)
             x = output
             if self._dropout and not last:
                 self._masks.append(device.dropout(generator, output.shape, self._dropout))
                 x = self._dropped(output, k)
         self._passes = passes
+
+    def kept(self) -> list[Array]:
+        """What the way back needs beside the call's arguments and y: outputs between layers, then all gates.
+
+        For a tape whose gates are all in memory, of an engine that gives them out.
+        """
+        passes = self._passes or []
+        return [*self._between, *(cast("Array", passed.gates) for directions in passes for passed in directions)]
 
     def _dropped(self, values: Array, layer: int) -> Array:
         """Values (T, B, D*H) after a layer's dropout: some zero, the others larger to make up for it."""
@@ -190,10 +210,8 @@ class Tape(Exclusive):
         return self.run_back(grad_y, grad_h_n)
 
     @alone
-    def run_back(
-        self, grad_y: Array | None, grad_h_n: Array | None, by_x: bool = True, again: bool = False
-    ) -> Gradients:
-        """As `backward`; not `by_x`, that gradient is zero; `again` leaves the tape good for another time."""
+    def run_back(self, grad_y: Array | None, grad_h_n: Array | None, by_x: bool = True) -> Gradients:
+        """As `backward`; not `by_x`, that gradient is zero."""
         value, device = self._value, self._engine
         spec = value.spec
         passes = self._passes
@@ -217,11 +235,10 @@ class Tape(Exclusive):
             by_name = {name: device.xp.zeros(shape, spec.dtype) for name, shape in spec.shapes.items() if not passes}
             found = self._back(passes, grad, grad_h, arguments.time_first(spec, grad_x), by_x)
             for (ends, _), directions, gradients in zip(spec.layers, value.stack.layers, found):  # noqa: B905 - or none
-                for end, layer, gradient in zip(ends, directions, gradients, strict=True):
-                    own = spec.cell.by_parameters(spec, layer, gradient, device.xp)
+                for end, own_spec, layer, gradient in zip(ends, spec.by_direction, directions, gradients, strict=True):
+                    own = spec.cell.by_parameters(own_spec, layer, gradient, device.xp)
                     by_name.update({name + end: array for name, array in own.items()})
-            if not again:
-                self._passes = None  # last of all: an interrupt leaves the tape as it was
+            self._passes = None  # last of all: an interrupt leaves the tape as it was
             return Gradients(grad_x, grad_h[:, 0] if single else grad_h, by_name)
 
     def _back(

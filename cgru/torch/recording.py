@@ -15,6 +15,7 @@ from cgru.torch.kept import Options, array, model_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cgru.gru import GRU
     from cgru.types import Array
 
 
@@ -24,39 +25,68 @@ class Call(NamedTuple):
     options: Options
     lengths: Any  # (B,) a tensor, or None
     seed: int | None  # of dropout; None: there is none
-
-
-class Way(NamedTuple):
-    """The way back through a recorded call."""
-
-    tape: tape.Tape
-    names: list[str]  # of the weights, in their order
-
-    def gradients(self, grad_y: Any, grad_h_n: Any, needed: Sequence[bool]) -> list[Any]:
-        """The gradients by x, h0 and the weights, None where not needed."""
-        by_x, by_h0, *by_weights = needed
-        found = self.tape.run_back(_array(grad_y), _array(grad_h_n), by_x, again=True)
-        arrays = [found.x if by_x else None, found.h0 if by_h0 else None]
-        arrays += [found[name] if wanted else None for name, wanted in zip(self.names, by_weights, strict=True)]
-        return [None if values is None else torch.from_numpy(values) for values in arrays]
-
-
-def record(call: Call, x: Any, h0: Any, weights: Sequence[Any], keep: bool = True) -> tuple[Any, Any, Way]:
-    """y, h_n and the way back, which reads x and y; unless `keep`, it holds as little as it can."""
-    model = model_of(call.options, weights)
-    y, h_n, recorded = tape.record(
-        model, array(x), _array(h0), lengths=_array(call.lengths), rng=call.seed, memory=None if keep else 0,
-        num_threads=None, drop=call.seed is not None, own=True,
-    )  # fmt: skip
-    return torch.from_numpy(y), torch.from_numpy(h_n), Way(recorded, list(model.spec.shapes))
+    resets: Any = None  # a tensor of x's shape without features, or None
+    resets_to: str = "zero"
 
 
 def run(call: Call, x: Any, h0: Any, weights: Sequence[Any]) -> tuple[Any, Any]:
     """y and h_n."""
+    model = model_of(call.options, weights)
     if call.seed is not None:  # only a recording drops outputs
-        return record(call, x, h0, weights, keep=False)[:2]
-    y, h_n = model_of(call.options, weights)(array(x), _array(h0), lengths=_array(call.lengths))
+        y, h_n, _ = _recorded(model, call, x, h0, memory=0)
+    else:
+        y, h_n = model(array(x), _array(h0), **_how(call))
     return torch.from_numpy(y), torch.from_numpy(h_n)
+
+
+def record(model: GRU, call: Call, x: Any, h0: Any) -> tuple[Any, Any, list[Any]]:
+    """y, h_n and what the way back needs beside the arguments: y itself, outputs between layers, gates.
+
+    The first y is a copy, which a program may write to.
+    """
+    y, h_n, recorded = _recorded(model, call, x, h0)
+    kept = [torch.from_numpy(array) for array in (y, *recorded.kept())]
+    return kept[0].clone(), torch.from_numpy(h_n), kept
+
+
+def gradients(
+    model: GRU,
+    call: Call,
+    x: Any,
+    h0: Any,
+    kept: Sequence[Any],  # by `record`, gates to be used up; nothing: the call runs here once more
+    grad_y: Any,
+    grad_h_n: Any,
+    needed: Sequence[bool],
+) -> list[Any]:
+    """The gradients by x, h0 and the weights, None where not needed."""
+    by_x, by_h0, *by_weights = needed
+    arrays = [array(tensor) for tensor in kept]
+    _, _, recorded = _recorded(model, call, x, h0, (arrays[0], arrays[1:]) if arrays else None)
+    found = recorded.run_back(_array(grad_y), _array(grad_h_n), by_x)
+    values = [found.x if by_x else None, found.h0 if by_h0 else None]
+    values += [found[name] if wanted else None for name, wanted in zip(model.spec.shapes, by_weights, strict=True)]
+    return [None if value is None else torch.from_numpy(value) for value in values]
+
+
+def _recorded(
+    model: GRU,
+    call: Call,
+    x: Any,
+    h0: Any,
+    earlier: tuple[Array, Sequence[Array]] | None = None,
+    memory: int | None = None,
+) -> tuple[Array, Array, tape.Tape]:
+    """See `cgru.run.tape.record`."""
+    return tape.record(
+        model, array(x), _array(h0), **_how(call), rng=call.seed, memory=memory, num_threads=None,
+        drop=call.seed is not None, own=True, earlier=earlier,
+    )  # fmt: skip
+
+
+def _how(call: Call) -> dict[str, Any]:
+    """The arguments of a call that say where its sequences begin and end."""
+    return {"lengths": _array(call.lengths), "resets": _array(call.resets), "resets_to": call.resets_to}
 
 
 def _array(tensor: Any) -> Array | None:
@@ -69,21 +99,25 @@ class Recorded(torch.autograd.Function):  # type: ignore[misc] # PyTorch is not 
     @staticmethod
     def forward(ctx: Any, call: Call, x: Any, h0: Any, *weights: Any) -> tuple[Any, Any]:
         """Run and record."""
-        y, h_n, ctx.way = record(call, x, h0, weights)
-        ctx.save_for_backward(x, h0, *weights)  # for PyTorch to notice when one is changed before the way back
+        ctx.model = model_of(call.options, weights)
+        y, h_n, kept = record(ctx.model, call, x, h0)
+        # All of it, for PyTorch to notice a change before the way back, and for checkpoints to drop it.
+        ctx.save_for_backward(x, h0, *weights, *kept)
         ctx.set_materialize_grads(False)
-        ctx.call = call
-        return y.clone(), h_n  # the way back reads y; a program may write to its own
+        ctx.call, ctx.count, ctx.fresh = call, 2 + len(weights), True
+        return y, h_n
 
     @staticmethod
     def backward(ctx: Any, grad_y: Any, grad_h_n: Any) -> tuple[Any, ...]:
         """The gradients by what `forward` took."""
-        inputs, needed = ctx.saved_tensors, ctx.needs_input_grad[1:]
+        saved, needed = ctx.saved_tensors, ctx.needs_input_grad[1:]
+        inputs, kept = saved[: ctx.count], saved[ctx.count :]
         if grad_y is None and grad_h_n is None:
             return (None,) * len(ctx.needs_input_grad)
         if torch.is_grad_enabled():  # create_graph=True: they are to be differentiated in turn
             return None, *gradients_by_torch(ctx.call, inputs, grad_y, grad_h_n, needed)
-        return None, *ctx.way.gradients(grad_y, grad_h_n, needed)
+        kept, ctx.fresh = kept if ctx.fresh else (), False  # the gates are good for one time
+        return None, *gradients(ctx.model, ctx.call, inputs[0], inputs[1], kept, grad_y, grad_h_n, needed)
 
 
 def gradients_by_torch(
@@ -114,7 +148,10 @@ def by_torch(call: Call, x: Any, h0: Any, weights: Sequence[Any]) -> tuple[Any, 
     last = []
     for k in range(layers):
         own = weights[k * each : (k + 1) * each]
-        steps, state = _layer(steps, h[k], own, call.lengths)
+        if call.resets is None:
+            steps, state = _layer(steps, h[k], own, call.lengths)
+        else:
+            steps, state = _restarting_layer(steps, h[k], own, call)
         last.append(state)
         if call.seed is not None and k < layers - 1:
             mask = HOST.dropout(generator, tuple(steps.shape), dropout)
@@ -134,3 +171,27 @@ def _layer(steps: Any, h: Any, weights: Sequence[Any], lengths: Any) -> tuple[An
     data, state = torch._VF.gru(packed.data, packed.batch_sizes, h[:, packed.sorted_indices], weights, *how)
     y, _ = pad_packed_sequence(packed._replace(data=data), total_length=len(steps))
     return y, state[:, packed.unsorted_indices]
+
+
+def _restarting_layer(steps: Any, h: Any, weights: Sequence[Any], call: Call) -> tuple[Any, Any]:
+    """One layer whose sequences start anew, step by step: from states h (D, B, H)."""
+    count, batch, _ = steps.shape
+    lengths = torch.full((batch,), count) if call.lengths is None else call.lengths
+    resets = call.resets.reshape(count, 1) if call.resets.dim() == 1 else call.resets
+    if call.options.batch_first and call.resets.dim() == 2:
+        resets = resets.transpose(0, 1)
+    firsts = torch.zeros(count + 1, batch, 1, dtype=torch.bool)  # of pieces, none past a sequence's end
+    firsts[:-1, :, 0] = resets & (torch.arange(count)[:, None] < lengths)
+    each, outputs, states = len(weights) // len(h), [], []
+    for d, state in enumerate(h):
+        start = state if call.resets_to == "h0" else torch.zeros_like(state)
+        made = [state] * count
+        for t in reversed(range(count)) if d else range(count):
+            state = torch.where(firsts[t + d], start, state)
+            after = torch._VF.gru_cell(steps[t], state, *weights[d * each : (d + 1) * each])
+            runs = (t < lengths)[:, None]
+            made[t] = torch.where(runs, after, torch.zeros_like(after))
+            state = torch.where(runs, after, state)
+        outputs.append(torch.stack(made))
+        states.append(state)
+    return torch.cat(outputs, dim=2), torch.stack(states)

@@ -43,7 +43,8 @@ def replace(model: Module) -> Module:
 def restore(model: Module) -> Module:
     """Make every cgru.torch.GRU and GRUCell of a model one of torch.nn's again, as `replace` the other way round.
 
-    For a model that is pickled whole for a place without cgru, or quantized by PyTorch. A state_dict needs none of it.
+    For a model that is pickled whole for a place without cgru, or quantized by PyTorch: quantize_dynamic exchanges
+    modules whose class is torch.nn.GRU itself, and leaves those of cgru as they are. A state_dict needs none of it.
     """
     return _exchange(model, {ours: theirs for theirs, ours in KINDS.items()})
 

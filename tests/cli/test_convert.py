@@ -1,5 +1,7 @@
 """`cgru convert`: models there and back, what a format does not keep, precisions and calibration."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -147,3 +149,15 @@ def test_calibration_reaches_quantize(model, tmp_path, monkeypatch):
         assert (precision, calibrate.dtype) == ("float16", np.float32)
         np.testing.assert_array_equal(calibrate, x.astype(np.float32))
     assert len(given) == 2
+
+
+def test_folders_with_one_model(tmp_path):
+    """As accelerate leaves them."""
+    folder, out = tmp_path / "checkpoint", tmp_path / "m.onnx"
+    folder.mkdir()
+    cgru.GRU(3, 4, rng=0).save(folder / "model.safetensors")
+    command("convert", folder, out)
+    assert cgru.load(out).hidden_size == 4
+    facts = json.loads(command("info", folder, "--json").stdout)
+    assert (facts["format"], facts["file"]) == ("safetensors", str(folder / "model.safetensors"))
+    refused(1, "expected a file, or a folder with a model.safetensors", "info", tmp_path)

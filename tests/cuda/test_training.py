@@ -36,12 +36,12 @@ def forward(problem, x, h0, parameters, factors=()):
     gru = problem.gru
     clip = np.inf if gru.clip is None else gru.clip
 
-    def function(option):
-        activation = activations.parse("activation", option)
+    def function(option, d):
+        functions = activations.parse_all("activation", option)
+        activation = functions[d % len(functions)]
         formula = FUNCTIONS[activation.name]
         return lambda v: formula(torch.clamp(v, -clip, clip), activation.alpha, activation.beta)
 
-    f, g = function(gru.recurrent_activation), function(gru.activation)
     steps, batch, _ = x.shape
     lengths = torch.full((batch,), steps) if problem.lengths is None else torch.from_numpy(problem.lengths)
     last_states = []
@@ -49,6 +49,7 @@ def forward(problem, x, h0, parameters, factors=()):
         outputs = []
         for d, suffix in enumerate(("", "_reverse") if gru.bidirectional else ("",)):
             w, u = (parameters[f"weight_{part}_l{k}{suffix}"].chunk(3) for part in ("ih", "hh"))
+            f, g = function(gru.recurrent_activation, d), function(gru.activation, d)
             zero = torch.zeros(3 * gru.hidden_size, dtype=x.dtype)
             b, c = (parameters.get(f"bias_{part}_l{k}{suffix}", zero).chunk(3) for part in ("ih", "hh"))
             h = h0[len(last_states)]

@@ -60,6 +60,30 @@ def unfolded_onnx(path):
     return path.read_bytes()
 
 
+def computed_onnx(path):
+    """Quantized weights, lengths of the input's shape, and an input that is turned round and back."""
+    rng, make = np.random.default_rng(0), onnx.helper.make_node
+    arrays = {
+        "q": rng.integers(-9, 9, (1, 3, 1), np.int8),
+        "s": np.float32(0.1),
+        "i": np.array([0]),
+        "j": np.array([1]),
+    }
+    arrays |= {"last": np.array([-1]), "end": np.array([-(2**40)])}
+    nodes = [
+        *(make("DequantizeLinear", ["q", "s"], [name]) for name in "WR"),
+        make("Shape", ["X"], ["n"]), make("Gather", ["n", "i"], ["t"]), make("Gather", ["n", "j"], ["b"]),
+        make("Expand", ["t", "b"], ["l64"]), make("Cast", ["l64"], ["lens"], to=onnx.TensorProto.INT32),
+        make("Slice", ["X", "last", "end", "i", "last"], ["x"]), make("GRU", ["x", "W", "R", "", "lens"], ["Y"], name="one"),
+        make("Squeeze", ["Y", "j"], ["y"]), make("Slice", ["y", "last", "end", "i", "last"], ["z"]),
+    ]  # fmt: skip
+    model = onnx_graphs.model(nodes, {"X": ([None, None, 1], onnx.TensorProto.FLOAT)}, ["z"], arrays)
+    path.write_bytes(model.SerializeToString())
+    gru = cgru.load(path)
+    assert (gru.precision, gru.reverse) == ("int8", True)
+    return path.read_bytes()
+
+
 def external_onnx(path):
     model = onnx_graphs.one_gru(onnx_graphs.weights(np.random.default_rng(0), 2, 3))
     onnx.save_model(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
@@ -71,7 +95,10 @@ def torch_file(path):
     return path.read_bytes()
 
 
-FILES = {f.__name__: f for f in (own, others, written_onnx, small_onnx, unfolded_onnx, external_onnx, torch_file)}
+FILES = {
+    f.__name__: f
+    for f in (own, others, written_onnx, small_onnx, unfolded_onnx, computed_onnx, external_onnx, torch_file)
+}
 
 
 def undamaged(make, path):
@@ -170,7 +197,7 @@ def test_files_of_other_kinds(tmp_path):
         cgru.load(path)
     with pytest.raises(FileNotFoundError, match="none: no such file"):
         cgru.load(tmp_path / "none")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(cgru.FormatError, match=r"or a folder with a model\.safetensors in it, got a folder of model"):
         cgru.load(tmp_path)
 
 

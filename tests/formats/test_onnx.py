@@ -75,7 +75,7 @@ def operators(draw):
     directions = draw(st.sampled_from([1, 2]))
     attributes = {"direction": draw(st.sampled_from([["forward", "reverse"], ["bidirectional"]][directions - 1]))}
     if draw(st.booleans()):
-        used = [draw(st.sampled_from(FUNCTIONS)), draw(st.sampled_from(FUNCTIONS))] * directions
+        used = [draw(st.sampled_from(FUNCTIONS)) for _ in range(2 * directions)]
         attributes["activations"] = [draw(st.sampled_from([written, str.upper]))(written(name)) for name, *_ in used]
         for key, least, value in (("activation_alpha", 1, 1), ("activation_beta", 2, 2)):
             values = [function[value] for function in used if TAKES.get(function[0], 0) >= least]
@@ -145,6 +145,10 @@ def models(draw):
     gate = draw(st.sampled_from([*BOUNDED, *UNBOUNDED]))
     update_gate = draw(st.sampled_from(["state", "candidate"]))
     direction = draw(st.sampled_from(["bidirectional", "reverse", None]))
+    several = direction == "bidirectional" and draw(st.booleans())
+    of_direction = {"activation": [draw(st.sampled_from([*BOUNDED, *UNBOUNDED])) for _ in range(2)]} if several else {}
+    if several and draw(st.booleans()):
+        of_direction["recurrent_activation"] = ["sigmoid", draw(st.sampled_from(["hard_sigmoid", "sigmoid"]))]
     return {
         "num_layers": draw(st.integers(1, 3)),
         "bias": draw(st.booleans()),
@@ -159,6 +163,7 @@ def models(draw):
         else gate,
         "clip": draw(st.sampled_from([None, 0.4])),
         "rng": draw(st.integers(0, 2**32 - 1)),
+        **of_direction,
     }
 
 
@@ -200,7 +205,7 @@ def test_to_onnx_equals_onnxruntime_at_length(tmp_path_factory, options):
 def test_options_come_back(dtype, tmp_path):
     options = {
         "num_layers": 2, "batch_first": True, "bidirectional": True, "reset_after": False, "clip": 0.5,
-        "activation": ("scaled_tanh", 0.75, 0.5), "recurrent_activation": "hard_sigmoid", "dtype": dtype,
+        "activation": ("relu", ("scaled_tanh", 0.75, 0.5)), "recurrent_activation": "hard_sigmoid", "dtype": dtype,
     }  # fmt: skip
     if dtype == np.float64:
         options["recurrent_activation"] = ("hard_sigmoid", 0.25, 0.5)  # 0.2 is none of float32's numbers
@@ -218,6 +223,10 @@ def test_to_onnx_refuses(tmp_path):
     for options, message in [
         (
             {"update_gate": "candidate", "recurrent_activation": "tanh"},
+            "update_gate: ONNX has 'candidate' only for sigmoid",
+        ),
+        (
+            {"update_gate": "candidate", "recurrent_activation": ["sigmoid", "tanh"], "bidirectional": True},
             "update_gate: ONNX has 'candidate' only for sigmoid",
         ),
         ({"dtype": np.float64, "clip": 0.1}, "float32, which does not have 0.1"),

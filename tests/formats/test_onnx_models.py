@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.inliner
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -112,16 +113,58 @@ def test_an_encoder_and_a_decoder():
     assert relative_error(y, graphs.session(model).run(["Y"], {"X": x})[0][:, 0]) < 1e-6
 
 
-def test_a_gru_inside_a_branch():
-    """Weights of the outer graph, the node in an If's."""
+def inside(operator, **more):
+    """A model of a GRU in the body of another node, with weights of the outer graph."""
     arrays = graphs.weights(RNG)
-    inner = helper.make_graph(
-        [node("GRU", ["X", "W", "R", "B"], ["Y"], name="inner", hidden_size=4)], "then", [], [graphs.value("Y")]
-    )
-    other = helper.make_graph([node("Constant", [], ["Z"], value_float=0.0)], "else", [], [graphs.value("Z")])
-    outer = node("If", ["C"], ["Y_if"], then_branch=inner, else_branch=other)
+    gru = node("GRU", ["X", "W", "R", "B"], ["Y"], name="inner", hidden_size=4)
+    fixed = node("Constant", [], ["Z"], value_float=0.0)
+    one, other = (helper.make_graph([n], n.op_type, [], [graphs.value(n.output[0])]) for n in (gru, fixed))
+    body = {"If": {"then_branch": one, "else_branch": other}}.get(operator, {"body": one})
+    outer = node(operator, ["C"], ["Y_out"], name="outer", **body, **more)
     inputs = {"X": ([None, None, 3], TensorProto.FLOAT), "C": ([], TensorProto.BOOL)}
-    assert repr(cgru.from_onnx(graphs.model([outer], inputs, ["Y_if"], arrays))) == "GRU(3, 4, reset_after=False)"
+    return graphs.model([outer], inputs, ["Y_out"], arrays)
+
+
+@pytest.mark.parametrize("operator", ["If", "Loop", "Scan"])
+def test_a_gru_inside_a_body(operator):
+    model = inside(operator)
+    message = f"expected GRUs among the graph's own nodes, got 'inner' inside {operator} 'outer'; take the body's nodes"
+    for name in (None, "inner", "Y"):
+        refused(model, message, name=name)
+    refused(model, "expected a GRU among the graph's nodes, got none", name="outer")
+    (body,) = (a.g.node for a in model.graph.node[0].attribute if a.g.name == "GRU")  # what the message says to do
+    mended = graphs.model(
+        body, {"X": ([None, None, 3], TensorProto.FLOAT)}, ["Y"], {t.name: t for t in model.graph.initializer}
+    )
+    assert repr(cgru.from_onnx(mended)) == "GRU(3, 4, reset_after=False)"
+    model.graph.node.append(node("GRU", ["X", "W", "R"], ["Y2"], name="own", hidden_size=4))
+    refused(
+        model,
+        message
+        + ", with the weights that they read, into a model of their own, or choose one of the graph's own by its name: 'own'",
+    )
+    assert repr(cgru.from_onnx(model, "own")) == "GRU(3, 4, bias=False, reset_after=False)"
+
+
+def test_a_gru_inside_a_function():
+    """A function that nothing calls does not count."""
+    model = graphs.one_gru(graphs.weights(RNG), hidden_size=4)
+    (gru,) = model.graph.node
+    function = helper.make_function("own", "Encoder", list("XWRB"), ["Y"], [gru], [helper.make_opsetid("", 14)])
+    model.functions.append(function)
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    assert cgru.from_onnx(model).hidden_size == 4
+    del model.graph.node[:]
+    model.graph.node.append(node("Encoder", list("XWRB"), ["Y"], domain="own"))
+    del model.graph.output[1:]
+    for name in (None, "one"):
+        refused(
+            model, "got 'one' inside the function 'Encoder'; give onnx.inliner.inline_local_functions(model)", name=name
+        )
+    x = RNG.standard_normal((5, 2, 3)).astype(np.float32)
+    (expected,) = graphs.session(model).run(None, {"X": x})
+    mended = cgru.from_onnx(onnx.inliner.inline_local_functions(model))
+    assert relative_error(mended(x)[0], expected[:, 0]) < 1e-6
 
 
 def stored(kind, array):
@@ -219,10 +262,18 @@ def arguments(**more):
 def test_fixed_arguments():
     state = np.full((1, 2, 4), 0.5, np.float32)
     refused(
-        arguments(L=np.array([3, 2], np.int32), H0=state), "sequence_lens: expected none or an argument of the graph"
+        arguments(L=np.array([3, 2], np.int32), H0=state),
+        "sequence_lens: expected none, the steps of X or an argument of the graph",
     )
-    model = graphs.one_gru(graphs.weights(RNG) | {"H0": state}, ["X", "W", "R", "B", "", "H0"])
-    refused(model, "initial_h: expected none, zeros or an argument of the graph, got fixed ones")
+    model = graphs.one_gru(graphs.weights(RNG) | {"H0": state}, ["X", "W", "R", "B", "", "H0"], hidden_size=4)
+    numbers = (
+        "got fixed numbers, 'H0' (1, 2, 4): 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5; remove that input from the node"
+    )
+    refused(model, f"initial_h: expected none, zeros or an argument of the graph, {numbers}")
+    x = RNG.standard_normal((5, 2, 3)).astype(np.float32)
+    (expected,) = graphs.session(model).run(["Y"], {"X": x})
+    model.graph.node[0].input[5] = ""  # what the message says to do
+    assert relative_error(cgru.from_onnx(model)(x, state)[0], expected[:, 0]) < 1e-6
     learned = [
         node("Shape", ["X"], ["s"]), node("Gather", ["s", "one"], ["b"]), node("Concat", ["one", "b", "one"], ["shape"], axis=0),
         node("Expand", ["learned", "shape"], ["H0"]),
@@ -233,17 +284,30 @@ def test_fixed_arguments():
         if accepted:
             assert repr(cgru.from_onnx(model)) == "GRU(3, 4, reset_after=False)"
         else:
-            refused(model, "initial_h: expected none, zeros or an argument of the graph, got fixed ones")
+            refused(
+                model,
+                "got fixed numbers, 'learned' (1, 1, 4): 0.1, 0.1, 0.1, 0.1; remove that input from the node and give that state as h0",
+            )
+    tanh = [node("Exp", ["learned"], ["H0"])]
+    model = graphs.one_gru(arrays, ["X", "W", "R", "B", "", "H0"], extra=tanh, graph_inputs=["X"])
+    refused(
+        model, "got what Exp makes of fixed numbers, 'H0'; remove that input from the node and give that state as h0"
+    )
+    arrays["H0"] = np.linspace(0, 1, 12, dtype=np.float32).reshape(1, 1, 12)
+    model = graphs.one_gru(arrays, ["X", "W", "R", "B", "", "H0"], graph_inputs=["X"])
+    refused(
+        model,
+        "'H0' (1, 1, 12): 0.0, 0.09090909, 0.18181819, 0.27272728, 0.36363637, 0.45454547, 0.54545456, 0.6363636 and 4 more;",
+    )
 
 
 def test_refusals():
     arrays = graphs.weights(RNG)
     both = graphs.weights(RNG, directions=2)
-    quant = {**arrays, "W": arrays["W"].astype(np.int8)}
+    flags = {**arrays, "W": arrays["W"] > 0}
     for model, message in [
         (graphs.one_gru(arrays, direction="up"), "direction: expected forward, reverse or bidirectional, got 'up'"),
         (graphs.one_gru(arrays, direction="bidirectional"), "W: expected (2, 12, 3), D 3H I or 6H, got (1, 12, 3)"),
-        (graphs.one_gru(both, direction="bidirectional", activations=["Sigmoid", "Tanh", "Sigmoid", "Relu"]), "activations: expected the same for both directions"),
         (graphs.one_gru(both, direction="bidirectional", activations=["Sigmoid", "Tanh"]), "activations: expected 4 of Tanh"),
         (graphs.one_gru(arrays, activations=["Sigmoid", "Gelu"]), "activations: expected 2 of Tanh, Sigmoid, Relu"),
         (graphs.one_gru(arrays, activations=["Sigmoid", "Elu"], activation_alpha=[0.1, 0.2]), "activation_alpha: expected 1, as only"),
@@ -258,7 +322,7 @@ def test_refusals():
         (graphs.one_gru({**arrays, "B": arrays["B"][:, :12]}), "B: expected (1, 24), D 3H I or 6H, got (1, 12)"),
         (graphs.one_gru({**arrays, "W": arrays["W"].astype(np.int64)}), "W: expected floating point numbers, got int64"),
         (graphs.one_gru({**arrays, "W": arrays["W"].astype(np.float64)}), "expected (12, 4) float64"),
-        (graphs.one_gru(quant), "tensor 'W': expected float32, float64, float16, bfloat16, int32, int64, got INT8"),
+        (graphs.one_gru(flags), "tensor 'W': expected float32, float64, float16, bfloat16, int8, uint8, int16, uint16, int32, int64, got BOOL"),
         (graphs.one_gru(arrays, ["X", "W", ""]), "expected the inputs X, W and R"),
         (graphs.model([node("LSTM", ["X", "W", "R"], ["Y"])], {"X": ([None] * 3, 1)}, ["Y"], arrays), "expected a GRU among the graph's nodes, got none"),
     ]:  # fmt: skip

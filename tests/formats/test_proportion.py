@@ -97,7 +97,49 @@ def a_call_on_many(number):
     return model([{**gru("gru"), "inbound_nodes": [node]}, gru("other")])
 
 
+def wrapped(inner):
+    return {"class_name": "Wrapper", "config": {"name": "w", "layer": inner}}
+
+
+def layers_around_layers(number):
+    tree = gru("gru")
+    for _ in range(number):
+        tree = wrapped(tree)
+    return tree
+
+
+def lists_in_lists(number):
+    """The innermost of very many empty ones."""
+    inner = [[]] * (number * 100)
+    for _ in range(90):
+        inner = [inner]
+    return wrapped(inner)
+
+
+def both_ways_both_ways(number):
+    """Which Keras makes two layers of each, again and again."""
+    tree = {"class_name": "RNN", "config": {"name": "r", "cell": cells(2)}}
+    for _ in range(number):
+        tree = {"class_name": "Bidirectional", "config": {"name": "b", "merge_mode": "concat", "layer": tree}}
+    return tree
+
+
+def cells(number):
+    cell = {"class_name": "GRUCell", "config": {"units": 1}}
+    return {"class_name": "StackedRNNCells", "config": {"cells": [cell] * number}}
+
+
+def many_cells(number):
+    """Of a layer of many options, which belong to each of them."""
+    options = {f"option{k}": k for k in range(number)}
+    return model([layer("RNN", "r" * 900, cell=cells(number), **options)])
+
+
 CONFIGURATIONS = {
+    layers_around_layers: (10, 90),
+    lists_in_lists: (20, 640),
+    both_ways_both_ways: (8, 17),
+    many_cells: (200, 3200),
     dropouts_called_twice: (10, 20),
     a_dropout_read_by_many: (100, 800),
     a_long_name_around_many: (500, 4000),
@@ -314,7 +356,31 @@ def a_move_of_many_axes(number):
     return onnx_model([*grus(1, own_names), move, *grus(number, own_names, x="moved")[1:]], **own(number))
 
 
+def lengths_far_from_a_shape(number):
+    chain = [node("Cast", [f"l{k}"], [f"l{k + 1}"], to=TensorProto.INT32) for k in range(number)]
+    first = node("Shape", ["X"], ["l0"])
+    return onnx_model([first, *chain, *grus(number, own_names, lengths=f"l{number}")], **own(number))
+
+
+def shapes_of_many_shapes(number):
+    """Each concatenated with itself."""
+    chain = [node("Concat", [f"l{k}", f"l{k}"], [f"l{k + 1}"], axis=0) for k in range(number)]
+    moves = [node("Reshape", ["Y0", f"l{k}"], [f"moved{k}"]) for k in range(number)]
+    others = [grus(k + 1, own_names, x=f"moved{k}")[k] for k in range(1, number)]
+    return onnx_model([node("Shape", ["X"], ["l0"]), *chain, *grus(1, own_names), *moves, *others], **own(number))
+
+
+def weights_added_to_themselves(number):
+    chain = [node("Add", [f"w{k}", f"w{k}"], [f"w{k + 1}"]) for k in range(12)]
+    chain += [node("Add", [f"w{k}", f"w{k}"], [f"v{k}"]) for k in range(12)]
+    nodes = [*chain, *grus(2, lambda k: ["w12", "R", ""])]
+    return onnx_model(nodes, inputs=20 * number, w0=np.ones((1, 3, 20 * number), np.float32))
+
+
 GRAPHS = {
+    lengths_far_from_a_shape: (50, 800),
+    shapes_of_many_shapes: (50, 800),
+    weights_added_to_themselves: (100, 800),
     lengths_far_from_the_input: (50, 800),
     states_far_from_zero: (30, 960),
     calls_on_many_of_many: (1000, 8000),
@@ -335,7 +401,8 @@ def test_onnx_graphs(make, tmp_path):
 
     in_proportion(write, *GRAPHS[make])
     with pytest.raises(
-        cgru.FormatError, match=r"choose one by its name: 'g0', 'g1'|more memory than its parts explain"
+        cgru.FormatError,
+        match=r"choose one by its name: 'g0', 'g1'|more memory than its parts explain|'g0': sequence_lens: expected",
     ):
         cgru.load(write(GRAPHS[make][1]))
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import cgru
-from cgru.formats import rtneural
+from cgru.formats import rtneural, untrusted
 
 from ..support.options import relative_error
 
@@ -143,8 +143,8 @@ def test_foreign_files(tmp_path, monkeypatch):
         ('{"layers":' + "[" * 100_000, "content: expected JSON"),
         ("\xff\xfe", "content: expected JSON"),
         ("[]", "content: expected a JSON object, got list"),
-        ({}, "layers: expected RTNeural's list of layers, got none"),
-        ({"layers": [3]}, "layers: expected RTNeural's list of layers, got none"),
+        ({}, "layers: expected RTNeural's list of layers, or a state_dict's weight_ih_l0, ..., got none"),
+        ({"layers": [3]}, "layers: expected RTNeural's list of layers, or a state_dict's weight_ih_l0, ..., got none"),
         ({"layers": []}, "expected a GRU, RNN(GRUCell) or Bidirectional(GRU) layer, got none"),
         ({"layers": [dense(2, 3)]}, "layer, got none"),
         ({"layers": [good]}, "in_shape: expected a list such as [null, null, 8], got None"),
@@ -173,6 +173,6 @@ def test_foreign_files(tmp_path, monkeypatch):
             rtneural.load(path)
     with pytest.raises(FileNotFoundError):
         rtneural.load(tmp_path / "none.json")
-    monkeypatch.setattr(rtneural, "MAX_BYTES", 10)
+    monkeypatch.setattr(untrusted, "MAX_JSON", 10)
     with pytest.raises(cgru.FormatError, match=r"expected at most 10 bytes, got \d+"):
         rtneural.load(write(path, good))

@@ -50,7 +50,7 @@ def answer(code, hidden=()):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", [name for name, row in FORMATS.items() if row.written])
 def test_what_a_format_needs_is_named_where_it_is_missing(name, tmp_path):
     row = FORMATS[name]
     path = tmp_path / f"m{row.written[0]}"

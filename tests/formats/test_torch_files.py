@@ -129,7 +129,7 @@ def test_refused_files(tmp_path):
     torch.save([1, 2], path)
     refused("expected weight_ih_l0, weight_hh_l0, ... of one GRU, got nothing")
     torch.save(module.state_dict(), path, _use_new_zipfile_serialization=False)
-    refused("a bare pickle? write it again with torch.save")
+    refused("got a file of PyTorch before 1.6; write it again, torch.save(torch.load(")
     torch.save(torch.nn.LSTM(5, 7).state_dict(), path)
     refused("got an LSTM's")
     torch.save(
@@ -258,3 +258,68 @@ def test_weights_of_a_dropped_out_copy_are_refused():
         cgru.from_torch(state)
     beside = {"norm.weight_hh_l0_raw": gru.weight_hh_l0, **{f"rnn.{k}": v for k, v in gru.state_dict().items()}}
     assert cgru.from_torch(beside).hidden_size == 8
+
+
+# --- Never a smaller GRU than is there --------------------------------------------------------------------------------
+
+
+def moved(state, names, change):
+    """A state_dict in which some parameters stand elsewhere, or under other names."""
+    return {change(key) if any(name in key for name in names) else key: value for key, value in state.items()}
+
+
+@pytest.mark.parametrize("names", [["_l1"], ["reverse"], ["bias"], ["bias_hh"], ["weight_hh_l1"], ["l0_reverse"]])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda key: f"gru.part.{key.removeprefix('gru.')}",
+        lambda key: f"other.{key.removeprefix('gru.')}",
+        lambda key: key.removeprefix("gru."),
+        lambda key: f"gru_{key.removeprefix('gru.')}",
+        lambda key: f"{key}_",
+        lambda key: f"gru.biases.{key.count('hh')}{key.count('l1')}{key.count('reverse')}{key.count('weight')}",
+    ],
+    ids=["inside", "beside", "around", "joined", "renamed", "unnamed"],
+)
+def test_parts_of_a_gru_that_stand_elsewhere_are_refused(names, change):
+    gru = torch.nn.GRU(5, 7, 2, bidirectional=True)
+    state = {f"gru.{key}": value for key, value in gru.state_dict().items()} | {"fc.weight": torch.zeros(2, 7)}
+    changed = moved(state, names, change)
+    assert len(changed) == len(state)
+    for name in (None, "gru"):
+        with pytest.raises(cgru.FormatError, match="expected"):
+            cgru.from_torch(changed, name)
+
+
+@pytest.mark.parametrize(
+    ("names", "missing"),
+    [
+        (["_l1"], "weight_ih_l1"),  # of three layers
+        (["l1_reverse"], "weight_ih_l1_reverse"),
+        (["l0"], "weight_ih_l0"),
+        (["bias_hh"], "bias_hh_l0"),
+        (["bias_ih_l2"], "bias_ih_l2"),
+        (["l0", "l1_", "l2_"], "weight_ih_l0"),
+    ],
+)
+def test_what_is_missing_is_named(names, missing):
+    state = torch.nn.GRU(5, 7, 3, bidirectional=True).state_dict()
+    left = {key: value for key, value in state.items() if not any(name in key for name in names)}
+    with pytest.raises(cgru.FormatError, match=f"missing {missing}|expected {missing}"):
+        cgru.from_torch(left)
+    only_reverse = {key: value for key, value in state.items() if "reverse" in key}
+    with pytest.raises(cgru.FormatError, match="expected weight_ih_l0, got weight_ih_l0_reverse"):
+        cgru.from_torch(only_reverse)
+
+
+def test_a_whole_gru_beside_parts_of_other_layers():
+    gru, cell = torch.nn.GRU(5, 7, bias=False), torch.nn.GRUCell(5, 7)
+    state = {f"gru.{key}": value for key, value in gru.state_dict().items()}
+    same(cgru.from_torch({**state, "cell.weight_ih": cell.weight_ih, "scale.weight_hh_norm": torch.ones(1)}), gru)
+    beside = {**state, "gru2.bias_ih_l0": torch.zeros(21)}
+    with pytest.raises(cgru.FormatError, match=r"in one module, as in 'gru', got gru2\.bias_ih_l0 besides"):
+        cgru.from_torch(beside)
+    same(cgru.from_torch({key: value for key, value in beside.items() if key in state}), gru)
+    alone = {f"cell.{key}": value for key, value in torch.nn.GRUCell(5, 7, bias=False).state_dict().items()}
+    with pytest.raises(cgru.FormatError, match=r"as in 'cell', got biases\.bias_ih besides"):
+        cgru.from_torch({**alone, "biases.bias_ih": torch.zeros(21)})

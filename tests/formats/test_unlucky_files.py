@@ -196,7 +196,7 @@ def test_messages_about_files_fit_a_screen(write, tmp_path):
 
 def test_messages_about_objects_fit_a_screen():
     bad = {LONG: np.zeros(3, np.float32), **{f"l{k}.weight": np.zeros(3) for k in range(5000)}}
-    for load in (cgru.from_torch, cgru.from_flax):
+    for load in (cgru.from_torch, cgru.from_flax, cgru.from_equinox, cgru.from_haiku):
         with pytest.raises(cgru.FormatError) as error:
             load(bad)
         assert len(str(error.value)) <= LONGEST

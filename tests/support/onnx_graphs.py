@@ -38,8 +38,11 @@ def one_gru(arrays, inputs=("X", "W", "R", "B"), opset=14, name="one", extra=(),
     return model([*extra, node], {i: (shapes[i], kinds[i]) for i in given}, ["Y", "Y_h"], arrays, opset)
 
 
-def session(proto):
+def session(proto, optimized=True):
+    """Where not optimized, each node computes what it says, float16 rounded between two of them."""
     options = onnxruntime.SessionOptions()
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     data = proto if isinstance(proto, str) else proto.SerializeToString()

@@ -32,11 +32,20 @@ MATRIX = {
 }
 """Options that change what is computed, each with the values to test with all values of the others."""
 
+OF_DIRECTIONS = [
+    {"bidirectional": True, "num_layers": 2, "activation": ["tanh", "softsign"]},
+    {"bidirectional": True, "activation": ("relu", "tanh"), "recurrent_activation": ["sigmoid", ("hard_sigmoid", 1 / 6, 0.5)], "clip": 0.4},
+    {"bidirectional": True, "num_layers": 2, "reset_after": False, "update_gate": "candidate", "activation": ["tanh", ("elu", 0.7, 0)], "recurrent_activation": ["softsign", "sigmoid"]},
+    {"bidirectional": True, "merge": "sum", "update_gate": "candidate", "activation": ["linear", "tanh"]},
+]  # fmt: skip
+"""Functions that differ by direction: of each what makes one canonical layer's update gate negated, and not the other's."""
+
 DIRECTIONS = [
     {"reverse": True},
     {"reverse": True, "num_layers": 2},
     {"reverse": True, "num_layers": 3},
     {"bidirectional": True, "merge": "sum"},
+    *OF_DIRECTIONS,
 ]
 """Ways through time that are no points of the matrix: `reverse` excludes `bidirectional`, which `merge` needs."""
 

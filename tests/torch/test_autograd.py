@@ -1,5 +1,7 @@
 """What programs ask of autograd beyond a gradient: writing to outputs, second derivatives, torch.func, checkpoints."""
 
+import weakref
+
 import pytest
 import torch
 from torch.autograd import forward_ad
@@ -7,6 +9,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.checkpoint import checkpoint
 
 import cgru.torch as bridge
+from cgru.run import tape as tapes
 
 from ..support.bridge import pair, same
 
@@ -163,6 +166,41 @@ def test_checkpoints(reentrant):
         checkpoint(module, x, use_reentrant=reentrant)[0].square().sum().backward()
         found[-1] = [*found[-1], x.grad, *(parameter.grad for parameter in module.parameters())]
     same(*found, 1e-11)
+
+
+def test_checkpoints_hold_nothing(monkeypatch):
+    """Until the way back, of what a call keeps for it."""
+    kept, taken = [], tapes.Tape.kept
+
+    def watched(tape):
+        arrays = taken(tape)
+        kept.extend(weakref.ref(array) for array in arrays)
+        return arrays
+
+    monkeypatch.setattr(tapes.Tape, "kept", watched)
+    gru = bridge.GRU(4, 4, 2, bidirectional=True)
+    x = torch.randn(5, 3, 4, requires_grad=True)
+    y, _ = gru(x)
+    assert len(kept) == 5
+    assert all(array() is not None for array in kept)
+    kept.clear()
+    z, _ = checkpoint(gru, x, use_reentrant=False)
+    assert len(kept) == 5
+    assert all(array() is None for array in kept)
+    leaves = [x, *gru.parameters()]
+    same(torch.autograd.grad(z.sum(), leaves), torch.autograd.grad(y.sum(), leaves), 1e-7)
+
+
+def test_saved_tensors_that_a_program_stores_elsewhere():
+    """Hooks that copy them, and give them back as often as they are asked for."""
+    gru = bridge.GRU(4, 4, 2)
+    x = torch.randn(5, 3, 4, requires_grad=True)
+    leaves = [x, *gru.parameters()]
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor.numpy(force=True).copy(), torch.from_numpy):
+        loss = gru(x)[0].square().sum()
+    expected = torch.autograd.grad(gru(x)[0].square().sum(), leaves)
+    for _ in range(3):
+        same(torch.autograd.grad(loss, leaves, retain_graph=True), expected, 1e-6)
 
 
 def test_hooks_and_gradients_in_part():

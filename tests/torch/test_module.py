@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_s
 
 import cgru
 import cgru.torch as bridge
-from cgru.run import tape as tapes
+from cgru.torch import recording
 
 from ..support.bridge import gradients, pair, same
 
@@ -88,8 +88,8 @@ def test_parameters_that_change_are_seen():
 def recorded(monkeypatch):
     """The inputs that are recorded by cgru, and none by torch's kernels."""
     seen = []
-    record = tapes.record
-    monkeypatch.setattr(tapes, "record", lambda model, x, *a, **k: (seen.append(x), record(model, x, *a, **k))[1])
+    record = recording.record
+    monkeypatch.setattr(recording, "record", lambda model, call, x, h0: (seen.append(x), record(model, call, x, h0))[1])
     monkeypatch.setattr(torch._VF, "gru", None)
     return seen
 
@@ -227,7 +227,7 @@ def test_two_calls_before_a_step(recorded):
     for x in (a, b):
         ours(x)[0].sum().backward()
     same([parameter.grad for parameter in ours.parameters()], together, 1e-14)
-    assert recorded[0].ctypes.data == a.data_ptr()
+    assert recorded[0].data_ptr() == a.data_ptr()
 
 
 def test_copies_pickles_and_misuse():
@@ -238,10 +238,6 @@ def test_copies_pickles_and_misuse():
         for twin in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
             assert torch.equal(twin(x)[0], y)
         assert cgru.from_torch(ours)(x.numpy())[0].tolist() == y.tolist()
-        with pytest.raises(ValueError, match=r"x: expected \(T, B, 3\) float32, got \(5, 2, 4\)"):
-            ours(torch.randn(5, 2, 4))
-        with pytest.raises(ValueError, match=r"h0: expected \(1, 2, 4\) float32, got \(1, 3, 4\)"):
-            ours(x, torch.randn(1, 3, 4))
         with pytest.raises(Exception, match="list"):
             ours([1, 2])
         assert np.isnan(ours(torch.full((1, 1, 3), torch.nan))[0].numpy()).all()

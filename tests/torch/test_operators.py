@@ -1,6 +1,9 @@
 """The operators cgru::gru and cgru::gru_backward, and the programs that hold them: compiled, exported, distributed."""
 
+import copy
 import io
+import multiprocessing
+import shutil
 
 import pytest
 import torch
@@ -8,8 +11,8 @@ from torch._dynamo.testing import CompileCounter
 from torch.nn.utils.rnn import pad_packed_sequence
 
 import cgru.torch as bridge
-from cgru.run import tape as tapes
-from cgru.torch import kept, operators
+from cgru.engines.host import training
+from cgru.torch import dynamo, kept, operators
 
 from ..support.bridge import pair, same
 
@@ -30,13 +33,15 @@ class Model(torch.nn.Module):
         return y.relu() + 1, h_n
 
 
-def arguments(bidirectional=False, batch_first=False, bias=True, one=False, state=False, lengths=None, seed=None):
+def arguments(
+    bidirectional=False, batch_first=False, bias=True, one=False, state=False, lengths=None, seed=None, keep=True
+):
     theirs = torch.nn.GRU(3, 4, 2, bias=bias, bidirectional=bidirectional)
     x = torch.randn((5, 3) if one else (2, 5, 3) if batch_first else (5, 2, 3), requires_grad=True)
     h0 = torch.randn((2 * (1 + bidirectional), 4) if one else (2 * (1 + bidirectional), 2, 4), requires_grad=True)
     options = (2, batch_first, bidirectional, 0.0 if seed is None else 0.4)
     lengths, seed = (None if value is None else torch.tensor(value) for value in (lengths, seed))
-    return (x, h0 if state else None, list(theirs.parameters()), lengths, seed, *options)
+    return (x, h0 if state else None, list(theirs.parameters()), lengths, seed, *options, keep)
 
 
 CASES = {
@@ -45,6 +50,7 @@ CASES = {
     "no bias, one sequence": {"bias": False, "one": True, "state": True},
     "lengths": {"bidirectional": True, "lengths": [5, 2], "state": True},
     "dropout": {"seed": 3},
+    "nothing kept": {"keep": False},
 }
 
 
@@ -55,12 +61,13 @@ def test_opcheck(case):
     ways = ["test_schema", "test_autograd_registration", "test_faketensor"]
     if case not in ("lengths", "dropout"):  # second derivatives depend on their values, and are not traced
         ways.append("test_aot_dispatch_dynamic")
-    y, h_n = (tensor.detach() for tensor in operators.gru(*given))
+    y, h_n, kept = operators.gru(*given)
+    y, h_n, kept = y.detach(), h_n.detach(), [tensor.detach() for tensor in kept]
     for grads in ((torch.randn_like(y), torch.randn_like(h_n)), (None, torch.randn_like(h_n))):
-        torch.library.opcheck(operators.gru_backward, (*grads, *given), test_utils=ways)
+        torch.library.opcheck(operators.gru_backward, (*grads, kept, True, *given[:-1]), test_utils=ways)
 
 
-@pytest.mark.parametrize("case", ["plain", "every option", "lengths"])
+@pytest.mark.parametrize("case", ["plain", "every option", "lengths", "nothing kept"])
 def test_gradients_of_the_operator(case):
     x, h0, weights, *rest = arguments(**CASES[case])
     doubles = [None if t is None else t.detach().double().requires_grad_() for t in (x, h0, *weights)]
@@ -69,7 +76,7 @@ def test_gradients_of_the_operator(case):
     def function(*leaves):
         leaves = iter(leaves)
         x, h0, *weights = [None if t is None else next(leaves) for t in doubles]
-        return operators.gru(x, h0, weights, *rest)
+        return operators.gru(x, h0, weights, *rest)[:2]
 
     assert torch.autograd.gradcheck(function, leaves)
     assert torch.autograd.gradgradcheck(function, leaves)
@@ -159,6 +166,19 @@ def test_compiled_parametrizations_and_transforms():
     same([found], [torch.func.grad(lambda x: Model(other)(x)[0].sum())(x)], 2e-5)
 
 
+def test_what_the_compiler_may_become():
+    """Where PyTorch refuses no GRU any more there is nothing to do; where the refusal is elsewhere, cgru says so."""
+
+    class Builder:
+        config = object()
+        VariableBuilder = None
+
+    dynamo._allow(bridge.GRU, Builder)
+    Builder.config = torch._dynamo.config
+    with pytest.warns(RuntimeWarning, match=r"torch.compile .* may refuse cgru.torch.GRU,.*allow_rnn = True"):
+        dynamo._allow(bridge.GRU, Builder)
+
+
 def test_compiled_under_autocast():
     torch._dynamo.reset()
     ours, theirs = (Model(module) for module in pair(3, 4))
@@ -186,26 +206,123 @@ def test_exported(strict):
     }
 
 
-def test_distributed(tmp_path):
-    """DistributedDataParallel, of one process."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+@pytest.mark.long
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="it is compiled as C++")
+def test_ahead_of_time(tmp_path):
+    """A package of AOTInductor, loaded where cgru.torch is imported: for it the operator is Python."""
+    ours, theirs = (Model(module).eval() for module in pair(3, 4, 2, bidirectional=True))
+    x = torch.randn(5, 2, 3)
+    with torch.no_grad():
+        shapes = {"x": {0: torch.export.Dim("T", min=2, max=1000)}, "h0": None}
+        program = torch.export.export(ours, (x, None), dynamic_shapes=shapes)
+        package = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "model.pt2"))
+        loaded = torch._inductor.aoti_load_package(package)
+        for other in (x, torch.randn(9, 2, 3)):
+            same(loaded(other, None), theirs(other), 2e-6)
+
+
+def parts_of_a_batch(rank, count, store, states, results):
+    """One process of DistributedDataParallel: two steps on its part of the sequences, eager or compiled."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=count)
+    found = []
+    for compiled in (False, True):
+        ours = bridge.GRU(3, 4, 2)
+        ours.load_state_dict(states[0])
+        model = torch.nn.parallel.DistributedDataParallel(ours)
+        if compiled:
+            model = torch.compile(model, backend="aot_eager")
+        sgd = torch.optim.SGD(ours.parameters(), 0.1)
+        for x in states[1]:
+            sgd.zero_grad()
+            model(x[:, rank::count])[0].square().mean().backward()
+            sgd.step()
+        found.append([parameter.detach().numpy() for parameter in ours.parameters()])
+    results.put((rank, found))
+    torch.distributed.destroy_process_group()
+
+
+def test_distributed(tmp_path, monkeypatch):
+    """DistributedDataParallel of two processes, beside torch.nn.GRU on the whole batch."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    theirs = torch.nn.GRU(3, 4, 2)
+    states = copy.deepcopy(theirs.state_dict()), torch.randn(2, 5, 6, 3)
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    processes = [
+        context.Process(target=parts_of_a_batch, args=(rank, 2, tmp_path / "store", states, results), daemon=True)
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
     try:
-        ours, theirs = pair(3, 4)
-        x = torch.randn(5, 2, 3)
-        for module in (torch.nn.parallel.DistributedDataParallel(ours), theirs):
-            module(x)[0].square().sum().backward()
+        found = dict(results.get(timeout=300) for _ in processes)
     finally:
-        torch.distributed.destroy_process_group()
-    same([p.grad for p in ours.parameters()], [p.grad for p in theirs.parameters()], 2e-5)
+        for process in processes:
+            process.join(10)
+            process.kill()
+    sgd = torch.optim.SGD(theirs.parameters(), 0.1)
+    for x in states[1]:
+        sgd.zero_grad()
+        theirs(x)[0].square().mean().backward()
+        sgd.step()
+    for rank in range(2):
+        for parameters in found[rank]:
+            same([torch.from_numpy(array) for array in parameters], list(theirs.parameters()), 1e-5)
 
 
-def test_eager_calls_record_once(monkeypatch):
-    """Outside of programs the way back uses what the call recorded."""
-    calls = []
-    record = tapes.record
-    monkeypatch.setattr(tapes, "record", lambda *a, **k: (calls.append(a), record(*a, **k))[1])
+@pytest.fixture
+def runs(monkeypatch):
+    """The inputs of calls that were recorded by running them."""
+    seen = []
+    record = training.Pass._record
+    monkeypatch.setattr(training.Pass, "_record", lambda self, *a: (seen.append(self.x), record(self, *a))[1])
+    return seen
+
+
+def test_calls_are_recorded_once(runs):
+    """The way back uses what the call recorded; once more only where that has been used up."""
+    torch._dynamo.reset()
     ours, _ = pair(3, 4)
     packed = torch.nn.utils.rnn.pack_sequence([torch.randn(5, 3), torch.randn(2, 3)])
     pad_packed_sequence(ours(packed)[0])[0].sum().backward()
     ours(torch.randn(5, 2, 3))[0].sum().backward()
-    assert len(calls) == 2
+    assert len(runs) == 2
+    compiled = torch.compile(ours, fullgraph=True, backend="aot_eager")
+    for count in (3, 4):
+        loss = compiled(torch.randn(5, 2, 3, requires_grad=True))[0].sum()
+        assert len(runs) == count
+        loss.backward()
+        assert len(runs) == count
+    loss = ours(torch.randn(5, 2, 3))[0].sum()
+    loss.backward(retain_graph=True)
+    loss.backward()
+    assert len(runs) == 6
+
+
+def test_compiled_calls_without_gradients_record_nothing(runs):
+    torch._dynamo.reset()
+    ours, theirs = pair(3, 4)
+    compiled = torch.compile(ours, fullgraph=True, backend="aot_eager")
+    x = torch.randn(5, 2, 3)
+    with torch.no_grad():
+        same(compiled(x), theirs(x), 2e-6)
+    ours.requires_grad_(False)
+    same(compiled(x), theirs(x), 2e-6)
+    assert not runs
+
+
+def test_compiled_writes_to_outputs_and_gradients_twice():
+    """What is kept is no part of what a program writes to, and is as it was after the way back."""
+    torch._dynamo.reset()
+    ours, theirs = pair(3, 4, 2, bidirectional=True)
+    compiled = torch.compile(ours, fullgraph=True, backend="aot_eager")
+    x, found = torch.randn(5, 2, 3), []
+    for module, forward in ((ours, compiled), (theirs, theirs)):
+        y, h_n = forward(x)
+        y.add_(1)
+        h_n.mul_(y[0, 0, 0])
+        loss, leaves = y.square().sum() + h_n.sum(), list(module.parameters())
+        found.append(
+            [y, h_n, *torch.autograd.grad(loss, leaves, retain_graph=True), *torch.autograd.grad(loss, leaves)]
+        )
+    same(*found, 2e-5)

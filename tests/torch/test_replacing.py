@@ -90,6 +90,31 @@ def test_a_module_alone_and_misuse():
         bridge.replace({})
 
 
+@pytest.mark.parametrize("kind", ["GRU", "GRUCell"])
+def test_pickles_of_every_version(kind):
+    """Whole modules, by the names that their class has had."""
+    module = getattr(bridge, kind)(3, 4)
+    now = pickle.dumps(module, protocol=2)
+    name = f"cgru.torch.modules\n{kind}\n".encode()
+    assert name in now
+    for path in ("cgru.torch.modules", "cgru.torch"):
+        loaded = pickle.loads(now.replace(name, f"{path}\n{kind}\n".encode()))
+        assert type(loaded) is type(module)
+        assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), module.parameters(), strict=True))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+def test_quantized_by_pytorch_once_restored():
+    model = torch.nn.Sequential(torch.nn.GRU(8, 16, 2, bidirectional=True))
+    quantize, x = torch.ao.quantization.quantize_dynamic, torch.randn(5, 2, 8)
+    expected = quantize(model, dtype=torch.qint8)
+    bridge.replace(model)
+    found = quantize(bridge.restore(copy.deepcopy(model)), dtype=torch.qint8)
+    assert type(found[0]) is type(expected[0]) is torch.ao.nn.quantized.dynamic.GRU
+    assert all(torch.equal(a, b) for a, b in zip(found(x), expected(x), strict=True))
+    assert type(model[0]) is bridge.GRU
+
+
 def cells(**options):
     theirs = torch.nn.GRUCell(3, 4, **options)
     ours = bridge.GRUCell(3, 4, **options)

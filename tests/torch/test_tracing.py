@@ -136,7 +136,7 @@ def test_modes_see_the_same_operators():
 
 
 def test_autocast():
-    """In bfloat16 as far as torch.nn.GRU is."""
+    """In bfloat16 as far as torch.nn.GRU is, gradients too."""
     ours, theirs = pair(3, 4)
     x = torch.randn(5, 2, 3)
     with torch.autocast("cpu", torch.bfloat16):
@@ -144,3 +144,6 @@ def test_autocast():
             for result, value in zip(results, expected, strict=True):
                 assert torch.equal(result, value)
                 assert result.dtype == value.dtype
+        for module in (ours, theirs):
+            module(x)[0].float().square().sum().backward()
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))

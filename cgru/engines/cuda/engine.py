@@ -143,10 +143,13 @@ class Cuda:
         reverse: bool,
         how: str,
         chunk: int,
+        gates: Array | None = None,
         restarts: OfDirection | None = None,
         by_start: bool = False,
     ) -> Pass:
-        """See `Engine.record`; all steps' gates are in memory at once, whatever `chunk` says. There are no restarts."""
+        """See `Engine.record`; the gates of all steps are in memory at once, whatever `chunk` says, and stay there."""
+        assert gates is None, "a device gives no gates out"
+        assert restarts is None, "a device has no restarts"
         weights = layer.prepared["cuda"]
         record = forward.direction(weights, x, h, y, lengths, reverse, how, recording=True)
         assert record is not None
@@ -158,6 +161,8 @@ class Cuda:
 
 class Pass:
     """One direction of one layer, recorded on a device; see `cgru.engines.interface.Pass`."""
+
+    gates: Array | None = None
 
     def __init__(
         self, weights: forward.Weights, record: forward.Record, lengths: Lengths | None, reverse: bool

@@ -163,13 +163,14 @@ class Host:
         reverse: bool,
         how: tuple[None, int],
         chunk: int,
+        gates: Array | None = None,
         restarts: OfDirection | None = None,
         by_start: bool = False,
     ) -> Pass:
         """See `Engine.record`."""
         from cgru.engines.host import training
 
-        return training.Pass(layer, x, h, y, lengths, reverse, how[1], chunk, restarts, by_start)
+        return training.Pass(layer, x, h, y, lengths, reverse, how[1], chunk, gates, restarts, by_start)
 
 
 HOST = Host()

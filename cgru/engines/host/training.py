@@ -37,6 +37,7 @@ class Pass:
         reverse: bool,
         threads: int,
         chunk: int,  # steps whose gates are in memory at once
+        gates: Array | None = None,  # (T, B, kept, H); of an earlier pass, which is not repeated
         restarts: OfDirection | None = None,
         by_start: bool = False,  # whether the states that restarts begin with are h0, and their gradients count
     ) -> None:
@@ -47,11 +48,15 @@ class Pass:
         if weights is None:
             weights = layer.prepared["training"] = _training.Weights(layer)
         self.weights = weights
+        self.gates = gates
+        if gates is not None:
+            return
         steps, batch, _ = x.shape
         gates = np.empty((min(chunk, steps), batch, weights.kept, layer.hidden_size), x.dtype)
         for part in self._chunks():
             self._record(part, h, y[part], gates[: part.stop - part.start])
-        self.gates = gates if chunk >= steps else None
+        if chunk >= steps:
+            self.gates = gates
 
     def backward(
         self,

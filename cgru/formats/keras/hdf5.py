@@ -2,8 +2,8 @@
 
 The HDF5 library crashes on some damaged files and never returns from others. This reader knows groups, attributes that
 are texts, and floating-point arrays stored in one piece, as h5py writes them by default (the format's specification,
-version 3.0, names the structures). Every read is checked against the file's size and counted, so that neither wrong
-offsets nor circles can do harm; links, chunks, filters and other files' data are refused.
+version 3.0, names the structures); `chunks.py` knows those in several. Every read is checked against the file's size
+and counted, so that neither wrong offsets nor circles can do harm; links and other files' data are refused.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cgru.errors import FormatError
+from cgru.formats.keras import chunks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, KeysView
@@ -34,8 +35,12 @@ MAX_NESTING = 256
 MAX_NAME = 1000
 """Bytes of a group's or array's name. Names may overlap in a file, so their lengths may add up to more than it has."""
 
-DATASPACE, LINK_INFO, DATATYPE, LINK, EXTERNAL, LAYOUT, ATTRIBUTE, CONTINUATION, SYMBOL_TABLE = (
-    0x01, 0x02, 0x03, 0x06, 0x07, 0x08, 0x0C, 0x10, 0x11,
+UNPACKED = (1 << 22, 64)
+"""Bytes that a file's arrays may unpack to, and how many times its own size besides. Weights hardly get smaller; those
+of a pruned model do, to some tenth."""
+
+DATASPACE, LINK_INFO, DATATYPE, LINK, EXTERNAL, LAYOUT, PIPELINE, ATTRIBUTE, CONTINUATION, SYMBOL_TABLE = (
+    0x01, 0x02, 0x03, 0x06, 0x07, 0x08, 0x0B, 0x0C, 0x10, 0x11,
 )  # fmt: skip
 """The types of an object header's messages that are understood."""
 
@@ -60,6 +65,7 @@ class File:
 
     def __init__(self, stream: BinaryIO, size: int) -> None:
         self.stream, self.size, self.reads, self.budget = stream, size, 0, 4 * size + (1 << 20)
+        self.unpacked = 0
         self.collections: dict[int, dict[int, tuple[int, int]]] = {}
 
     def read(self, at: int, count: int) -> bytes:
@@ -72,6 +78,17 @@ class File:
             raise FormatError("expected a file without circles, got more data than it can hold")
         self.stream.seek(at)
         return self.stream.read(count)
+
+    def spend(self, count: int) -> None:
+        """Count bytes that unpacking is about to take; FormatError where they are too many for the file's size."""
+        fixed, ratio = UNPACKED
+        self.unpacked += count
+        if self.unpacked > fixed + ratio * self.size:
+            raise FormatError(
+                f"expected arrays that unpack to at most {fixed + ratio * self.size} bytes, {ratio} times the file's "
+                "size, got more; store them plainly: in h5py.File(path, 'r+') for each path of an array "
+                "data = file[path][()]; del file[path]; file[path] = data"
+            )
 
     def unpack(self, form: str, at: int) -> tuple[Any, ...]:
         """Little-endian numbers."""
@@ -292,10 +309,13 @@ class Object:
             kind = "bfloat16"
         if kind not in FLOATS.values():
             raise FormatError(f"{self.where}: expected floating-point numbers, got {kind}")
-        if shape is None or layout[0] not in (3, 4) or layout[1] not in (0, 1) or self._content(EXTERNAL) is not None:
-            raise FormatError(f"{self.where}: expected an array in one piece, got chunks or another file's")
+        if shape is None or layout[0] not in (3, 4, 5) or layout[1] > 2 or self._content(EXTERNAL) is not None:
+            raise FormatError(f"{self.where}: expected an array of numbers in the file, got none or another file's")
         expected = math.prod(shape) * size
-        if layout[1] == 0:
+        data: bytes | Array
+        if layout[1] == 2:
+            data = chunks.read(self.file, self.where, layout, self._content(PIPELINE), shape, size).reshape(-1)
+        elif layout[1] == 0:
             (stored,) = struct.unpack_from("<H", layout, 2)
             data = layout[4 : 4 + stored]
         else:

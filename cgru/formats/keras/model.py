@@ -1,27 +1,27 @@
-"""What live Keras layers and Keras files share: a tree of configurations beside a store of weights, made into a model.
+"""What live Keras layers and Keras files share: recurrent layers beside a store of weights, made into a model.
 
-The tree, `{"class_name": ..., "config": ...}`, is searched for recurrent layers (`find`), one of them or a plain stack
-is chosen (`choose`), and its weights are turned from Keras' columns z, r, h to rows r, z, n (`make`). Nothing of Keras
-is imported.
+Of the layers that `tree.py` finds, one or a plain stack is chosen (`choose`), and its weights are turned from Keras'
+columns z, r, h to rows r, z, n (`make`). Nothing of Keras is imported.
 """
 
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from cgru import checks
 from cgru.errors import FormatError
+from cgru.formats.keras import legacy
 from cgru.model.spec import KINDS, from_options
 from cgru.model.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cgru.formats.keras.tree import Found
     from cgru.types import ActivationOption, Array
 
 FUNCTIONS: dict[str, ActivationOption] = {
@@ -38,36 +38,7 @@ FUNCTIONS_2: dict[str, ActivationOption] = {
 }
 """Keras 2's."""
 
-RECURRENT = ("GRU", "RNN", "Bidirectional", "GRUCell")
-PASSED_OVER = ("Dropout", "SpatialDropout1D")  # between the layers of a stack; idle at inference
-MODELS = ("Sequential", "Functional", "Model")  # Keras 2 says Model for Functional
 WEIGHTS = ("kernel", "recurrent_kernel", "bias")
-
-MAX_NESTING = 100
-"""Of models within each other; people nest a few."""
-
-MAX_NAME = 1000
-"""Characters of a layer's name after those of the models that hold it. The names of these are repeated for each layer,
-so the two bounds keep what a file takes in proportion to its size."""
-
-
-class Found(NamedTuple):
-    """A recurrent layer in a model's configuration."""
-
-    names: tuple[str, ...]  # of the nested models that hold it, and its own
-    keys: tuple[str, ...]  # where a weights file of Keras 3 has its weights
-    kind: str
-    config: Mapping[str, Any]
-    sources: tuple[str, ...]  # the layers of the same model that feed it, those passed over aside
-    dropout: float  # rate of a Dropout layer directly before it
-
-    @property
-    def name(self) -> str:
-        """As errors and the argument `name` write it: the layer's name after those of nested models."""
-        return str(self)
-
-    def __str__(self) -> str:
-        return "/".join(self.names)
 
 
 class Store(Protocol):
@@ -75,6 +46,8 @@ class Store(Protocol):
 
     version: int
     """Keras' major version."""
+    reset_after: bool | None
+    """Of a layer whose configuration does not say and whose bias does not show."""
 
     def arrays(self, found: Found, directions: int) -> list[list[Array]]:
         """Kernel (I, 3H), recurrent kernel (H, 3H) and, if any, bias of each direction."""
@@ -83,79 +56,20 @@ class Store(Protocol):
 # --- Configurations ---------------------------------------------------------------------------------------------------
 
 
-def find(node: Any, names: tuple[str, ...] = (), keys: tuple[str, ...] = ()) -> list[Found]:
-    """Every recurrent layer of a configuration, in its order."""
-    if node["class_name"] not in MODELS:
-        return [Found((node["config"]["name"],), (), node["class_name"], node["config"], (), 0.0)] if ours(node) else []
-    if len(names) > MAX_NESTING:
-        raise FormatError(f"expected models at most {MAX_NESTING} levels deep, got {'/'.join(names[:5])}/...")
-    room = MAX_NAME - sum(len(part) + 1 for part in names)
-    sequential = node["class_name"] == "Sequential"
-    layers = node["config"] if isinstance(node["config"], list) else node["config"]["layers"]
-    inputs: dict[str, tuple[str, ...]] = {}  # of each layer passed over: what its readers read instead of it
-    rates: dict[str, float] = {}
-    counts: dict[str, int] = {}
-    found = []
-    before: tuple[str, ...] = ()
-    for layer in layers:
-        kind, config = layer["class_name"], layer["config"]
-        snake = re.sub(
-            "([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W", "", kind))
-        ).lower()
-        number = counts[snake] = counts.get(snake, -1) + 1
-        name = layer.get("name") or config["name"]
-        direct = before if sequential else _inbound(layer.get("inbound_nodes", []))
-        sources = tuple(origin for source in direct for origin in inputs.get(source, (source,)))
-        before = (name,)
-        if kind in PASSED_OVER:
-            # A layer called on several stays a source of its own: chains of them would multiply their sources.
-            inputs[name] = sources if len(sources) < 2 else (name,)
-            rates[name] = float(config["rate"]) if kind == "Dropout" else 0.0
-        elif kind in MODELS or ours(layer):
-            if len(name) > room:
-                raise FormatError(f"expected names of at most {MAX_NAME} characters, got {'/'.join((*names, name))}")
-            path, place = (*names, name), (*keys, "layers", f"{snake}_{number}" if number else snake)
-            if kind in MODELS:
-                found += find(layer, path, place)
-            else:
-                rate = rates.get(direct[0], 0.0) if len(direct) == 1 else 0.0
-                found.append(Found(path, place, kind, config, sources, rate))
-    return found
-
-
-def ours(node: Any) -> bool:
-    """Whether a layer is one of Keras' own that holds a GRU."""
-    if node["class_name"] not in RECURRENT or not node.get("module", "keras.layers").startswith("keras."):
-        return False
-    inner = node["config"].get("layer" if node["class_name"] == "Bidirectional" else "cell")
-    return inner is None or inner["class_name"] == "GRUCell" or ours(inner)
-
-
-def _inbound(nodes: Any) -> tuple[str, ...]:
-    """The layers that a Functional model's layer is called on, as Keras 2 and 3 write them."""
-    names: list[str] = []
-    todo = [nodes]
-    while todo:
-        node = todo.pop()
-        if isinstance(node, Mapping):
-            if "keras_history" in node:
-                names.append(node["keras_history"][0])
-            else:
-                todo += reversed(list(node.values()))
-        elif isinstance(node, (list, tuple)):  # tuples in memory, lists in files
-            at = 0
-            while [type(part) for part in node[at : at + 3]] == [str, int, int]:
-                names.append(node[at])
-                at += 3
-            todo += reversed(node[at:])
-    return tuple(names)
+def named(found: Sequence[Found], name: str) -> list[Found]:
+    """The layers that `name` means: one by its whole name, those in a model, by its last name, or by where it lies."""
+    return (
+        [f for f in found if name == f.name]
+        or [f for f in found if f.name.startswith(f"{name}/")]
+        or [f for f in found if name == f.names[-1]]
+        or [f for f in found if name == "/".join(f.keys)]
+    )
 
 
 def choose(found: Sequence[Found], name: str | None) -> Sequence[Found]:
     """The one layer, or the layers of one plain stack, that `name` means."""
     if name is not None:
-        chosen = [f for f in found if name == f.name] or [f for f in found if f.name.startswith(f"{name}/")]
-        chosen = chosen or [f for f in found if name == f.names[-1]]
+        chosen = named(found, name)
         if not chosen:
             raise FormatError(f"name: expected one of the GRU layers {checks.listed(found) or 'none'}, got {name!r}")
         found = chosen
@@ -172,6 +86,11 @@ def choose(found: Sequence[Found], name: str | None) -> Sequence[Found]:
         if not joined or not cells_of(below)[0].get("return_sequences"):
             raise FormatError(
                 f"expected one GRU or a plain stack, got the layers {checks.listed(found)}; choose one by name="
+            )
+        if cells_of(below)[0].get("go_backwards") and not above.cell:
+            raise FormatError(
+                f"{below.name}: go_backwards: expected False of a layer that {above.name} reads, since Keras gives it "
+                "the outputs turned round, last step first; load each by name=, and call the second with y[:, ::-1]"
             )
     return found
 
@@ -198,25 +117,24 @@ def cells_of(found: Found) -> list[dict[str, Any]]:
 
 
 def _cell(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    return {**config, **config["cell"]["config"]} if kind == "RNN" else dict(config)
+    return {**config, **config["cell"]["config"]} if kind == "RNN" else legacy.modern(kind, config)
 
 
-def _options(name: str, cell: Mapping[str, Any], bias: Array | None, version: int) -> dict[str, Any]:
+def _options(name: str, cell: Mapping[str, Any], bias: Array | None, store: Store) -> dict[str, Any]:
     """The constructor's arguments that a cell's configuration stands for."""
-    functions = FUNCTIONS if version >= 3 else FUNCTIONS_2
-    options: dict[str, Any] = {"bias": cell["use_bias"], "batch_first": not cell.get("time_major", False)}
+    functions = FUNCTIONS if store.version >= 3 else FUNCTIONS_2
+    options: dict[str, Any] = {
+        "bias": cell["use_bias"],
+        "batch_first": not cell.get("time_major", False),
+        "reverse": cell.get("go_backwards", False),
+    }
     for field in ("activation", "recurrent_activation"):
         function = "linear" if cell[field] is None else cell[field]
         if not isinstance(function, str) or function not in functions:
             kind = function.get("class_name", "?") if isinstance(function, Mapping) else function
             raise FormatError(f"{name}: {field}: expected one of {', '.join(functions)}, got {kind}")
         options[field] = functions[function]
-    if cell.get("go_backwards"):
-        raise FormatError(
-            f"{name}: go_backwards: expected False, since a GRU of one direction reads forwards; set it to False and "
-            "give x[:, ::-1]"
-        )
-    stored = None if bias is None else bias.ndim == 2
+    stored = store.reset_after if bias is None else bias.ndim == 2
     options["reset_after"] = cell.get("reset_after", stored)
     if options["reset_after"] is None:
         raise FormatError(f"{name}: reset_after: expected True or False, got a layer without it and without a bias")
@@ -235,7 +153,7 @@ def make(layers: Sequence[Found], store: Store) -> Value:
         cells = cells_of(found)
         directions = store.arrays(found, len(cells))
         for cell, weights, suffix in zip(cells, directions, ("", "_reverse")[: len(cells)], strict=True):
-            options, arrays = _direction(found.name, cell, weights, store.version)
+            options, arrays = _direction(found.name, cell, weights, store)
             if kind == "GRU":
                 options["bidirectional"] = len(cells) == 2
                 options["merge"] = found.config["merge_mode"] if len(cells) == 2 else "concat"
@@ -261,7 +179,7 @@ def make(layers: Sequence[Found], store: Store) -> Value:
 
 
 def _direction(
-    name: str, cell: Mapping[str, Any], weights: Sequence[Array], version: int
+    name: str, cell: Mapping[str, Any], weights: Sequence[Array], store: Store
 ) -> tuple[dict[str, Any], dict[str, Array]]:
     """Options of one direction of one layer, and its parameters under PyTorch's names without their ends."""
     try:
@@ -271,19 +189,27 @@ def _direction(
         raise FormatError(str(error)) from error
     if len(weights) != wanted:
         raise FormatError(f"{name}: expected {', '.join(WEIGHTS[:wanted])}, got {len(weights)} arrays")
+    if len(weights) == 3 and weights[2].shape == (6 * hidden,):
+        _check(name, weights, [("I", 3 * hidden), (hidden, 3 * hidden), (6 * hidden,)])
+        weights = legacy.from_cudnn(*weights)
     kernel, recurrent = weights[:2]
     bias = weights[2] if len(weights) == 3 else None
-    options = {**_options(name, cell, bias, version), "hidden_size": hidden}
+    options = {**_options(name, cell, bias, store), "hidden_size": hidden}
     expected: list[tuple[int | str, ...]] = [("I", 3 * hidden), (hidden, 3 * hidden)]
     expected.append((2, 3 * hidden) if options["reset_after"] else (3 * hidden,))
-    for field, array, shape in zip(WEIGHTS, weights, expected):  # noqa: B905 - the bias may be absent
-        if array.ndim != len(shape) or any(m not in ("I", n) for m, n in zip(shape, array.shape, strict=True)):
-            raise FormatError(f"{name}: {field}: expected {checks.describe(shape)}, got {array.shape}")
+    _check(name, weights, expected)
     arrays = {"weight_ih": reordered(kernel).T, "weight_hh": reordered(recurrent).T}
     if bias is not None:
         both = bias if options["reset_after"] else np.stack([bias, np.zeros_like(bias)])
         arrays["bias_ih"], arrays["bias_hh"] = reordered(both)
     return options, arrays
+
+
+def _check(name: str, weights: Sequence[Array], expected: Sequence[tuple[int | str, ...]]) -> None:
+    """Refuse arrays of other shapes."""
+    for field, array, shape in zip(WEIGHTS, weights, expected):  # noqa: B905 - the bias may be absent
+        if array.ndim != len(shape) or any(m not in ("I", n) for m, n in zip(shape, array.shape, strict=True)):
+            raise FormatError(f"{name}: {field}: expected {checks.describe(shape)}, got {array.shape}")
 
 
 def reordered(columns: Array) -> Array:

@@ -18,8 +18,8 @@ from cgru import checks
 from cgru.errors import FormatError
 from cgru.formats import files
 from cgru.formats.names import refuse_unknown
-from cgru.formats.onnx import operator
-from cgru.formats.onnx.graph import KINDS, MAX_USES, Graph
+from cgru.formats.onnx import bodies, operator, order
+from cgru.formats.onnx.graph import MAX_USES, Graph
 from cgru.model.spec import from_options
 from cgru.model.value import Value, face
 
@@ -44,6 +44,9 @@ def from_onnx(model: Any, name: str | None = None) -> GRU:
     ----------
     model : onnx.ModelProto or path
         Weights may be float32, float64, float16 or bfloat16, of which the last two are widened exactly to float32.
+        Where all are int8 behind DequantizeLinear, about zero, with a scale for all or for each row, they stay int8
+        with the same integers and scales, and inputs and states are rounded, too (`GRU.quantize`). Other quantized
+        weights become the float32 numbers that they stand for.
     name : str, optional
         The name of one GRU node, or of its output. Without it all GRUs in the model must form one stack, each reading
         what the one before it wrote; they become the layers of one GRU.
@@ -51,7 +54,9 @@ def from_onnx(model: Any, name: str | None = None) -> GRU:
     Returns
     -------
     GRU
-        Initial states and lengths that the graph computes from its inputs are `h0` and `lengths` of a call.
+        Initial states and lengths that the graph computes from its inputs are `h0` and `lengths` of a call, except
+        lengths that are all of the input's steps. `reverse` is also set where the graph turns sequences round before
+        the GRU and back after it.
         `batch_first` is the operator's `layout`; it is also set for a stack whose graph's own input and output are
         (B, T, ...) by a Transpose each.
 
@@ -100,18 +105,18 @@ def read(path: Path, name: str | None = None) -> Value:
 
 def _load(proto: Any, source: str, path: Path | None, name: str | None) -> Value:
     _check_text(proto, source)
-    found = list(Graph(proto.graph, source, path).grus())
+    graph = Graph(proto.graph, source, path)
+    found = graph.grus()
+    bodies.refuse(proto, source, found, name)
     if not found:
-        inside = any(node.op_type == "GRU" for function in proto.functions for node in function.node)
-        mend = "; it has one inside a function: give onnx.inliner.inline_local_functions(model)" * inside
-        raise FormatError(f"{source}: expected a GRU among the graph's nodes, got none{mend}")
-    names = checks.listed(repr(operator.name_of(node)) for _, node in found)
+        raise FormatError(f"{source}: expected a GRU among the graph's nodes, got none")
+    names = checks.listed(repr(operator.name_of(node)) for node in found)
     if name is not None:
-        fitting = [pair for pair in found if name in (pair[1].name, *filter(None, pair[1].output))]
+        fitting = [node for node in found if operator.is_named(node, name)]
         if len(fitting) != 1:
             raise FormatError(f"{source}: name: expected one GRU of {names}, got {len(fitting)} of name {name!r}")
-        return _build(source, [operator.read(*fitting[0])])
-    units = [_lasting([operator.read(*found[0])])[0]] if len(found) == 1 else _stack(source, found, names)
+        return _build(source, [operator.read(graph, fitting[0])])
+    units = [operator.read(graph, found[0])] if len(found) == 1 else _stack(graph, found, names)
     return _build(source, units, _batch_major(units))
 
 
@@ -127,23 +132,22 @@ def _check_text(proto: Any, source: str) -> None:
                 raise FormatError(f"{source}: {field.full_name}: expected UTF-8, got {value!r}")
 
 
-def _stack(source: str, found: list[tuple[Graph, Any]], names: str) -> list[operator.Unit]:
+def _stack(graph: Graph, found: list[Any], names: str) -> list[operator.Unit]:
     """All GRUs in the order in which each reads the one before it."""
-    units, held = [], 0
-    for graph, node in found:
+    units, held, source = [], 0, graph.source
+    for node in found:
         units.append(operator.read(graph, node))
         held += sum(part.nbytes for parts in units[-1].weights for part in parts if part is not None)
         if held > MAX_USES * graph.cost.stored:
             raise FormatError(
                 f"{source}: expected a tensor to serve {MAX_USES} GRUs at most; choose one by its name: {names}"
             )
-    units = _lasting(units)
     writer = {unit.y: unit for unit in units}
     above: dict[str, list[operator.Unit]] = {unit.y: [] for unit in units}
     stack = []
     for unit in units:
         y, moves = unit.graph.moves_from_gru(unit.x) or ("", [])
-        if y in writer and writer[y].moved(moves) == writer[y].layered(unit.options["batch_first"]):
+        if y in writer and writer[y].moved(moves) == writer[y].layered(unit.options["batch_first"], unit.turned):
             above[y].append(unit)
         else:
             stack.append(unit)
@@ -155,23 +159,11 @@ def _stack(source: str, found: list[tuple[Graph, Any]], names: str) -> list[oper
     return stack
 
 
-def _lasting(units: list[operator.Unit]) -> list[operator.Unit]:
-    """The GRUs with T and B where the graph's inputs fix them, to tell what Reshape to such numbers does.
-
-    Those that read other GRUs have the numbers of those that read inputs, if all of these have the same.
-    """
-    known = [sizes for unit in units if (sizes := unit.graph.lasting(unit.x))]
-    same = known[0] if known and all(sizes == known[0] for sizes in known) else {}
-    return [unit._replace(lasting=same) for unit in units] if same else units
-
-
 def _batch_major(units: list[operator.Unit]) -> bool:
     """Whether the graph's own input and output are (B, T, ...), by a Transpose on either side of the stack."""
     first, last = units[0], units[-1]
-    graph, node = first.graph, first.graph.producer(first.x)
-    if node is None or node.op_type != "Transpose" or not node.input:
-        return False
-    swapped = graph.attribute(node, "perm", KINDS.INTS) == [1, 0, 2] and graph.root(node.input[0]) in graph.inputs
+    graph, way = first.graph, order.way(first.graph, first.node)
+    swapped = way.axes == (1, 0) and way.source in graph.inputs and not first.options["batch_first"]
     paths = [graph.moves_from_gru(output.name) or ("", []) for output in graph.proto.output]
     results = [last.moved(moves) for y, moves in paths if y == last.y]
     return swapped and last.layered(True) in results
@@ -191,13 +183,16 @@ def _build(source: str, units: list[operator.Unit], batch_major: bool = False) -
             )
     bias = any(b is not None for unit in units for *_, b in unit.weights)
     zero = np.zeros((2, 3 * first.options["hidden_size"]), first.options["dtype"])
-    arrays = {}
+    integers = all(unit.narrow is not None for unit in units)  # a model's weights are all of int8, or none
+    arrays: dict[str, Any] = {}
     for layer, unit in enumerate(units):
-        for suffix, (w, r, b) in zip(("", "_reverse"), unit.weights, strict=False):
-            arrays[f"weight_ih_l{layer}{suffix}"] = w
-            arrays[f"weight_hh_l{layer}{suffix}"] = r
+        for d, (w, r, b) in enumerate(unit.weights):
+            end = f"_l{layer}" + "_reverse" * d
+            arrays["weight_ih" + end], arrays["weight_hh" + end] = (
+                unit.narrow[d] if integers and unit.narrow else (w, r)
+            )
             if bias:
-                arrays[f"bias_ih_l{layer}{suffix}"], arrays[f"bias_hh_l{layer}{suffix}"] = zero if b is None else b
+                arrays["bias_ih" + end], arrays["bias_hh" + end] = zero if b is None else b
     options = {**first.options, "num_layers": len(units), "bias": bias}
     options["batch_first"] |= batch_major
     try:
@@ -221,7 +216,8 @@ to_onnx = save
 def _model(value: Value) -> Any:
     """x -> [Transpose] -> a GRU a layer, each with its directions put side by side -> [Transpose] -> y, h_n."""
     gru = value.spec
-    if gru.update_gate != "state" and not gru.gate.mirrored_by_negation:
+    gates = [direction.gate for direction in gru.by_direction]
+    if gru.update_gate != "state" and not all(gate.mirrored_by_negation for gate in gates):
         raise FormatError(
             f"update_gate: ONNX has {gru.update_gate!r} only for sigmoid gates, got {gru.recurrent_activation!r}"
         )
@@ -283,7 +279,7 @@ def _model(value: Value) -> Any:
 
 def _written(gru: Spec) -> dict[str, Any]:
     """The operator's attributes; they are float32, so a float64 model's numbers must be."""
-    functions = [gru.gate, gru.candidate]
+    functions = [function for direction in gru.by_direction for function in (direction.gate, direction.candidate)]
     functions = [f._replace(name="affine", alpha=1.0, beta=0.0) if f.name == "linear" else f for f in functions]
     for f in functions:
         if f.name not in operator.NAMES:
@@ -293,14 +289,13 @@ def _written(gru: Spec) -> dict[str, Any]:
             raise FormatError(
                 f"ONNX keeps the numbers of activations and clip in float32, which does not have {number!r}"
             )
-    used = functions * gru.directions
     attributes = {
         "hidden_size": gru.hidden_size,
         "linear_before_reset": int(gru.reset_after),
         "direction": "bidirectional" if gru.bidirectional else "reverse" if gru.reverse else "forward",
-        "activations": [operator.NAMES[f.name] for f in used],
-        "activation_alpha": [f.alpha for f in used if f.name in operator.PARAMETERS["activation_alpha"]],
-        "activation_beta": [f.beta for f in used if f.name in operator.PARAMETERS["activation_beta"]],
+        "activations": [operator.NAMES[f.name] for f in functions],
+        "activation_alpha": [f.alpha for f in functions if f.name in operator.PARAMETERS["activation_alpha"]],
+        "activation_beta": [f.beta for f in functions if f.name in operator.PARAMETERS["activation_beta"]],
         "clip": gru.clip,
     }
     return {name: value for name, value in attributes.items() if value not in (None, [])}

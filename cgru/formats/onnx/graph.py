@@ -9,34 +9,40 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections import ChainMap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import onnx
 
 from cgru.errors import FormatError
 from cgru.formats import files
-from cgru.formats.onnx.fold import FOLDS, Cost, fold
+from cgru.formats.onnx.axes import MOVERS, turned
+from cgru.formats.onnx.fold import BFLOAT16, FOLDS, Call, Cost, distinct, fold, widened
+from cgru.formats.onnx.shapes import Shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from cgru.formats.onnx.axes import Axes, Sizes
     from cgru.types import Array
-
-    Axes = tuple[tuple[str, ...], ...]
-    """What the axes of a tensor count: (("T",), ("B",), ("D", "H")) has directions and hidden units in its last."""
 
 TENSORS = {
     onnx.TensorProto.FLOAT: ("float32", "float_data", "<f4"),
     onnx.TensorProto.DOUBLE: ("float64", "double_data", "<f8"),
     onnx.TensorProto.FLOAT16: ("float16", "int32_data", "<u2"),
     onnx.TensorProto.BFLOAT16: ("bfloat16", "int32_data", "<u2"),
+    onnx.TensorProto.INT8: ("int8", "int32_data", "i1"),
+    onnx.TensorProto.UINT8: ("uint8", "int32_data", "u1"),
+    onnx.TensorProto.INT16: ("int16", "int32_data", "<i2"),
+    onnx.TensorProto.UINT16: ("uint16", "int32_data", "<u2"),
     onnx.TensorProto.INT32: ("int32", "int32_data", "<i4"),
     onnx.TensorProto.INT64: ("int64", "int64_data", "<i8"),
 }
 """Kinds of tensors; where they are not raw bytes, the field that holds their numbers and what each number is."""
+
+HALVES: dict[str, np.dtype[Any]] = {"float16": np.dtype(np.float16), "bfloat16": BFLOAT16}
+"""Of 16 bits, which are stored as integers."""
 
 KINDS = onnx.AttributeProto.AttributeType
 CONSTANTS = {
@@ -76,20 +82,45 @@ def decisive(node: Any) -> list[str]:
     return list(node.input[:1] if node.op_type in MOVES and node.op_type != "Concat" else node.input)
 
 
-class Graph:
-    """A graph, or one inside a node of another (`outer`), whose values it sees."""
+def _names_read(node: Any) -> list[str]:
+    """The values that a node, or a node in its bodies, reads."""
+    names, todo = list(node.input), [node]
+    while todo:
+        for field in todo.pop().attribute:
+            for inner in [field.g] * field.HasField("g") + list(field.graphs):
+                names += [value.name for value in inner.output]
+                names += [name for below in inner.node for name in below.input]
+                todo += inner.node
+    return names
 
-    def __init__(self, proto: Any, source: str, path: Path | None, outer: Graph | None = None) -> None:
-        self.proto, self.source, self.path, self.outer = proto, source, path, outer
-        self.tensors: ChainMap[str, Any] = outer.tensors.new_child() if outer else ChainMap()
-        self.tensors.update({tensor.name: tensor for tensor in proto.initializer})
-        self.producers: ChainMap[str, Any] = outer.producers.new_child() if outer else ChainMap()
-        self.producers.update({name: node for node in proto.node for name in node.output if name})
-        self.inputs = {value.name for value in proto.input if value.name not in self.tensors}
-        self.cost: Cost = outer.cost if outer else Cost(MAX_COST * MAX_USES)
-        self._operands: dict[int, list[int] | None] = outer._operands if outer else {}
-        self._roots: dict[str, str] = {}
-        self._zero: set[str] = set()
+
+class Turn(NamedTuple):
+    """A node that turns its input round along an axis."""
+
+    axis: int
+    batch: int | None = None  # of ReverseSequence, the axis of the sequences,
+    lengths: str = ""  # and the value that says how many steps of each are turned
+
+
+class Graph:
+    """The graph of a model."""
+
+    def __init__(self, proto: Any, source: str, path: Path | None) -> None:
+        self.proto, self.source, self.path = proto, source, path
+        self.tensors = {tensor.name: tensor for tensor in proto.initializer}
+        self.producers = {name: node for node in proto.node for name in node.output if name}
+        self.inputs = {value.name: value for value in proto.input if value.name not in self.tensors}
+        self.outputs = {value.name for value in proto.output}
+        self.cost = Cost(MAX_COST * MAX_USES)
+        ranks = {
+            v.name: len(v.type.tensor_type.shape.dim) for v in proto.value_info if v.type.tensor_type.HasField("shape")
+        }
+        ranks |= {self.root(node.input[0]): 3 for node in proto.node if is_gru(node) and node.input}
+        self.shapes = Shapes(self, ranks)
+        self._operands: dict[int, list[Any] | None] = {}
+        self.backwards: dict[int, bool | None] = {}
+        """Of GRU nodes, by their id: what `order` has found."""
+        self._turns: dict[int, tuple[Turn | None, str]] = {}
 
     def attribute(self, node: Any, name: str, kind: int, default: Any = None) -> Any:
         """A node's attribute, which must be of this kind; the default where it is absent."""
@@ -101,28 +132,40 @@ class Graph:
                 return onnx.helper.get_attribute_value(field)
         return default
 
-    def grus(self) -> Iterator[tuple[Graph, Any]]:
-        """Every GRU node in this graph and in those inside its nodes, with the graph that it stands in."""
-        for node in self.proto.node:
-            if is_gru(node):
-                yield self, node
-            for field in node.attribute:
-                for inner in [field.g] * field.HasField("g") + list(field.graphs):
-                    yield from Graph(inner, self.source, self.path, self).grus()
+    def attributes(self, node: Any) -> dict[str, Any]:
+        """A node's attributes as they are, tensors as arrays."""
+        found = {field.name: onnx.helper.get_attribute_value(field) for field in node.attribute}
+        with self._making(next(iter(node.output), "")):
+            return {
+                name: self._array(value, Cost(MAX_COST, self.cost), node)
+                if isinstance(value, onnx.TensorProto)
+                else value
+                for name, value in found.items()
+            }
+
+    def grus(self) -> list[Any]:
+        """Every GRU node of the graph."""
+        return [node for node in self.proto.node if is_gru(node)]
 
     def root(self, name: str) -> str:
         """The value that a name stands for, behind Identity nodes."""
-        if self.outer is not None and not self._own(name):
-            return self.outer.root(name)
-        if name not in self._roots:
-            root = name
-            for _ in range(DEPTH):
-                node = None if root in self.tensors else self.producers.get(root)
-                if node is None or node.op_type != "Identity" or not node.input:
-                    break
-                root = node.input[0]
-            self._roots[name] = root
-        return self._roots[name]
+        for _ in range(DEPTH):
+            node = None if name in self.tensors else self.producers.get(name)
+            if node is None or node.op_type != "Identity" or not node.input:
+                break
+            name = node.input[0]
+        return name
+
+    def counts(self, name: str) -> str:
+        """The value that integers come from, of whatever type: operators want them of 32 bits, and of 64."""
+        for _ in range(DEPTH):
+            node = self.producer(name)
+            if node is None or node.op_type != "Cast" or not node.input:
+                break
+            if self.attribute(node, "to", KINDS.INT) not in (onnx.TensorProto.INT32, onnx.TensorProto.INT64):
+                break
+            name = node.input[0]
+        return self.root(name)
 
     def producer(self, name: str) -> Any:
         """The node that computes a value, Identity aside; None for an initialiser and an input."""
@@ -130,9 +173,24 @@ class Graph:
         return None if name in self.tensors else self.producers.get(name)
 
     def constant(self, name: str) -> Array | None:
-        """The array that the file has under a name or makes of such by moves, None where inputs decide it."""
+        """The array that the file has under a name or makes of such, None where inputs decide it.
+
+        It may be a view that repeats what it has, of any shape.
+        """
+        name = self.root(name)
+        if name in self._variable:
+            return None
         with self._making(name):
-            return self._fold(name, Cost(MAX_COST, self.cost), FOLDED)
+            array = self._fold(name, Cost(MAX_COST, self.cost), FOLDED)
+        return None if array is None else widened(array)
+
+    def whole(self, name: str) -> Array | None:
+        """`constant`, whose size is one that the file explains."""
+        array = self.constant(name)
+        if array is not None and distinct(array).size < array.size:
+            with self._making(name):
+                self.cost.add(array.nbytes)
+        return array
 
     @contextlib.contextmanager
     def _making(self, name: str) -> Iterator[None]:
@@ -163,11 +221,8 @@ class Graph:
             operands.append(self._fold(operand, cost, depth - 1) if operand else None)
             if operand and operands[-1] is None:
                 return None
-        attributes = {field.name: onnx.helper.get_attribute_value(field) for field in node.attribute}
-        array = fold(node.op_type, attributes, operands, list(node.output).index(name), len(node.output))
-        if array is not None:
-            cost.add(array.nbytes)
-        return array
+        output, outputs = list(node.output).index(name), len(node.output)
+        return fold(Call(node.op_type, operands, self.attributes(node), output, outputs, cost.add))
 
     def _value(self, node: Any, cost: Cost) -> Array | None:
         """The array of a Constant node."""
@@ -190,19 +245,21 @@ class Graph:
             raise FormatError(f"{where}: expected {expected}, got {names.get(tensor.data_type, tensor.data_type)}")
         kind, field, stored = TENSORS[tensor.data_type]
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            data = self._external(
-                tensor, where, math.prod(tensor.dims[: files.MAX_AXES]) * np.dtype(stored).itemsize, cost
-            )
-            return files.decode(where, kind, tensor.dims, data)
-        cost.add(tensor.ByteSize(), id(holder or tensor))
-        if tensor.HasField("raw_data"):
-            data = tensor.raw_data
+            size = math.prod(tensor.dims[: files.MAX_AXES]) * np.dtype(stored).itemsize
+            data = self._external(tensor, where, size, cost)
         else:
-            numbers = getattr(tensor, field)
-            if stored == "<u2" and not all(0 <= number < 2**16 for number in numbers):
-                raise FormatError(f"{where}: {field}: expected numbers of 16 bits")
-            data = np.array(numbers, stored).tobytes()
-        return files.decode(where, kind, tensor.dims, data)
+            cost.add(tensor.ByteSize(), id(holder or tensor))
+            data = tensor.raw_data if tensor.HasField("raw_data") else self._listed(where, tensor, field, stored)
+        array = files.undecoded(where, stored, tensor.dims, data, kind)
+        return array.view(HALVES.get(kind, array.dtype))
+
+    @staticmethod
+    def _listed(where: str, tensor: Any, field: str, stored: str) -> bytes:
+        """The bytes of numbers that are written one by one."""
+        numbers, kind = getattr(tensor, field), np.dtype(stored)
+        if kind.kind != "f" and not all(np.iinfo(kind).min <= number <= np.iinfo(kind).max for number in numbers):
+            raise FormatError(f"{where}: {field}: expected numbers of {8 * kind.itemsize} bits")
+        return np.array(numbers, kind).tobytes()
 
     def _external(self, tensor: Any, where: str, size: int, cost: Cost) -> bytes:
         """The bytes of a tensor kept in another file, which must lie in the model's folder.
@@ -231,60 +288,59 @@ class Graph:
             opened.seek(offset)
             return opened.read(size)
 
-    def origin(self, name: str) -> str:
-        """What decides a value: "input", where a graph's input does, "zero", or "constant", any other fixed numbers."""
-        if self.from_input(name):
-            return "input"
+    def origin(self, name: str) -> tuple[str, str]:
+        """What decides a value: "input", where a graph's input does, "zero", or "constant", any other fixed numbers.
+
+        With the name of those other numbers, or of what is computed from them.
+        """
+        if self.root(name) in self._from_inputs:
+            return "input", name
         seen, todo = {""}, [name]
         while todo:
-            name = todo.pop()
+            name = self.root(todo.pop())
             if name in seen or name in self._zero:
                 continue
             seen.add(name)
-            if self.outer is not None and not self._own(name):
-                if self.outer.origin(name) == "constant":
-                    return "constant"
-                continue
             array, node = self.constant(name), self.producer(name)
             if array is None and node is not None:
                 todo += decisive(node)
                 if node.op_type == "ConstantOfShape":
-                    array = self._filling(node)
+                    array = self.attributes(node).get("value")
                 elif node.op_type not in MOVES:
-                    return "constant"
-            if array is not None and array.any():
-                return "constant"
+                    return "constant", name
+            if array is not None and distinct(array).any():
+                return "constant", name
         self._zero |= seen
-        return "zero"
+        return "zero", name
 
-    def _filling(self, node: Any) -> Array | None:
-        """What a ConstantOfShape repeats, zero where it does not say."""
-        value = self.attribute(node, "value", KINDS.TENSOR)
-        with self._making(node.output[0]):
-            return None if value is None else self._array(value, Cost(MAX_COST, self.cost), node)
-
-    def _own(self, name: str) -> bool:
-        """Whether a value is of this graph, not of one around it."""
-        return name in self.tensors.maps[0] or name in self.producers.maps[0] or name in self.inputs
-
-    def from_input(self, name: str) -> bool:
-        """Whether a graph's input decides a value."""
-        if not name or name in self.tensors.maps[0]:
-            return False
-        if name in self.producers.maps[0]:
-            return name in self._from_inputs
-        return self.outer is None or name in self.inputs or self.outer.from_input(name)
+    @functools.cached_property
+    def _zero(self) -> set[str]:
+        """What is known to be zero."""
+        return set()
 
     @functools.cached_property
     def _from_inputs(self) -> set[str]:
-        """Of what this graph's own nodes compute, the values that inputs decide; found in one pass."""
-        readers: dict[str, list[Any]] = {}
-        for node in self.proto.node:
-            for name in decisive(node):
-                readers.setdefault(name, []).append(node)
-        found: set[str] = set()
+        """The values that inputs decide; those that nothing in the graph makes among them."""
+        made = self.tensors.keys() | self.producers.keys()
+        absent = {name for node in self.proto.node for name in node.input if name and name not in made}
+        return self._reached(absent | self.inputs.keys(), decisive)
+
+    @functools.cached_property
+    def _variable(self) -> set[str]:
+        """The values that are no constants, nor made of such by operators that are known here."""
+        unknown = {
+            name
+            for node in self.proto.node
+            if node.op_type not in FOLDS and node.op_type not in ("Constant", "Identity")
+            for name in node.output
+        }
+        return self._reached(unknown | self._from_inputs, lambda node: node.input)
+
+    def _reached(self, start: set[str], inputs: Callable[[Any], Iterable[str]]) -> set[str]:
+        """The values that are computed from some; found in one pass."""
+        readers = self._readers(inputs)
+        found, todo = set(start), list(start)
         passed: set[int] = set()
-        todo = [name for name in readers if name not in self.producers.maps[0] and self.from_input(name)]
         while todo:
             for node in readers.pop(todo.pop(), ()):
                 if id(node) not in passed:
@@ -292,7 +348,25 @@ class Graph:
                     results = set(node.output) - found
                     found |= results
                     todo += results
-        return found
+        return found - self.tensors.keys()
+
+    def _readers(self, inputs: Callable[[Any], Iterable[str]]) -> dict[str, list[Any]]:
+        readers: dict[str, list[Any]] = {}
+        for node in self.proto.node:
+            for name in inputs(node):
+                readers.setdefault(name, []).append(node)
+        return readers
+
+    @functools.cached_property
+    def readers(self) -> dict[str, list[Any]]:
+        """The nodes that read each value, or have a body that does."""
+        return self._readers(_names_read)
+
+    def shape_of_input(self, name: str) -> list[int | None] | None:
+        """The sizes that the graph gives one of its inputs, None for each that a call decides."""
+        if name not in self.inputs or not self.inputs[name].type.tensor_type.HasField("shape"):
+            return None
+        return [dim.dim_value if dim.dim_value > 0 else None for dim in self.inputs[name].type.tensor_type.shape.dim]
 
     def moves_from_gru(self, name: str) -> tuple[str, list[Any]] | None:
         """The first output of a GRU that becomes the value `name` by moves of axes alone, and these nodes in order."""
@@ -301,11 +375,38 @@ class Graph:
             name = self.root(name)
             if is_gru(node):
                 return (name, moves[::-1]) if name == node.output[0] else None
-            if node.op_type not in MOVERS or not node.input:
+            if (node.op_type not in MOVERS and self.turn(node) is None) or not node.input:
                 break
             moves.append(node)
             name = node.input[0]
         return None
+
+    def turn(self, node: Any) -> Turn | None:
+        """What a node turns round, None where it is no such node."""
+        return self._turning(node)[0]
+
+    def _turning(self, node: Any) -> tuple[Turn | None, str]:
+        """What a node turns round, and what to call it where it reads an axis backwards."""
+        if id(node) not in self._turns:
+            found: tuple[Turn | None, str] = (None, "")
+            if node.op_type == "ReverseSequence" and len(node.input) == 2:
+                names = ("time_axis", "batch_axis")
+                axis, batch = (self.attribute(node, name, KINDS.INT, i) for i, name in enumerate(names))
+                found = Turn(axis, batch, node.input[1]), "ReverseSequence"
+            elif node.op_type == "Slice" and len(node.input) == 5 and node.input[4]:
+                start, end, axes, step = (self._integers(name) for name in node.input[1:])
+                if step and min(step) < 0:
+                    found = None, "Slice with a negative step"
+                    whole = start in ([-1], [2**31 - 1], [2**63 - 1]) and end and end[0] <= 1 - 2**31
+                    if whole and axes and len(axes) == 1 and step == [-1]:
+                        found = Turn(axes[0]), found[1]
+            self._turns[id(node)] = found
+        return self._turns[id(node)]
+
+    def _integers(self, name: str) -> list[int] | None:
+        """A short constant, None where a value is none."""
+        array = self.constant(name) if name else None
+        return array.ravel().tolist() if array is not None and array.size <= files.MAX_AXES else None
 
     def turned(self, name: str) -> str:
         """The operator that turns a graph's input round in time on its way to a value by moves; "" where none does."""
@@ -313,101 +414,36 @@ class Graph:
             node = self.producer(name)
             if node is None or not node.input:
                 break
-            if node.op_type == "ReverseSequence":
-                return "ReverseSequence"
-            if node.op_type == "Slice":
-                steps = self.constant(node.input[4]) if len(node.input) > 4 and node.input[4] else None
-                if steps is not None and (steps < 0).any():
-                    return "Slice with a negative step"
+            if self._turning(node)[1]:
+                return self._turning(node)[1]
             if node.op_type not in MOVES or node.op_type == "Concat":
                 break
             name = node.input[0]
         return ""
 
-    def lasting(self, name: str) -> dict[str, int]:
-        """T and B where the graph's inputs have fixed ones, of a value (T, B, I) that one of them is, or Transpose."""
-        node, axes = self.producer(name), {"T": 0, "B": 1}
-        if node is not None and node.op_type == "Transpose" and node.input:
-            if self._operand(node) != [1, 0, 2]:
-                return {}
-            name, axes = node.input[0], {"T": 1, "B": 0}
-        for value in self.proto.input:
-            dims = value.type.tensor_type.shape.dim
-            if value.name == self.root(name) and len(dims) == 3:
-                return {count: dims[i].dim_value for count, i in axes.items() if dims[i].dim_value > 0}
-        return {}
-
-    def moved(self, axes: Axes, sizes: dict[str, int], moves: Sequence[Any]) -> Axes | None:
+    def moved(self, axes: Axes, sizes: Sizes, moves: Sequence[Any]) -> Axes | None:
         """The axes after these nodes, None where that cannot be told; `sizes` has H and D, perhaps T and B."""
+        found: Axes | None = axes
         for node in moves:
-            operand = self._operand(node)
+            if found is None:
+                return None
+            turn = self.turn(node)
+            if turn is not None:
+                found = turned(found, turn.axis)
+                continue
+            operand = self.operand(node)
             if operand is not None and len(operand) > files.MAX_AXES:
                 return None
-            result = MOVERS[node.op_type](axes, operand, sizes)
-            if result is None:
-                return None
-            axes = result
-        return axes
+            found = MOVERS[node.op_type](found, operand, sizes)
+        return found
 
-    def _operand(self, node: Any) -> list[int] | None:
+    def operand(self, node: Any) -> list[Any] | None:
         """The axes or the shape that a move is given, looked up once, as many GRUs may be behind it."""
         if id(node) not in self._operands:  # which self.producers holds
             operand = self.attribute(node, "perm" if node.op_type == "Transpose" else "axes", KINDS.INTS)
             if len(node.input) > 1 and node.op_type != "Transpose":
-                array = self.constant(node.input[1])
-                operand = None if array is None else [int(number) for number in array.ravel()]
+                operand = self.shapes.list(node.input[1])
             if node.op_type == "Reshape" and self.attribute(node, "allowzero", KINDS.INT):
                 operand = None
             self._operands[id(node)] = operand
         return self._operands[id(node)]
-
-
-def _transpose(axes: Axes, perm: list[int] | None, sizes: dict[str, int]) -> Axes | None:
-    perm = list(range(len(axes)))[::-1] if perm is None else perm
-    return tuple(axes[i] for i in perm) if sorted(perm) == list(range(len(axes))) else None
-
-
-def _squeeze(axes: Axes, which: list[int] | None, sizes: dict[str, int]) -> Axes | None:
-    """Axes of size 1 leave; without `which` those would, too, that happen to be 1 in a call."""
-    if which is None or any(not -len(axes) <= i < len(axes) or axes[i] != () for i in which):
-        return None
-    gone = {i % len(axes) for i in which}
-    return tuple(axis for i, axis in enumerate(axes) if i not in gone)
-
-
-def _reshape(axes: Axes, shape: list[int] | None, sizes: dict[str, int]) -> Axes | None:
-    """The same counts in the same order, grouped anew: 0 keeps an axis, -1 takes what the others leave."""
-    if shape is None or shape.count(-1) > 1:
-        return None
-    counts = [count for axis in axes for count in axis]
-    hole = shape.index(-1) if -1 in shape else len(shape)
-
-    def take(i: int, end: int) -> tuple[str, ...] | None:
-        """What dimension i takes from the start (0) or the end (-1) of the counts left."""
-        if shape[i] == 0:
-            group = axes[i] if i < len(axes) else None
-            left = None if group is None else counts[: len(group)] if end == 0 else counts[len(counts) - len(group) :]
-            if group is None or tuple(left or ()) != group:
-                return None
-            del counts[slice(0, len(group)) if end == 0 else slice(len(counts) - len(group), None)]
-            return group
-        if counts and sizes.get(counts[end]) == shape[i]:
-            return (counts.pop(end),)
-        taken: list[str] = []
-        while counts and counts[end] in sizes and math.prod(sizes[c] for c in taken) < shape[i]:
-            taken.append(counts.pop(end))
-        if math.prod(sizes[c] for c in taken) != shape[i]:
-            return None
-        return tuple(taken if end == 0 else taken[::-1])
-
-    front = [take(i, 0) for i in range(hole)]
-    back = [take(i, -1) for i in range(len(shape) - 1, hole, -1)][::-1]
-    if -1 in shape:
-        front.append(tuple(counts))
-    elif counts:
-        return None
-    groups = [*front, *back]
-    return None if None in groups else tuple(group for group in groups if group is not None)
-
-
-MOVERS = {"Transpose": _transpose, "Squeeze": _squeeze, "Reshape": _reshape}

@@ -8,11 +8,12 @@ import numpy as np
 import onnx
 
 from cgru.errors import FormatError
+from cgru.formats.onnx import order
 from cgru.model import activations
+from cgru.model.precision import LARGEST, MOST_COLUMNS, Matrix
 
 if TYPE_CHECKING:
     from cgru.formats.onnx.graph import Graph
-    from cgru.model.activations import Activation
     from cgru.types import Array
 
 NAMES = {
@@ -39,6 +40,9 @@ PARAMETERS = {
 DEFAULTED = ("hard_sigmoid", "elu", "leaky_relu")
 """Of these, the functions for which the standard and runtimes agree what holds where a list ends early."""
 
+SHOWN = 8
+"""Numbers of a state that a message gives."""
+
 TYPES = onnx.AttributeProto
 ATTRIBUTES: dict[str, tuple[int, Any]] = {
     "activation_alpha": (TYPES.FLOATS, []),
@@ -59,29 +63,43 @@ class Unit(NamedTuple):
 
     name: str
     graph: Graph
+    node: Any
     x: str  # the value that it reads,
     y: str  # and that it writes
     lengths: str  # the value that gives its sequences' lengths; "" where they are whole
+    turned: bool  # whether x has its steps turned round
     options: dict[str, Any]
     weights: list[tuple[Array, Array, Array | None]]  # a direction: w_ih (3H, I), w_hh (3H, H), both biases (2, 3H)
-    lasting: dict[str, int] | None = None  # T and B, where the graph has fixed ones
+    narrow: list[tuple[Matrix, Matrix]] | None  # a direction: both matrices as int8, where the file has them so
 
     def moved(self, moves: list[Any]) -> Any:
         """The axes of y after some nodes."""
         d = ("D",) if self.options["bidirectional"] else ()
-        t, b, h = ("T",), ("B",), ("H",)
+        t, b, h = ("-T",) if self.turned else ("T",), ("B",), ("H",)
         axes = (b, t, d, h) if self.options["batch_first"] else (t, d, b, h)
-        return self.graph.moved(axes, {"D": 2, "H": self.options["hidden_size"], **(self.lasting or {})}, moves)
+        return self.graph.moved(axes, self.sizes, moves)
 
-    def layered(self, batch_first: bool) -> Any:
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """How many directions and hidden units there are, and steps and sequences where the graph says it."""
+        counts = "BT" if self.options["batch_first"] else "TB"
+        first = self.graph.shapes.dims(self.x) or ()
+        return {"D": 2, "H": self.options["hidden_size"], **dict(zip(counts, first, strict=False))}
+
+    def layered(self, batch_first: bool, turned: bool = False) -> Any:
         """The axes of y with its directions side by side: (T, B, D*H) or (B, T, D*H)."""
-        hidden = ("D", "H") if self.options["bidirectional"] else ("H",)
-        return (("B",), ("T",), hidden) if batch_first else (("T",), ("B",), hidden)
+        hidden, t = ("D", "H") if self.options["bidirectional"] else ("H",), ("-T",) if turned else ("T",)
+        return (("B",), t, hidden) if batch_first else (t, ("B",), hidden)
 
 
 def name_of(node: Any) -> str:
     """A node's name, or where it has none its first output's."""
     return node.name or next(filter(None, node.output), "")
+
+
+def is_named(node: Any, name: str) -> bool:
+    """Whether a node or one of its outputs has a name."""
+    return name in (node.name, *filter(None, node.output))
 
 
 def read(graph: Graph, node: Any) -> Unit:
@@ -110,18 +128,19 @@ def read(graph: Graph, node: Any) -> Unit:
         raise FormatError(
             f"{where}: hidden_size: expected {hidden}, R's last dimension, got {attributes['hidden_size']}"
         )
-    gate, candidate = _functions(attributes, directions, w.dtype, where)
-    _check_arguments(graph, where, inputs)
+    gates, candidates = _functions(attributes, directions, w.dtype, where)
+    lengths = _lengths(graph, where, inputs, attributes["layout"])
+    _check_state(graph, where, inputs[5])
     clip = attributes["clip"]
     options = {
         "input_size": w.shape[2],
         "hidden_size": hidden,
         "batch_first": attributes["layout"] == 1,
         "bidirectional": direction == "bidirectional",
-        "reverse": direction == "reverse",
+        "reverse": direction == "reverse",  # until it is known whether x is turned round
         "reset_after": attributes["linear_before_reset"] != 0,
-        "activation": candidate.option,
-        "recurrent_activation": gate.option,
+        "activation": candidates if directions == 2 else candidates[0],  # of which the options make one, if they are
+        "recurrent_activation": gates if directions == 2 else gates[0],
         "clip": None if clip is None else _number(clip, w.dtype),
         "dtype": w.dtype,
     }
@@ -133,7 +152,11 @@ def read(graph: Graph, node: Any) -> Unit:
         )
         for d in range(directions)
     ]
-    return Unit(name, graph, inputs[0], [*node.output, ""][0], graph.root(inputs[4]), options, weights)
+    whole = _integers(graph, inputs[1], [own[0] for own in weights])
+    recurrent = _integers(graph, inputs[2], [own[1] for own in weights])
+    matrices = None if whole is None or recurrent is None else list(zip(whole, recurrent, strict=True))
+    unit = Unit(name, graph, node, inputs[0], [*node.output, ""][0], lengths, False, options, weights, matrices)
+    return _in_order(unit, where)
 
 
 def _attributes(graph: Graph, node: Any, where: str) -> dict[str, Any]:
@@ -151,7 +174,7 @@ def _weight(graph: Graph, where: str, part: str, name: str) -> Array | None:
     """The constant that a weight input names."""
     if not name:
         return None
-    array = graph.constant(name)
+    array = graph.constant(name) if part == "B" else graph.whole(name)  # B's size follows from R's
     if array is None:
         node = graph.producer(name)
         got = "an input of the graph" if node is None else f"the result of {node.op_type}; fold constants first"
@@ -161,8 +184,29 @@ def _weight(graph: Graph, where: str, part: str, name: str) -> Array | None:
     return array
 
 
-def _functions(attributes: dict[str, Any], directions: int, dtype: np.dtype[Any], where: str) -> list[Activation]:
-    """The gates' and the candidate's function, which cgru has once for both directions."""
+def _integers(graph: Graph, name: str, expected: list[Array]) -> list[Matrix] | None:
+    """The matrices of int8 that are those expected, where the file has one of a scale for all or for each row."""
+    node = graph.producer(name)
+    if node is None or node.op_type != "DequantizeLinear" or graph.attribute(node, "block_size", TYPES.INT, 0):
+        return None
+    numbers, scale, *zero = (graph.constant(operand) for operand in node.input)
+    if numbers is None or scale is None or numbers.dtype != np.int8:
+        return None
+    if (numbers < -LARGEST).any() or numbers.shape[-1] > MOST_COLUMNS or any(z is None or z.any() for z in zero):
+        return None
+    rows, axis = numbers.shape[1], graph.attribute(node, "axis", TYPES.INT, 1)
+    if scale.size != 1 and axis not in (1, 1 - numbers.ndim):
+        return None
+    scales = reordered(np.broadcast_to(scale.reshape(-1), rows))
+    matrices = [Matrix("int8", reordered(direction), scales) for direction in numbers]
+    equal = all(np.array_equal(matrix.wide(), array) for matrix, array in zip(matrices, expected, strict=True))
+    return matrices if equal else None
+
+
+def _functions(
+    attributes: dict[str, Any], directions: int, dtype: np.dtype[Any], where: str
+) -> tuple[list[Any], list[Any]]:
+    """The gates' functions and the candidates', one for each direction, as options."""
     known = {there.lower(): here for here, there in NAMES.items()}  # runtimes do not mind the case
     given = [name.decode(errors="replace") for name in attributes["activations"] or [b"Sigmoid", b"Tanh"] * directions]
     if len(given) != 2 * directions or any(name.lower() not in known for name in given):
@@ -186,9 +230,8 @@ def _functions(attributes: dict[str, Any], directions: int, dtype: np.dtype[Any]
         functions = [activations.parse("activations", (n, *p)) for n, p in zip(names, parameters, strict=True)]
     except ValueError as error:
         raise FormatError(f"{where}: {error}") from error
-    if functions[:2] != functions[-2:]:
-        raise FormatError(f"{where}: activations: expected the same for both directions, got {functions}")
-    return functions[:2]
+    options = [function.option for function in functions]
+    return options[::2], options[1::2]
 
 
 def _number(value: float, dtype: np.dtype[Any]) -> float:
@@ -196,25 +239,50 @@ def _number(value: float, dtype: np.dtype[Any]) -> float:
     return float(str(np.float32(value))) if dtype == np.float32 else float(value)
 
 
-def _check_arguments(graph: Graph, where: str, inputs: list[str]) -> None:
-    """Lengths and initial states that depend on no input of the graph belong to the model, which cannot hold them."""
-    x, _, _, _, lengths, initial = inputs
-    turning = graph.turned(x) if x else ""
-    if turning:
+def _lengths(graph: Graph, where: str, inputs: list[str], layout: int) -> str:
+    """The value that gives the sequences' lengths, "" where all are x's steps; refused where others are fixed."""
+    x, lengths = graph.shapes.dims(inputs[0]), inputs[4]
+    if not lengths or (x is not None and len(x) == 3 and graph.shapes.all_are(lengths, x[layout])):
+        return ""
+    if graph.origin(lengths)[0] != "input":
         raise FormatError(
-            f"{where}: X: expected sequences as the caller has them, got those that {turning} turns round; "
-            "take that node out of the model, and give sequences turned round (x[::-1]) when calling"
-        )
-    if lengths and graph.origin(lengths) != "input":
-        raise FormatError(
-            f"{where}: sequence_lens: expected none or an argument of the graph, got fixed ones; "
+            f"{where}: sequence_lens: expected none, the steps of X or an argument of the graph, got fixed ones; "
             "remove that input from the node and give lengths= when calling"
         )
-    if initial and graph.origin(initial) == "constant":
+    return graph.counts(lengths)
+
+
+def _in_order(unit: Unit, where: str) -> Unit:
+    """A GRU that reads sequences turned round as one of the other direction; refused where more than that is so."""
+    graph, options = unit.graph, unit.options
+    turned = order.turning(graph, unit.node, unit.lengths)
+    if turned is False:
+        return unit
+    result = unit._replace(turned=True, options={**options, "reverse": not options["reverse"]})
+    back = not unit.y or order.is_turned_back(graph, unit.y, result.moved([]), unit.sizes, unit.lengths)
+    if turned is None or options["bidirectional"] or not back:
         raise FormatError(
-            f"{where}: initial_h: expected none, zeros or an argument of the graph, got fixed ones; "
-            "remove that input from the node and give h0 when calling"
+            f"{where}: X: expected sequences as the caller has them, got those that {graph.turned(unit.x) or 'a node'} "
+            "turns round; take that node out of the model, and give sequences turned round (x[::-1]) when calling"
         )
+    return result
+
+
+def _check_state(graph: Graph, where: str, initial: str) -> None:
+    """An initial state that depends on no input of the graph belongs to the model, which cannot hold it."""
+    kind, name = graph.origin(initial) if initial else ("zero", "")
+    if kind != "constant":
+        return
+    array = graph.constant(name)
+    if array is None:
+        got = f"what {graph.producers[graph.root(name)].op_type} makes of fixed numbers, {name!r}"
+    else:
+        more = f" and {array.size - SHOWN:,} more" if array.size > SHOWN else ""
+        got = f"fixed numbers, {name!r} {array.shape}: {', '.join(map(str, array.flat[:SHOWN]))}{more}"
+    raise FormatError(
+        f"{where}: initial_h: expected none, zeros or an argument of the graph, got {got}; remove that input from the "
+        "node and give that state as h0 (D, B, H) when calling"
+    )
 
 
 def reordered(array: Array) -> Array:
