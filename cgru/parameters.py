@@ -11,7 +11,9 @@ import numpy as np
 
 from cgru import checks
 from cgru.engines import HOST
+from cgru.model import sparsity
 from cgru.model.precision import COMPUTE, PRECISIONS, Arithmetic, Matrix, narrow
+from cgru.model.sparsity import BLOCK
 from cgru.model.spec import KINDS, Spec, defaults, from_options
 from cgru.model.value import FLOATS, Value
 
@@ -138,8 +140,59 @@ class Model:
             raise TypeError(f"state_dict: expected a mapping of names to arrays, got {type(state_dict).__name__}")
         spec, engine = self._value.spec, self._engine
         with engine.use():
-            value = Value.of(spec, state_dict, take=partial(engine.parameter, spec.dtype), xp=engine.xp)
+            take = partial(engine.parameter, spec.dtype)
+            value = Value.of(spec, state_dict, take=take, xp=engine.xp, block=self._value.block)
             self._hold(engine.take(value))
+
+    def prune(self, density: float, block: tuple[int, int] = BLOCK) -> Self:
+        """This model with a share of its weights, the largest ones, in blocks; the others are zero.
+
+        Each matrix W and U keeps so many of its blocks, those of the largest mean square, and U those that hold its
+        diagonal, too: what a unit's own state meets. Inference skips blocks of zeros where they are most of a layer.
+        `record` gives no gradient by them, so that training goes on with the weights there are; `save` and `quantize`
+        keep them. Train after pruning, or prune while training (`cgru.sklearn.Prune`): `cgru.compare` tells the error.
+
+        Parameters
+        ----------
+        density : float
+            The share that stays, above 0 and up to 1.
+        block : (units, inputs)
+            The engines skip blocks of 8 by 4 and multiples of them.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Another density or block.
+        RuntimeError
+            The model is quantized: prune the float32 one and quantize that.
+
+        Examples
+        --------
+        >>> import cgru
+        >>> sparse = cgru.GRU(64, 128, rng=0).prune(0.2)
+        >>> sparse
+        GRU(64, 128).prune(0.2)
+        """
+        expected = f"density: expected a number above 0 and up to 1, got {density!r}"
+        if isinstance(density, (bool, np.bool_)) or not isinstance(density, (int, float, np.integer, np.floating)):
+            raise TypeError(expected)
+        if not 0 < density <= 1:
+            raise ValueError(expected)
+        if not isinstance(block, (tuple, list)) or len(block) != 2:
+            raise ValueError(f"block: expected units and inputs, as {BLOCK}, got {block!r}")
+        units, inputs = (checks.integer("block", size, 1, 2**16) for size in block)
+        if self.precision != "float32":
+            raise RuntimeError(
+                f"prune: this model's weights are stored as {self.precision}, for inference only; prune the float32 "
+                "model and quantize that"
+            )
+        value = self._on_host().pruned(float(density), (units, inputs))
+        return type(self).of(self._engine.take(value), self._engine)
+
+    @property
+    def density(self) -> float:
+        """The share of weights in blocks that are not zero; 1 of a model that was not pruned."""
+        return self._on_host().density
 
     def quantize(
         self, precision: str, *, calibrate: Array | tuple[Any, ...] | None = None, compute: str = "float32"
@@ -213,9 +266,8 @@ class Model:
                 at = tuple(int(i) for i in np.argwhere(~np.isfinite(h0))[0])
                 raise ValueError(f"calibrate: expected initial states that are finite, got {h0[at]} at {at}")
             parameters |= calibration.fitted(value, x, h0, lengths)
-        return type(self).of(
-            self._engine.take(Value.of(value.spec, parameters, Arithmetic(compute, limit))), self._engine
-        )
+        small = Value.of(value.spec, parameters, Arithmetic(compute, limit), block=value.block)
+        return type(self).of(self._engine.take(small), self._engine)
 
     def _calibration(self, x: Array, h0: Array | None = None, lengths: Any = None) -> tuple[Array, Any, Any]:
         """Arguments of a call as x (T, B, I), h0 (L*D, B, H) and lengths (B,) or None."""
@@ -238,8 +290,9 @@ class Model:
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         value = self._on_host()
-        held = (type(self), value.spec.options, value.parameters, value.arithmetic)
-        return _restore, held if self._engine is HOST else (*held, self._engine)
+        engine = None if self._engine is HOST else self._engine
+        held = (type(self), value.spec.options, value.parameters, value.arithmetic, engine, value.block)
+        return _restore, held if engine is not None or value.block is not None else held[:4]
 
     def __repr__(self) -> str:
         parts = []
@@ -252,7 +305,13 @@ class Model:
         compute = "" if self.compute == "float32" else f", compute={self.compute!r}"
         quantized = "" if self.precision == "float32" else f".quantize({self.precision!r}{compute})"
         device = "" if self._engine is HOST else f".to({self._engine.name!r})"
-        return f"{type(self).__name__}({', '.join(parts)}){quantized}{device}"
+        return f"{type(self).__name__}({', '.join(parts)}){self._pruning()}{quantized}{device}"
+
+    def _pruning(self) -> str:
+        block = self._value.block
+        if block is None:
+            return ""
+        return f".prune({self.density:.2g}{'' if block == BLOCK else f', block={block}'})"
 
 
 def _restore(
@@ -260,7 +319,10 @@ def _restore(
     options: Mapping[str, Any],
     parameters: Mapping[str, Array | Matrix],
     arithmetic: Arithmetic = FLOATS,
-    engine: Engine = HOST,
+    engine: Engine | None = None,
+    block: sparsity.Block | None = None,
 ) -> Any:
     """A model from what a pickle of it holds, those of earlier versions too."""
-    return cls.of(engine.take(Value.of(from_options(cls.kind, options), parameters, arithmetic)), engine)
+    value = Value.of(from_options(cls.kind, options), parameters, arithmetic, block=block)
+    engine = engine or HOST
+    return cls.of(engine.take(value), engine)

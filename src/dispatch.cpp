@@ -20,7 +20,7 @@
 namespace cgru {
 
 #define CGRU_SET(name, ...) CGRU_IF(CGRU_HAS_##name, extern const Kernels kernels_##name;)
-#define CGRU_PART(name, ...) CGRU_IF(CGRU_HAS_##name, extern const StorageKernels part_##name;)
+#define CGRU_PART(name, ...) CGRU_IF(CGRU_HAS_##name, extern const PartKernels part_##name;)
 #include "sets.def"
 #undef CGRU_SET
 #undef CGRU_PART
@@ -45,7 +45,7 @@ struct Set {
     const Kernels* kernels;      // of a whole set; or null, of a part:
     const Set* base;
     int storage;
-    const StorageKernels* part;
+    const PartKernels* part;
 };
 
 #define CGRU_SET(name, machine, flags, test)                  \
@@ -69,7 +69,8 @@ Kernels kernels_of(const Set& set) {
     if (set.kernels) return *set.kernels;
     Kernels result = kernels_of(*set.base);
     result.name = set.name;
-    result.packed.of[set.storage] = *set.part;
+    result.packed.of[set.storage] = set.part->own;
+    result.packed.of[sparse_storage(set.storage)] = set.part->sparse;
     return result;
 }
 

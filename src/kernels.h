@@ -55,7 +55,7 @@ template <class T> struct GateKernels {
 // Numbers of weights in memory. The kernels widen halves to float32, which is exact, and compute in that; int8 ones,
 // and bfloat16 ones for products, meet inputs and states that were made such numbers, too (src/storage).
 enum { storage_float32, storage_bfloat16, storage_float16, storage_int8, storage_bfloat16_products, storage_sparse_float32,
-       storage_count };
+       storage_sparse_int8, storage_count };
 
 // The weights of a matrix (gates * H, K).
 struct CanonicalMatrix {
@@ -138,6 +138,16 @@ struct StorageKernels {
     int narrow;                      // bytes of an input or state as it is multiplied; 0: the float32 that it is
     int block_units;                 // of sparse weights: units of a block, by four inputs; 0: they are dense
     PackedCellKernels of[cell_count];
+};
+
+// The storage of the same numbers in sparse blocks; the storage itself where there is none.
+inline constexpr int sparse_storage(int storage) {
+    return storage == storage_float32 ? storage_sparse_float32 : storage == storage_int8 ? storage_sparse_int8 : storage;
+}
+
+// Of a part of an instruction set: those of its storage, and of the sparse one.
+struct PartKernels {
+    StorageKernels own, sparse;
 };
 
 struct PackedKernels {

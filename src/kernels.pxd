@@ -44,7 +44,7 @@ cdef extern from "kernels.h" namespace "cgru" nogil:
 
     cdef enum:
         storage_float32, storage_bfloat16, storage_float16, storage_int8, storage_bfloat16_products,
-        storage_sparse_float32
+        storage_sparse_float32, storage_sparse_int8
 
     cdef struct CanonicalMatrix:
         const void* numbers

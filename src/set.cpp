@@ -33,7 +33,9 @@ template <class S> constexpr StorageKernels storage_kernels() {
 
 namespace cgru {
 
-extern const StorageKernels CGRU_NAME(part_, CGRU_SET) = CGRU_SET::storage_kernels<CGRU_SET::Storage<CGRU_STORAGE>>();
+extern const PartKernels CGRU_NAME(part_, CGRU_SET) = {
+    CGRU_SET::storage_kernels<CGRU_SET::Storage<CGRU_STORAGE>>(),
+    CGRU_SET::storage_kernels<CGRU_SET::Storage<sparse_storage(CGRU_STORAGE)>>()};
 
 }  // namespace cgru
 

@@ -42,6 +42,9 @@ SCALE = ".scale"
 """What follows a weight's name in that of its scales."""
 
 KEY = "cgru"
+BLOCK = "block"
+"""The option of pruned models."""
+
 KIND = "model"
 """The option that names a model that is no GRU."""
 SAVED = ("GRU", "MinGRU")
@@ -64,6 +67,8 @@ def save(value: Value, path: str | os.PathLike[str]) -> None:
     options = {**value.spec.options, "dtype": value.spec.dtype.name, "precision": value.precision}
     if value.spec.kind != "GRU":
         options[KIND] = value.spec.kind
+    if value.block is not None:
+        options[BLOCK] = list(value.block)
     for option, (_, usual) in ARITHMETIC.items():
         if getattr(value.arithmetic, option) != usual:
             options[option] = getattr(value.arithmetic, option)
@@ -179,6 +184,7 @@ def _own(weights: Weights) -> Value:
         raise FormatError(f"{path}: metadata {KEY}: {KIND}: expected one of {', '.join(SAVED)}, got {kind!r}")
     expected = {*KINDS[kind].options, "precision"}
     if isinstance(options, dict):
+        expected |= {BLOCK} & set(options)
         expected |= {key for key, (precision, _) in ARITHMETIC.items() if options.get("precision") == precision} & set(
             options
         )
@@ -190,6 +196,10 @@ def _own(weights: Weights) -> Value:
         if options["dtype"] not in ("float32", "float64"):
             raise ValueError(f"dtype: expected 'float32' or 'float64', got {options['dtype']!r}")
         precision = checks.choice("precision", options.pop("precision"), ("float32", *PRECISIONS))
+        block = options.pop(BLOCK, None)
+        if block is not None:
+            units, inputs = (checks.integer(BLOCK, size, 1, 2**16) for size in block)
+            block = units, inputs
         limit = options.pop("input_limit", None)
         if limit is not None and not (isinstance(limit, (int, float)) and 0 < limit < float("inf")):
             raise ValueError(f"input_limit: expected a positive number or null, got {limit!r}")
@@ -202,7 +212,8 @@ def _own(weights: Weights) -> Value:
                 scale = weights.tensor(key + SCALE) if precision == "int8" and key + SCALE in keys else None
                 parameters[key] = _matrix(key, precision, weights.narrow(key, precision), scale)
         options["dtype"] = np.dtype(options["dtype"])
-        return Value.of(from_options(kind, options), parameters, Arithmetic(compute, limit and float(limit)))
+        arithmetic = Arithmetic(compute, limit and float(limit))
+        return Value.of(from_options(kind, options), parameters, arithmetic, block=block)
     except FormatError:
         raise
     except (TypeError, ValueError) as error:

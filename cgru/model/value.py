@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgru import checks
+from cgru.model import sparsity
 from cgru.model.cells import gru as gru_cell
 from cgru.model.layer import Stack
 from cgru.model.precision import Arithmetic, Matrix, wide
@@ -44,10 +45,13 @@ class Value:
         parameters: Parameters,  # all of the specification's, of its shapes and dtype; from here on nobody's else
         arithmetic: Arithmetic = FLOATS,
         xp: Any = np,  # the module of the parameters' arrays: NumPy, or CuPy for a model on a GPU
+        block: sparsity.Block | None = None,
     ) -> None:
         self.spec = spec
         self.parameters = dict(parameters)
         self.arithmetic = arithmetic
+        self.block = block
+        """Of a pruned model, the blocks of weights that are zero or not as a whole; training leaves zeros zero."""
         first = next(array for name, array in self.parameters.items() if name.startswith("weight"))
         self.precision = first.precision if isinstance(first, Matrix) else "float32"
         """What weights are stored as; a float64 model's is "float32", too: it is not quantized."""
@@ -73,6 +77,7 @@ class Value:
         *,
         take: Take | None = None,  # (name, array, shape) -> a copy, or an error; of host memory where absent
         xp: Any = np,
+        block: sparsity.Block | None = None,
     ) -> Self:
         """The value whose parameters are copies of those given, if they are all of the specification's and no others.
 
@@ -101,7 +106,7 @@ class Value:
                 copies[name] = array
             else:
                 raise ValueError(f"{name}: expected {shape} {array.precision}, got {array.shape}")
-        return cls(spec, copies, arithmetic, xp)
+        return cls(spec, copies, arithmetic, xp, block)
 
     def wide(self) -> dict[str, Array]:
         """The parameters as arrays, not copied: a quantized model's as the float32 numbers that they stand for."""
@@ -119,11 +124,36 @@ class Value:
         return sum(array.nbytes for name, array in self.parameters.items() if name.startswith("weight"))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (self.spec.kind, self.spec.options, self.parameters, self.arithmetic)
+        held = (self.spec.kind, self.spec.options, self.parameters, self.arithmetic)
+        return _restored, held if self.block is None else (*held, self.block)
+
+    def pruned(self, density: float, block: sparsity.Block) -> Self:
+        """This value with that share of the blocks of each matrix, the largest ones; of U all on the diagonal."""
+        parameters = dict(self.parameters)
+        for name, array in self.parameters.items():
+            if name.startswith("weight"):
+                own = name.startswith("weight_hh")
+                parameters[name] = sparsity.pruned(wide(array), self.spec.hidden_size, density, block, own)
+        return type(self)(self.spec, parameters, self.arithmetic, block=block)
+
+    @property
+    def density(self) -> float:
+        """The share of weights in blocks that are not zero; 1 of a model that was not pruned."""
+        if self.block is None:
+            return 1.0
+        weights = [wide(array) for name, array in self.parameters.items() if name.startswith("weight")]
+        kept = sum(int(sparsity.held(array, self.spec.hidden_size, self.block).sum()) for array in weights)
+        return kept / max(1, sum(array.size for array in weights))
 
 
-def _restored(kind: str, options: Mapping[str, Any], parameters: Parameters, arithmetic: Arithmetic) -> Value:
-    return Value.of(from_options(kind, options), parameters, arithmetic)
+def _restored(
+    kind: str,
+    options: Mapping[str, Any],
+    parameters: Parameters,
+    arithmetic: Arithmetic,
+    block: sparsity.Block | None = None,
+) -> Value:
+    return Value.of(from_options(kind, options), parameters, arithmetic, block=block)
 
 
 def copied(name: str, value: object, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:

@@ -51,6 +51,8 @@ def fitted(value: Value, x: Array, h0: Array | None, lengths: Array | None) -> d
         weights = wide(value.parameters[name])
         scales[name] = row_scale(weights)
         fitted_rows = fit(weights[rows], scales[name][rows], samples)
+        if value.block is not None:
+            fitted_rows *= weights[rows] != 0  # pruned weights stay so
         numbers[name] = np.concatenate([numbers[name], fitted_rows]) if name in numbers else fitted_rows
     return {name: Matrix("int8", numbers[name], scales[name]) for name in numbers}
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from cgru import checks
 from cgru._exclusive import Exclusive, alone
+from cgru.model import sparsity
 from cgru.run import arguments
 
 if TYPE_CHECKING:
@@ -238,6 +239,11 @@ class Tape(Exclusive):
                 for end, own_spec, layer, gradient in zip(ends, spec.by_direction, directions, gradients, strict=True):
                     own = spec.cell.by_parameters(own_spec, layer, gradient, device.xp)
                     by_name.update({name + end: array for name, array in own.items()})
+            if value.block is not None:
+                for name in by_name:
+                    if name.startswith("weight"):
+                        parameter = value.parameters[name]
+                        by_name[name] *= sparsity.held(parameter, spec.hidden_size, value.block)  # type: ignore[arg-type]
             self._passes = None  # last of all: an interrupt leaves the tape as it was
             return Gradients(grad_x, grad_h[:, 0] if single else grad_h, by_name)
 

@@ -70,43 +70,46 @@ struct Packer {
         return static_cast<const float*>(pack(rows, 1, &all, 1, sizeof(float), 1));
     }
 
-    // Blocks of some units by four inputs, of those that hold a number other than zero, gate by gate in lists.
+    // Blocks of some units by four inputs, of those that hold a number other than zero, in lists. Of int8, whose blocks
+    // fill vectors together, lists are filled up with zeros.
     template <class Number> void sparse(PackedMatrix& packed, const Number* rows, int64_t count, const Phase* phase,
                                         int phases) {
-        const int64_t units = storage.block_units, per_block = lanes / units;
-        int64_t lists = 0, held = 0;
-        const auto each = [&](const auto& list, const auto& block) {
+        const int64_t units = storage.block_units, parts = lanes / units, together = sizeof(Number) == 1 ? parts : 1;
+        Number* weights = nullptr;
+        int32_t *firsts = nullptr, *columns = nullptr;
+        for (int writing = 0; writing < (memory ? 2 : 1); ++writing) {
+            int64_t lists = 0, at = 0;
             for (int p = 0; p < phases; ++p)
-                for (int64_t b = 0; b < blocks(); ++b)
-                    for (int64_t g = 0; g < phase[p].gates; ++g)
-                        for (int64_t part = 0; part < per_block; ++part) {
-                            list();
-                            const int64_t unit = b * lanes + part * units, gate = phase[p].first + g;
-                            const int64_t valid = from.hidden - unit < units ? from.hidden - unit : units;
-                            for (int64_t k = 0; k < count; k += 4) {
-                                const Number* corner = rows + (gate * from.hidden + unit) * count + k;
-                                if (is_held(corner, count, valid, count - k < 4 ? count - k : 4)) block(corner, valid, k);
-                            }
+                for (int64_t list = 0; list < blocks() * phase[p].gates * parts; ++list, ++lists) {
+                    const int64_t gate = phase[p].first + list / parts % phase[p].gates;
+                    const int64_t unit = list / parts / phase[p].gates * lanes + list % parts * units;
+                    const int64_t valid = from.hidden - unit < units ? from.hidden - unit : units;
+                    if (writing) firsts[lists] = int32_t(at);
+                    for (int64_t k = 0; k < count; k += 4) {
+                        const Number* corner = rows + (gate * from.hidden + unit) * count + k;
+                        const int64_t inputs = count - k < 4 ? count - k : 4;
+                        if (!is_held(corner, count, valid, inputs)) continue;
+                        if (writing) {
+                            for (int64_t i = 0; i < valid; ++i)
+                                for (int64_t input = 0; input < inputs; ++input)
+                                    weights[at * units * 4 + (sizeof(Number) == 1 ? i * 4 + input
+                                                                  : input * units + i)] = corner[i * count + input];
+                            columns[at] = int32_t(k);
                         }
-        };
-        each([&] { ++lists; }, [&](const Number*, int64_t, int64_t) { ++held; });
-        Number* weights = take<Number>(held * units * 4);
-        int32_t* firsts = take<int32_t>(lists + 1);
-        int32_t* columns = take<int32_t>(held);
-        packed.weights = weights;
-        packed.lists = firsts;
-        packed.columns = columns;
-        if (!memory) return;
-        memset(weights, 0, size_t(held * units * 4) * sizeof(Number));
-        int64_t at = 0;
-        each([&] { *firsts++ = int32_t(at); },
-             [&](const Number* corner, int64_t valid, int64_t k) {
-                 for (int64_t unit = 0; unit < valid; ++unit)
-                     for (int64_t input = 0; input < 4 && k + input < count; ++input)
-                         weights[(at * 4 + input) * units + unit] = corner[unit * count + input];
-                 columns[at++] = int32_t(k);
-             });
-        *firsts = int32_t(at);
+                        ++at;
+                    }
+                    for (; at % together; ++at)
+                        if (writing) columns[at] = 0;
+                }
+            if (writing) {
+                firsts[lists] = int32_t(at);
+                break;
+            }
+            packed.weights = weights = take<Number>(at * units * 4);
+            packed.lists = firsts = take<int32_t>(lists + 1);
+            packed.columns = columns = take<int32_t>(at);
+            if (memory) memset(weights, 0, size_t(at * units * 4) * sizeof(Number));
+        }
     }
     template <class Number> static bool is_held(const Number* corner, int64_t stride, int64_t units, int64_t inputs) {
         for (int64_t unit = 0; unit < units; ++unit)
@@ -123,11 +126,12 @@ struct Packer {
     // A matrix of so many gates, K wide.
     PackedMatrix matrix(const CanonicalMatrix& rows, int64_t count, const Phase* phase, int phases, int gates) {
         PackedMatrix packed = {nullptr, nullptr, nullptr, nullptr, nullptr, rows.limit};
-        if (storage.block_units) {
+        if (!storage.block_units)
+            packed.weights = pack(rows.numbers, count, phase, phases, storage.bytes, storage.together);
+        else if (rows.scale)
+            sparse(packed, static_cast<const int8_t*>(rows.numbers), count, phase, phases);
+        else
             sparse(packed, static_cast<const float*>(rows.numbers), count, phase, phases);
-            return packed;
-        }
-        packed.weights = pack(rows.numbers, count, phase, phases, storage.bytes, storage.together);
         if (!rows.scale) return packed;
         packed.scale = vector(rows.scale, gates);
         const int64_t size = blocks() * gates * lanes, before = used;

@@ -61,6 +61,18 @@ struct SparseBlock {
         const __m512 low = sums[0][0] + sums[0][1], high = sums[1][0] + sums[1][1];
         return _mm512_shuffle_f32x4(low, high, 0x44) + _mm512_shuffle_f32x4(low, high, 0xee);
     }
+    // Of int8: for the first eight lanes the four bytes of a block's inputs, for the others those of the next one's.
+    static CGRU_MEMBER IntegerVector spread(const uint8_t* x, const int32_t* inputs) {
+        int32_t first, second;
+        memcpy(&first, x + inputs[0], sizeof first);
+        memcpy(&second, x + inputs[1], sizeof second);
+        return (IntegerVector)_mm512_inserti64x4(_mm512_set1_epi32(first), _mm256_set1_epi32(second), 1);
+    }
+    static CGRU_MEMBER IntegerVector total(const IntegerVector (&sums)[2]) {
+        const __m512i low = (__m512i)sums[0], high = (__m512i)sums[1];
+        return (IntegerVector)_mm512_shuffle_i32x4(low, high, 0x44) +
+               (IntegerVector)_mm512_shuffle_i32x4(low, high, 0xee);
+    }
 };
 
 // Make the compiler compute a value, and forget what it knows of it.

@@ -42,6 +42,13 @@ struct SparseBlock {
     static CGRU_MEMBER FloatVector total(const FloatVector (&sums)[1][4]) {
         return (sums[0][0] + sums[0][1]) + (sums[0][2] + sums[0][3]);
     }
+    // Of int8: all lanes the four bytes of a block's inputs; there is a block a vector.
+    static CGRU_MEMBER IntegerVector spread(const uint8_t* x, const int32_t* inputs) {
+        int32_t four;
+        memcpy(&four, x + inputs[0], sizeof four);
+        return four + IntegerVector{};
+    }
+    static CGRU_MEMBER IntegerVector total(const IntegerVector (&sums)[1]) { return sums[0]; }
 };
 #endif
 

@@ -66,17 +66,17 @@ class Cuda:
         with self.use():
             if value.precision == "float32" and not all(isinstance(a, xp.ndarray) for a in value.parameters.values()):
                 arrays = {name: xp.asarray(array) for name, array in value.parameters.items()}
-                value = Value(value.spec, arrays, value.arithmetic, xp)
+                value = Value(value.spec, arrays, value.arithmetic, xp, value.block)
             forward.prepare(self.device, value.stack)
         return value
 
     def to_host(self, value: Value) -> Value:
         """The value in host memory; waits for the device."""
         if value.precision != "float32":
-            return Value(value.spec, value.parameters, value.arithmetic)
+            return Value(value.spec, value.parameters, value.arithmetic, block=value.block)
         with self.use():
             arrays = {name: self.device.to_host(array) for name, array in value.wide().items()}
-        return Value(value.spec, arrays, value.arithmetic)
+        return Value(value.spec, arrays, value.arithmetic, block=value.block)
 
     def ready(self, stack: Stack) -> None:
         """See `Engine.ready`: another stream may have brought the weights."""
