@@ -70,11 +70,10 @@ struct Packer {
         return static_cast<const float*>(pack(rows, 1, &all, 1, sizeof(float), 1));
     }
 
-    // Blocks of some units by four inputs, of those that hold a number other than zero, in lists. Of int8, whose blocks
-    // fill vectors together, lists are filled up with zeros.
+    // Blocks of some units by four inputs, of those that hold a number other than zero, in lists.
     template <class Number> void sparse(PackedMatrix& packed, const Number* rows, int64_t count, const Phase* phase,
                                         int phases) {
-        const int64_t units = storage.block_units, parts = lanes / units, together = sizeof(Number) == 1 ? parts : 1;
+        const int64_t units = storage.block_units, parts = lanes / units;
         Number* weights = nullptr;
         int32_t *firsts = nullptr, *columns = nullptr;
         for (int writing = 0; writing < (memory ? 2 : 1); ++writing) {
@@ -98,8 +97,6 @@ struct Packer {
                         }
                         ++at;
                     }
-                    for (; at % together; ++at)
-                        if (writing) columns[at] = 0;
                 }
             if (writing) {
                 firsts[lists] = int32_t(at);

@@ -42,38 +42,13 @@ struct IntegerProducts {
         const __m512i pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(weights), turned);
         return sum + (IntegerVector)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
     }
+    // The same of eight lanes.
+    static CGRU_MEMBER __m256i add(__m256i sum, __m256i x, __m256i w) {
+        const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+        return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    }
 };
 #endif
-
-// A block of sparse weights (storage/sparse.h): eight units by four inputs, two inputs a vector.
-#define CGRU_OWN_SPARSE_BLOCK
-struct SparseBlock {
-    static const int units = 8, vectors = 2, parts = 2;
-    // x[0] for the first eight lanes of the first vector, x[1] for the others, and so on
-    static CGRU_MEMBER void spread(const float* x, FloatVector (&inputs)[2]) {
-        const __m512 four = _mm512_broadcast_f32x4(_mm_loadu_ps(x));
-        const __m512i first = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
-        inputs[0] = _mm512_permutevar_ps(four, first);
-        inputs[1] = _mm512_permutevar_ps(four, _mm512_add_epi32(first, _mm512_set1_epi32(2)));
-    }
-    // The sums of all inputs, of all units of a vector.
-    static CGRU_MEMBER FloatVector total(const FloatVector (&sums)[2][2]) {
-        const __m512 low = sums[0][0] + sums[0][1], high = sums[1][0] + sums[1][1];
-        return _mm512_shuffle_f32x4(low, high, 0x44) + _mm512_shuffle_f32x4(low, high, 0xee);
-    }
-    // Of int8: for the first eight lanes the four bytes of a block's inputs, for the others those of the next one's.
-    static CGRU_MEMBER IntegerVector spread(const uint8_t* x, const int32_t* inputs) {
-        int32_t first, second;
-        memcpy(&first, x + inputs[0], sizeof first);
-        memcpy(&second, x + inputs[1], sizeof second);
-        return (IntegerVector)_mm512_inserti64x4(_mm512_set1_epi32(first), _mm256_set1_epi32(second), 1);
-    }
-    static CGRU_MEMBER IntegerVector total(const IntegerVector (&sums)[2]) {
-        const __m512i low = (__m512i)sums[0], high = (__m512i)sums[1];
-        return (IntegerVector)_mm512_shuffle_i32x4(low, high, 0x44) +
-               (IntegerVector)_mm512_shuffle_i32x4(low, high, 0xee);
-    }
-};
 
 // Make the compiler compute a value, and forget what it knows of it.
 CGRU_INLINE void opaque(FloatVector& x) { __asm__ volatile("" : "+v"(x)); }

@@ -8,7 +8,7 @@
 // text gives the same bits wherever it is inlined.
 //
 // A set's header gives: vectors and their lanes, tile_rows, fma, at_least, at_most, widen_halves, IntegerProducts,
-// opaque, and PairProducts where the machine has instructions for them; SparseBlock where there are more than 8 lanes.
+// opaque, and PairProducts where the machine has instructions for them. SparseBlock for 16 lanes is in eights.h.
 #pragma once
 
 #include "compiler.h"
@@ -30,27 +30,25 @@ struct PairProducts {
 };
 #endif
 
-#if !defined(CGRU_OWN_SPARSE_BLOCK)
-// A block of sparse weights (storage/sparse.h): so many units by four inputs, one vector an input.
+#if CGRU_VECTOR_BYTES != 64
+// What a block of sparse weights is multiplied as (storage/sparse.h): the units of one vector, or, with 16 lanes, of half
+// of one.
 struct SparseBlock {
-    static const int units = lanes, vectors = 4, parts = 1;
-    // x[0] for the lanes of the first vector, and so on
-    static CGRU_MEMBER void spread(const float* x, FloatVector (&inputs)[4]) {
-        CGRU_UNROLL for (int k = 0; k < 4; ++k) inputs[k] = broadcast<float>(x[k]);
+    static const int units = lanes, parts = 1;
+    typedef FloatVector Floats;
+    typedef IntegerVector Integers;
+    static CGRU_MEMBER Floats add(Floats sums, float x, Floats w) { return fma(w, broadcast<float>(x), sums); }
+    static CGRU_MEMBER Integers add(Integers sums, int32_t x, Integers w) {
+        return IntegerProducts::add(sums, x + IntegerVector{}, w);
     }
-    // The sums of all inputs, of all units of a vector.
-    static CGRU_MEMBER FloatVector total(const FloatVector (&sums)[1][4]) {
-        return (sums[0][0] + sums[0][1]) + (sums[0][2] + sums[0][3]);
-    }
-    // Of int8: all lanes the four bytes of a block's inputs; there is a block a vector.
-    static CGRU_MEMBER IntegerVector spread(const uint8_t* x, const int32_t* inputs) {
-        int32_t four;
-        memcpy(&four, x + inputs[0], sizeof four);
-        return four + IntegerVector{};
-    }
-    static CGRU_MEMBER IntegerVector total(const IntegerVector (&sums)[1]) { return sums[0]; }
+    static CGRU_MEMBER FloatVector joined(const Floats (&parts)[1]) { return parts[0]; }
+    static CGRU_MEMBER IntegerVector joined(const Integers (&parts)[1]) { return parts[0]; }
 };
 #endif
 
 }  // namespace CGRU_SET
 }  // namespace cgru
+
+#if CGRU_VECTOR_BYTES == 64
+#include "eights.h"
+#endif

@@ -31,7 +31,7 @@ struct SparseFloat32 {
     template <int R, int B, int G>
     static CGRU_MEMBER void add(FloatVector (&sums)[R][B][G], const Block<SparseFloat32> (&blocks)[B],
                                 const Row (&rows)[R], int64_t) {
-        static const int together = R % 2 ? 1 : 2;
+        static const int together = R % 4 == 0 && lanes > 8 ? 4 : R % 2 == 0 ? 2 : 1;
         float added[R][B][G][lanes];
         CGRU_LOOP for (int b = 0; b < B; ++b)
             CGRU_LOOP for (int r = 0; r < R; r += together)
@@ -48,30 +48,31 @@ struct SparseFloat32 {
     template <int R>
     static CGRU_MEMBER void add_rows(float (*added)[lanes], int64_t stride, const Block<SparseFloat32>& block, int gate,
                                      const Row* rows) {
-        FloatVector sums[R][SparseBlock::parts][SparseBlock::vectors];
+        typedef SparseBlock::Floats Floats;
+        Floats parts[R][SparseBlock::parts];
         CGRU_UNROLL for (int part = 0; part < SparseBlock::parts; ++part) {
             const int32_t* list = block.lists + gate * SparseBlock::parts + part;
-            FloatVector own[R][SparseBlock::vectors];
+            Floats sums[R][4];
             CGRU_UNROLL for (int r = 0; r < R; ++r)
-                CGRU_UNROLL for (int v = 0; v < SparseBlock::vectors; ++v) own[r][v] = FloatVector{};
+                CGRU_UNROLL for (int k = 0; k < 4; ++k) sums[r][k] = Floats{};
             const float* weights = block.weights + int64_t(list[0]) * block_size;
             CGRU_LOOP for (int32_t i = list[0]; i < list[1]; ++i, weights += block_size) {
+                Floats w[4];
+                CGRU_UNROLL for (int k = 0; k < 4; ++k)
+                    memcpy(&w[k], weights + k * SparseBlock::units, sizeof w[k]);
                 CGRU_UNROLL for (int r = 0; r < R; ++r) {
-                    FloatVector x[SparseBlock::vectors];
-                    SparseBlock::spread(rows[r] + block.columns[i], x);
-                    CGRU_UNROLL for (int v = 0; v < SparseBlock::vectors; ++v)
-                        own[r][v] = fma(load<float>(weights + v * lanes), x[v], own[r][v]);
+                    const float* x = rows[r] + block.columns[i];
+                    CGRU_UNROLL for (int k = 0; k < 4; ++k) sums[r][k] = SparseBlock::add(sums[r][k], x[k], w[k]);
                 }
             }
             CGRU_UNROLL for (int r = 0; r < R; ++r)
-                CGRU_UNROLL for (int v = 0; v < SparseBlock::vectors; ++v) sums[r][part][v] = own[r][v];
+                parts[r][part] = (sums[r][0] + sums[r][1]) + (sums[r][2] + sums[r][3]);
         }
-        CGRU_UNROLL for (int r = 0; r < R; ++r) store<float>(added[r * stride], SparseBlock::total(sums[r]));
+        CGRU_UNROLL for (int r = 0; r < R; ++r) store<float>(added[r * stride], SparseBlock::joined(parts[r]));
     }
 };
 
-// The same of int8: as many blocks as a vector has parts are added at once, and lists are filled up with zeros to whole
-// vectors. Sums are exact, so results are those of dense weights to the last bit.
+// The same of int8. Sums are exact, so results are those of dense weights to the last bit.
 struct SparseInt8 : Int8 {
     static constexpr double rate = 2 * Int8::rate;
     static const bool sparse = true;
@@ -79,7 +80,7 @@ struct SparseInt8 : Int8 {
     template <int R, int B, int G>
     static CGRU_MEMBER void add(FloatVector (&sums)[R][B][G], const Block<SparseInt8> (&blocks)[B],
                                 const Row (&rows)[R], int64_t) {
-        static const int together = R % 2 ? 1 : 2;
+        static const int together = R % 4 == 0 && lanes > 8 ? 4 : R % 2 == 0 ? 2 : 1;
         int32_t added[R][B][G][lanes];
         CGRU_LOOP for (int b = 0; b < B; ++b)
             CGRU_LOOP for (int r = 0; r < R; r += together)
@@ -101,21 +102,26 @@ struct SparseInt8 : Int8 {
     template <int R>
     static CGRU_MEMBER void add_rows(int32_t (*added)[lanes], int64_t stride, const Block<SparseInt8>& block, int gate,
                                      const Row* rows) {
-        IntegerVector sums[R][SparseBlock::parts];
+        typedef SparseBlock::Integers Integers;
+        Integers parts[R][SparseBlock::parts];
         CGRU_UNROLL for (int part = 0; part < SparseBlock::parts; ++part) {
             const int32_t* list = block.lists + gate * SparseBlock::parts + part;
-            IntegerVector own[R];
-            CGRU_UNROLL for (int r = 0; r < R; ++r) own[r] = IntegerVector{};
+            Integers sums[R];
+            CGRU_UNROLL for (int r = 0; r < R; ++r) sums[r] = Integers{};
             const Unit* weights = block.weights + int64_t(list[0]) * SparseBlock::units;
-            CGRU_LOOP for (int32_t i = list[0]; i < list[1]; i += SparseBlock::parts, weights += lanes) {
-                const IntegerVector w = load_integers(weights);
-                CGRU_UNROLL for (int r = 0; r < R; ++r)
-                    own[r] = IntegerProducts::add(own[r], SparseBlock::spread(rows[r].bytes, block.columns + i), w);
+            CGRU_LOOP for (int32_t i = list[0]; i < list[1]; ++i, weights += SparseBlock::units) {
+                Integers w;
+                memcpy(&w, weights, sizeof w);
+                CGRU_UNROLL for (int r = 0; r < R; ++r) {
+                    int32_t x;
+                    memcpy(&x, rows[r].bytes + block.columns[i], sizeof x);
+                    sums[r] = SparseBlock::add(sums[r], x, w);
+                }
             }
-            CGRU_UNROLL for (int r = 0; r < R; ++r) sums[r][part] = own[r];
+            CGRU_UNROLL for (int r = 0; r < R; ++r) parts[r][part] = sums[r];
         }
         CGRU_UNROLL for (int r = 0; r < R; ++r) {
-            const IntegerVector total = SparseBlock::total(sums[r]);
+            const IntegerVector total = SparseBlock::joined(parts[r]);
             memcpy(added[r * stride], &total, sizeof total);
         }
     }
