@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-COMPILER, BUILDER = "torch._dynamo", "torch._dynamo.variables.builder"
+COMPILER = "torch._dynamo"
 
 
 def allow(kind: type) -> None:
@@ -35,7 +35,7 @@ def allow(kind: type) -> None:
 
 def _builder() -> Any:
     try:
-        return importlib.import_module(BUILDER)
+        return importlib.import_module("torch._dynamo.variables.builder")
     except ImportError:
         return None
 

@@ -171,7 +171,8 @@ Outcome run_packed_call(const PackedKernels& kernels, const PackedCall& call) {
         if (call.lengths)
             for (int64_t i = 0; i < B; ++i) lengths[i] = larger(0, smaller(size, call.lengths[i] - start));
         Pass pass = {nullptr, size, B, call.x + start * call.x_step, call.x_step, call.x_sequence, call.x_feature,
-                     nullptr, nullptr, 0, 0, call.order, call.lengths ? lengths : nullptr, nullptr, nullptr, false, &watch};
+                     nullptr, nullptr, 0, 0, call.order, call.lengths ? lengths : nullptr, nullptr, nullptr, false,
+                     &watch};
         for (int64_t k = 0; k < call.depth && !result; ++k) {
             const bool last = k == call.depth - 1;
             float* y = last ? call.y + start * call.y_step : memory + k % 2 * between;

@@ -262,7 +262,8 @@ static void test_streams(int storage, int reset_after) {
     for (const int64_t depth : {1, 2})
         for (const int64_t batch : {1, 5}) {
             const std::vector<float> x = random_values(steps * batch * inputs);
-            const Call whole = {table, {layers, layers + depth}, depth, 1, inputs, hidden, 1, nullptr, nullptr, nullptr};
+            const Call whole = {table, {layers, layers + depth}, depth, 1, inputs, hidden, 1, nullptr, nullptr,
+                                nullptr};
             const std::vector<float> expected = run(whole, x, steps, batch, 0, batch, steps);
             PackedStream stream(table->packed, layers, depth, batch), other(table->packed, layers, depth, batch);
             if (!stream.valid() || !other.valid()) exit(2);

@@ -40,14 +40,16 @@ OF_DIRECTIONS = [
 ]  # fmt: skip
 """Functions that differ by direction: of each what makes one canonical layer's update gate negated, and not the other's."""
 
-DIRECTIONS = [
+WAYS_OF_TIME = [
     {"reverse": True},
     {"reverse": True, "num_layers": 2},
     {"reverse": True, "num_layers": 3},
     {"bidirectional": True, "merge": "sum"},
-    *OF_DIRECTIONS,
 ]
 """Ways through time that are no points of the matrix: `reverse` excludes `bidirectional`, which `merge` needs."""
+
+DIRECTIONS = [*WAYS_OF_TIME, *OF_DIRECTIONS]
+"""The same, and functions that differ by direction."""
 
 KINDS = {
     "usual": {},

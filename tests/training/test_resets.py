@@ -5,7 +5,7 @@ import pytest
 
 import cgru
 
-from ..support.options import DIRECTIONS, KINDS, Problem, points
+from ..support.options import DIRECTIONS, KINDS, WAYS_OF_TIME, Problem, points
 from .test_training import Gradients, check, directional_error
 
 WAYS = [*points("reset_after", "num_layers", "bidirectional", "batch_first"), *DIRECTIONS, *KINDS.values()]
@@ -17,7 +17,7 @@ each_ragged = pytest.mark.parametrize("ragged", [False, True])
 @each_ragged
 @pytest.mark.parametrize("kind", [cgru.GRU, cgru.MinGRU])
 def test_specification_by_differences(kind, ragged, resets_to):
-    for options in WAYS if kind is cgru.GRU else [{}, *DIRECTIONS]:
+    for options in WAYS if kind is cgru.GRU else [{}, *WAYS_OF_TIME]:
         problem = Problem(
             options | {"batch_first": False}, steps=6, hidden=5, inputs=3, ragged=ragged, kind=kind, resets_to=resets_to
         )
@@ -31,7 +31,7 @@ def test_specification_by_differences(kind, ragged, resets_to):
 @pytest.mark.parametrize("memory", [None, 0, 2000])
 @pytest.mark.parametrize("kind", [cgru.GRU, cgru.MinGRU])
 def test_engine_equals_specification(kind, memory, dtype, ragged, resets_to):
-    for options in WAYS if kind is cgru.GRU else [{}, *DIRECTIONS]:
+    for options in WAYS if kind is cgru.GRU else [{}, *WAYS_OF_TIME]:
         for batch in (1, 5):
             problem = Problem(
                 options, steps=9, batch=batch, hidden=9, ragged=ragged, dtype=dtype, kind=kind, resets_to=resets_to
