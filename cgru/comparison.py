@@ -170,14 +170,14 @@ class Comparison:
 def compare(
     gru: Recurrent, small: Recurrent, x: Array, h0: Array | None = None, *, lengths: npt.ArrayLike | None = None
 ) -> Comparison:
-    """How much accuracy a quantized model loses on an input, step by step.
+    """How much accuracy a quantized or pruned model loses on an input, step by step.
 
     Parameters
     ----------
     gru : GRU
         The model as it was.
     small : GRU
-        One of the same options, as `gru.quantize(...)` makes it.
+        One of the same options, as `gru.quantize(...)` or `gru.prune(...)` makes it.
     x, h0, lengths
         As in a call; the input should be like what the model will meet.
 
@@ -276,7 +276,7 @@ def _errors(model: Recurrent, y: Array, h_n: Array, expected: Array, expected_st
         error = _time_first(model, y) - expected
         state_error = h_n.reshape(expected_state.shape) - expected_state
     return Errors(
-        precision=model.dtype.name if model.precision == "float32" else model.precision,
+        precision=(model.dtype.name if model.precision == "float32" else model.precision) + _pruning(model),
         y=y,
         h_n=h_n,
         steps=_relative(error, expected),
@@ -285,6 +285,11 @@ def _errors(model: Recurrent, y: Array, h_n: Array, expected: Array, expected_st
         signal_to_error=_decibels(np.sum(expected**2), np.sum(error**2)),
         weight_bytes=weight_bytes(model),
     )
+
+
+def _pruning(model: Recurrent) -> str:
+    """What a column's head says of a pruned model."""
+    return f", {model.density:.0%} of weights" if model.value.block else ""
 
 
 def _relative(error: Array, expected: Array) -> Array:

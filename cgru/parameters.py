@@ -147,10 +147,11 @@ class Model:
     def prune(self, density: float, block: tuple[int, int] = BLOCK) -> Self:
         """This model with a share of its weights, the largest ones, in blocks; the others are zero.
 
-        Each matrix W and U keeps so many of its blocks, those of the largest mean square, and U those that hold its
-        diagonal, too: what a unit's own state meets. Inference skips blocks of zeros where they are most of a layer.
-        `record` gives no gradient by them, so that training goes on with the weights there are; `save` and `quantize`
-        keep them. Train after pruning, or prune while training (`cgru.sklearn.Prune`): `cgru.compare` tells the error.
+        Each matrix W and U keeps so many of its blocks, those of the largest mean square; in U the ones that hold its
+        diagonal, what a unit's own state meets, come first, and all of them stay. Inference skips blocks of zeros where
+        they are most of a layer. `record` gives no gradient by them, so that training goes on with the weights there
+        are; `save` and `quantize` keep them. Train on after pruning, and prune in a few rounds: `cgru.compare` tells
+        the error.
 
         Parameters
         ----------

@@ -54,8 +54,16 @@ template <class T> struct GateKernels {
 
 // Numbers of weights in memory. The kernels widen halves to float32, which is exact, and compute in that; int8 ones,
 // and bfloat16 ones for products, meet inputs and states that were made such numbers, too (src/storage).
-enum { storage_float32, storage_bfloat16, storage_float16, storage_int8, storage_bfloat16_products, storage_sparse_float32,
-       storage_sparse_int8, storage_count };
+enum {
+    storage_float32,
+    storage_bfloat16,
+    storage_float16,
+    storage_int8,
+    storage_bfloat16_products,
+    storage_sparse_float32,
+    storage_sparse_int8,
+    storage_count
+};
 
 // The weights of a matrix (gates * H, K).
 struct CanonicalMatrix {
@@ -142,7 +150,9 @@ struct StorageKernels {
 
 // The storage of the same numbers in sparse blocks; the storage itself where there is none.
 inline constexpr int sparse_storage(int storage) {
-    return storage == storage_float32 ? storage_sparse_float32 : storage == storage_int8 ? storage_sparse_int8 : storage;
+    return storage == storage_float32 ? storage_sparse_float32
+           : storage == storage_int8  ? storage_sparse_int8
+                                      : storage;
 }
 
 // Of a part of an instruction set: those of its storage, and of the sparse one.

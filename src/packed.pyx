@@ -19,8 +19,8 @@ from kernels cimport (
     Activation, CanonicalLayer, CanonicalMatrix, Kernels, Machine, Outcome, PackedCall, PackedLayer, PackedStream,
     Sharing, ThreadCounts, cell_named, cells, kernels, machine, pack_layer, run_packed_call,
     runnable_sets, set_sharing, sharing_measured, sharing_none, sharing_rows, sharing_units, storage_bfloat16,
-    storage_bfloat16_products, storage_float16, storage_float32, storage_int8, storage_sparse_float32, storage_sparse_int8, thread_counts,
-    weights_of
+    storage_bfloat16_products, storage_float16, storage_float32, storage_int8, storage_sparse_float32,
+    storage_sparse_int8, thread_counts, weights_of
 )
 
 from cgru._exclusive cimport Exclusive

@@ -31,8 +31,8 @@ struct PairProducts {
 #endif
 
 #if CGRU_VECTOR_BYTES != 64
-// What a block of sparse weights is multiplied as (storage/sparse.h): the units of one vector, or, with 16 lanes, of half
-// of one.
+// What a block of sparse weights is multiplied as (storage/sparse.h): the units of one vector, or, with 16 lanes, of
+// half of one.
 struct SparseBlock {
     static const int units = lanes, parts = 1;
     typedef FloatVector Floats;

@@ -76,7 +76,10 @@ static Packed packed_as(const Model& model, int storage) {
             bytes[i].push_back(int8_t(lrintf(value / most * 127)));
         }
     if (storage == storage_float32) return Packed(model.canonical(), *table);
-    if (storage != storage_int8) return Packed(model.canonical(storage, halves[0].data(), halves[1].data()), *table);
+    if (storage == storage_sparse_float32)
+        return Packed(model.canonical(storage, model.w.data(), model.u.data()), *table);
+    if (storage != storage_int8 && storage != storage_sparse_int8)
+        return Packed(model.canonical(storage, halves[0].data(), halves[1].data()), *table);
     CanonicalLayer given = model.canonical(storage, bytes[0].data(), bytes[1].data());
     given.input.scale = given.recurrent.scale = scale.data();
     return Packed(given, *table);
@@ -182,6 +185,35 @@ static void test_storage(int64_t inputs, int64_t hidden, int reset_after) {
     expect(different == 0, what, double(different));
 }
 
+// Most blocks of eight units by four inputs are zero: the results of sparse weights beside those of the same as dense
+// ones; of int8 the same bits.
+static void test_sparse(int64_t inputs, int64_t hidden, int reset_after) {
+    const int64_t steps = 6, batch = 21;
+    Model model(inputs, hidden, reset_after);
+    for (auto* weights : {&model.w, &model.u}) {
+        const int64_t columns = weights == &model.w ? inputs : hidden;
+        for (int64_t i = 0; i < int64_t(weights->size()); ++i)
+            if ((i / columns % hidden / 8 * 5 + i % columns / 4 + i / columns / hidden) % 4) (*weights)[size_t(i)] = 0;
+    }
+    const std::vector<float> x = random_values(steps * batch * inputs);
+    int64_t different = 0;
+    double worst = 0;
+    for (const int storage : {storage_float32, storage_int8}) {
+        const Packed dense = packed_as(model, storage), sparse = packed_as(model, sparse_storage(storage));
+        const Call expected = one_layer(*table, dense), tested = one_layer(*table, sparse);
+        for (const int64_t size : {1, 2, 3, 21}) {
+            const std::vector<float> y = run(expected, x, steps, batch, 0, size, steps);
+            const std::vector<float> found = run(tested, x, steps, batch, 0, size, 1 + size % 5);
+            if (storage == storage_int8) different += differences(found, y);
+            for (size_t i = 0; i < y.size(); ++i) worst = larger_error(worst, fabs(double(found[i]) - double(y[i])));
+        }
+    }
+    char what[80];
+    snprintf(what, sizeof what, "error of sparse weights, I %d H %d", int(inputs), int(hidden));
+    expect(worst < 1e-5, what, worst);
+    expect(different == 0, "values that differ, sparse weights of int8", double(different));
+}
+
 // Rows of integers times weights of int8, at their ends too, into candidates and states that are the sums themselves.
 static void test_integers(int64_t inputs, int64_t hidden, int reset_after) {
     const int64_t batch = 11;
@@ -284,7 +316,8 @@ static void test_streams(int storage, int reset_after) {
             }
             different += differences(y, expected) + differences(of_other, expected);
         }
-    static const char* const names[] = {"float32", "bfloat16", "float16", "int8", "bfloat16 products"};
+    static const char* const names[] = {"float32", "bfloat16", "float16", "int8", "bfloat16 products",
+                                        "sparse float32", "sparse int8"};
     char what[80];
     snprintf(what, sizeof what, "values of streams that differ, %s, reset %s", names[storage],
              reset_after ? "after" : "before");
@@ -366,6 +399,8 @@ int main() {
         test_storage(40, 64, reset_after);
         test_integers(5, 33, reset_after);
         test_integers(66, 70, reset_after);
+        test_sparse(5, 33, reset_after);
+        test_sparse(66, 70, reset_after);
         test_threads(reset_after);
         for (int storage = 0; storage < storage_count; ++storage) test_streams(storage, reset_after);
     }
