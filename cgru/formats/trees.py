@@ -65,8 +65,10 @@ def _matching(cells: Mapping[str, Rows], name: str | None, pair: tuple[str, str]
     """The cell that a name means, or the two of a layer of two directions, forward first."""
     found = [path for path in cells if name is None or path == name or path.startswith(f"{name}/")]
     if not found:
-        mend = "" if cells else "; from_flax, from_equinox and from_haiku each read trees of their own library"
-        raise FormatError(f"name: expected one of the GRU cells {_known(cells)}, got {name!r}{mend}")
+        if not cells:
+            mend = "from_flax, from_equinox and from_haiku each read trees of their own library"
+            raise FormatError(f"expected a tree with GRU cells in it, got one without; {mend}")
+        raise FormatError(f"name: expected one of the GRU cells {_known(cells)}, got {name!r}")
     if len(found) == 1:
         return found
     if pair:
@@ -78,7 +80,7 @@ def _matching(cells: Mapping[str, Rows], name: str | None, pair: tuple[str, str]
 
 
 def _known(cells: Mapping[str, Rows]) -> str:
-    return checks.listed(sorted(cells)) or "none"
+    return checks.listed(sorted(cells))
 
 
 def check_depth(path: tuple[str, ...]) -> None:

@@ -112,8 +112,8 @@ def test_refusals():
     pair = {"forward_rnn": good, "backward_rnn": linen_cell(1)}
     cases = [
         (3, {}, "params: expected a mapping of parameters or a flax.nnx.Module, got int"),
-        ({}, {}, "name: expected one of the GRU cells none, got None"),
-        ({name: good[name] for name in ("ir", "in", "hr", "hn")}, {}, "expected one of the GRU cells none"),
+        ({}, {}, "expected a tree with GRU cells in it, got one without"),
+        ({name: good[name] for name in ("ir", "in", "hr", "hn")}, {}, "expected a tree with GRU cells in it, got one without"),
         ({"a": good, "b": good}, {}, "expected one cell, got a, b; choose by name="),
         ({"a": good, "b": good}, {"name": "c"}, "name: expected one of the GRU cells a, b, got 'c'"),
         ({"a": good, "b": good}, {"name": ["a", "b"]}, "weight_ih_l1: expected (12, 4) float64, got (12, 3)"),
