@@ -14,6 +14,7 @@
 
 #include "kernels.h"
 #include "threads/share.h"
+#include "training/memory.h"
 
 namespace cgru {
 namespace {
@@ -33,21 +34,6 @@ template <class T> int64_t padded(int64_t count) {
     const int64_t line = 64 / int64_t(sizeof(T)), lines = (count + line - 1) / line;
     return (lines | 1) * line;
 }
-
-// Scratch memory: taken part by part, each from a cache line on, once for its size and once for good.
-class Scratch {
-  public:
-    explicit Scratch(char* memory) : memory(memory) {}
-    template <class T> T* take(int64_t count) {
-        T* part = memory ? reinterpret_cast<T*>(memory + used) : nullptr;
-        used += (count * int64_t(sizeof(T)) + 127) / 64 * 64;
-        return part;
-    }
-    int64_t used = 0;
-
-  private:
-    char* memory;
-};
 
 // Where the values of a call's rows are, by step and row.
 template <class T> struct Places {
@@ -391,25 +377,6 @@ template <class T> class WeightGradients {
                                          smaller(wide, tiles * (part + 1) / parts * row_tile), {one, other}, memory};
         if (product.first < product.last) kernels.outer_product(product);
     }
-};
-
-// Memory for `parts` threads, of a size that a first look tells; null where there is none.
-class Memory {
-  public:
-    Memory(int64_t each, int parts) : each((each + 127) / 64 * 64 + 64) {
-        memory = static_cast<char*>(malloc(size_t(this->each * parts + 64)));
-    }
-    ~Memory() { free(memory); }
-    bool valid() const { return memory != nullptr; }
-    Scratch scratch(int part) const {
-        char* start = memory + part * each;
-        return Scratch(start + ((64 - (reinterpret_cast<uintptr_t>(start) & 63)) & 63));
-    }
-
-  private:
-    Memory(const Memory&);
-    const int64_t each;
-    char* memory;
 };
 
 // body(part, parts) for all parts, at once; or one after the other where threads are not to be had, or have lately

@@ -112,7 +112,7 @@ def test_refusals():
     cell, gru = equinox_cell(), haiku_gru()
     circle = []
     circle.append(circle)
-    foreign = "got None; from_flax, from_equinox and from_haiku each read trees of their own library"
+    foreign = "expected a tree with GRU cells in it, got one without; from_flax, from_equinox and from_haiku each read trees of their own library"
     cases = [
         (cgru.from_equinox, 3, foreign),
         (cgru.from_equinox, {"gru": gru}, foreign),

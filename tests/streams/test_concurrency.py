@@ -369,8 +369,7 @@ def test_interrupts_leave_a_tape_usable(interrupted):
                 again += 1
                 for name, gradient in expected.items():
                     np.testing.assert_array_equal(found[name], gradient)
-        within = False
-        tapes[:] = [gru.record(x)[2]]
+        within, tapes[:] = False, [gru.record(x)[2]]
     assert again
 
 
