@@ -150,8 +150,8 @@ class Model:
         Each matrix W and U keeps so many of its blocks, those of the largest mean square; in U the ones that hold its
         diagonal, what a unit's own state meets, come first, and all of them stay. Inference skips blocks of zeros where
         they are most of a layer. `record` gives no gradient by them, so that training goes on with the weights there
-        are; `save` and `quantize` keep them. Train on after pruning, and prune in a few rounds: `cgru.compare` tells
-        the error.
+        are; `save` and `quantize` keep them. Train on after pruning, or prune while training (`cgru.sklearn.Prune`);
+        `cgru.compare` tells the error.
 
         Parameters
         ----------

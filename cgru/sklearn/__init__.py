@@ -20,6 +20,7 @@ except ImportError as error:
     raise ImportError(f'cgru.sklearn needs scikit-learn: pip install "cgru[sklearn]" ({error})') from error
 
 from cgru.sklearn.forecaster import GRUForecaster
+from cgru.sklearn.pruning import Prune
 from cgru.sklearn.supervised import GRUClassifier, GRURegressor
 
-__all__ = ["GRUClassifier", "GRUForecaster", "GRURegressor"]
+__all__ = ["GRUClassifier", "GRUForecaster", "GRURegressor", "Prune"]

@@ -66,6 +66,8 @@ class Estimator(BaseEstimator):  # type: ignore[misc] # scikit-learn is not type
         GRU(1, 1, dropout=self.dropout, rng=0)  # refuses what no GRU takes
         checks.choice("schedule", self.schedule, SCHEDULES)
         checks.floating("dtype", self.dtype)
+        if self.callback is not None and not callable(self.callback):
+            raise TypeError(f"callback: expected a callable or None, got {self.callback!r}")
         checks.integer("verbose", int(self.verbose) if isinstance(self.verbose, bool) else self.verbose, 0)
         if self.num_threads is not None:
             checks.integer("num_threads", self.num_threads, 1, config.MAX_THREADS)
@@ -146,6 +148,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc] # scikit-learn is not type
             tolerance=self.tol,
             threads=self._threads(),
             verbose=int(self.verbose),
+            callback=self.callback,
             name=type(self).__name__,
         )
         trainer = Trainer(network, copy.deepcopy(self._adam) if once and again else Adam(), plan, rng)

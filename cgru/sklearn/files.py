@@ -28,6 +28,9 @@ GRU_PREFIX = "gru."
 FACTS = {"n_features_in_": int, "n_iter_": int, "best_iter_": int, "_single": bool, "_takes_sequences": bool}
 """What is fitted and no array, and its type."""
 
+NOT_HELD = {"callback"}
+"""Parameters that are no data."""
+
 KINDS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
 """NumPy's types of classes, besides text."""
 
@@ -44,7 +47,11 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     tensors |= {name: np.ascontiguousarray(array) for name, array in estimator._arrays().items()}
     description = {
         "class": type(estimator).__name__,
-        "parameters": {name: _plain(name, value) for name, value in estimator.get_params(deep=False).items()},
+        "parameters": {
+            name: _plain(name, value)
+            for name, value in estimator.get_params(deep=False).items()
+            if name not in NOT_HELD
+        },
         "fitted": {name: kind(getattr(estimator, name)) for name, kind in FACTS.items() if hasattr(estimator, name)},
     }
     if hasattr(estimator, "feature_names_in_"):
@@ -101,7 +108,7 @@ def _restore(cls: Any, description: dict[str, Any], tensors: dict[str, Any]) -> 
         raise FormatError(f"class: expected {cls.__name__}, got {description.get('class')!r}")
     parameters, fitted = description["parameters"], description["fitted"]
     estimator = cls()
-    expected = set(estimator.get_params(deep=False))
+    expected = set(estimator.get_params(deep=False)) - NOT_HELD
     if set(parameters) != expected:
         raise FormatError(f"parameters: expected {sorted(expected)}, got {sorted(parameters)}")
     if isinstance(parameters.get("class_weight"), list):

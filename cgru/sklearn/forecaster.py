@@ -46,7 +46,7 @@ class GRUForecaster(Estimator):
     early_stopping : bool
         Whether to hold out the last validation_fraction of the series. Without, no errors are known but those in
         training, which are too small, and intervals are infinite until `calibrate`.
-    validation_fraction, n_iter_no_change, tol, warm_start, dtype, random_state, num_threads, verbose
+    validation_fraction, n_iter_no_change, tol, warm_start, dtype, random_state, num_threads, verbose, callback
         As in GRURegressor.
 
     Attributes
@@ -100,6 +100,7 @@ class GRUForecaster(Estimator):
         random_state: Any = None,
         num_threads: int | None = None,
         verbose: int = 0,
+        callback: Any = None,
     ) -> None:
         self.horizon = horizon
         self.hidden_size = hidden_size
@@ -122,6 +123,7 @@ class GRUForecaster(Estimator):
         self.random_state = random_state
         self.num_threads = num_threads
         self.verbose = verbose
+        self.callback = callback
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

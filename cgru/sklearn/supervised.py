@@ -62,6 +62,7 @@ class Supervised(Estimator):
         random_state: Any = None,
         num_threads: int | None = None,
         verbose: int = 0,
+        callback: Any = None,
     ) -> None:
         self.hidden_size = hidden_size
         self.num_layers = num_layers
@@ -83,6 +84,7 @@ class Supervised(Estimator):
         self.random_state = random_state
         self.num_threads = num_threads
         self.verbose = verbose
+        self.callback = callback
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -257,6 +259,10 @@ class GRUClassifier(ClassifierMixin, Supervised):  # type: ignore[misc]
         None: one within a joblib worker (GridSearchCV with n_jobs), else `cgru.get_num_threads()`.
     verbose : int
         1 shows a progress bar, by the package tqdm.
+    callback : callable, optional
+        Called after each step with the network, whose `gru` it may exchange for another of the same options, and how
+        much of the training is done, from 0 to 1; and once more at the end. `cgru.sklearn.Prune` is one. No file holds
+        it.
     class_weight : dict, "balanced", optional
         By how much the sequences of a class count, as in scikit-learn; besides sample_weight.
 
@@ -299,6 +305,7 @@ class GRUClassifier(ClassifierMixin, Supervised):  # type: ignore[misc]
         random_state: Any = None,
         num_threads: int | None = None,
         verbose: int = 0,
+        callback: Any = None,
     ) -> None:
         options = {k: v for k, v in locals().items() if k not in ("self", "class_weight", "__class__")}
         super().__init__(**options)

@@ -76,6 +76,7 @@ class Plan:
     tolerance: float
     threads: int | None
     verbose: int
+    callback: Callable[[Network, float], None] | None
     name: str  # of the estimator, for the progress bar and messages
 
 
@@ -156,6 +157,8 @@ class Trainer:
         losses = [loss for loss, _ in self.epochs]
         validation = [judged for _, judged in self.epochs] if validate is not None else []
         self.network.load(self.best[2] if keep_best else self.weights)
+        if plan.callback is not None:
+            plan.callback(self.network, 1.0)
         return History(losses, validation, self.best[1] if keep_best else len(losses), notice, failure)
 
     def _epoch(self, epoch: int, batches: Callable[[], Iterable[Batch]]) -> float:
@@ -168,9 +171,13 @@ class Trainer:
                 self._refuse(epoch, loss, grads)
             size, name = max((float(np.abs(grad).max()), name) for name, grad in grads.items())
             self.largest = f"{size * max(1.0, norm / (plan.clip_norm or math.inf)):.3g}, of {name}"
-            rate = plan.rate * SCHEDULES[plan.schedule]((epoch + done) / plan.epochs)
+            progress = (epoch + done) / plan.epochs
+            rate = plan.rate * SCHEDULES[plan.schedule](progress)
             self.weights = self.adam.step(self.weights, grads, rate, plan.decay)
             self.network.load(self.weights)
+            if plan.callback is not None:
+                plan.callback(self.network, progress)
+                self.weights = self.network.weights
             mean, done = mean + share * loss, done + share
         return mean
 
