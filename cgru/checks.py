@@ -31,6 +31,8 @@ def listed(names: Iterable[object], most: int = 16) -> str:
 
 def integer(name: str, value: object, low: int, high: int = MAX_DIMENSION) -> int:
     """An integer from low to high; bool and float are refused."""
+    if type(value) is int and low <= value <= high:  # the usual
+        return value
     expected = f"{name}: expected an integer from {low} to {high}, got {value!r}"
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(expected)

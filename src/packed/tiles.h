@@ -21,6 +21,10 @@ namespace CGRU_SET {
 // next tile's products run beside this one's gates, and that what one step leaves in the nearest cache serves the next.
 static const int tile_blocks = 2;
 
+// With 8 lanes, 3 or 4 blocks are one tile: so their gates, and the next step's products, wait for each other less. With
+// 16 the products of the next tile do as much in the shadow of the gates.
+static const bool one_tile = lanes == 8;
+
 // Before any tile is run, the rows of x, or of h or r * h, are made what they are multiplied as.
 template <class S> CGRU_INLINE void prepare_inputs(const PackedLayer& layer, const PackedStep& step) {
     for (int64_t r = step.first_row; S::narrow && r < step.last_row; ++r)
@@ -165,6 +169,8 @@ static void run_tiles(const PackedLayer& layer, const PackedStep& step) {
         for (; block < step.last_block; ++block) Kernel::run(Tile<2, 1>{row, block}, layer, step, f);
     }
     if (row == step.last_row) return;
+    if (one_tile && blocks == 3) return Kernel::run(Tile<1, 3>{row, step.first_block}, layer, step, f);
+    if (one_tile && blocks == 4) return Kernel::run(Tile<1, 4>{row, step.first_block}, layer, step, f);
     for (int64_t done = 0; done < blocks;) {
         const int64_t size = blocks - done >= tile_blocks ? tile_blocks : blocks - done;
         const int64_t block = step.downwards ? step.last_block - done - size : step.first_block + done;
