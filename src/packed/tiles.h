@@ -21,8 +21,8 @@ namespace CGRU_SET {
 // next tile's products run beside this one's gates, and that what one step leaves in the nearest cache serves the next.
 static const int tile_blocks = 2;
 
-// With 8 lanes, 3 or 4 blocks are one tile: so their gates, and the next step's products, wait for each other less. With
-// 16 the products of the next tile do as much in the shadow of the gates.
+// With 8 lanes, 3 or 4 blocks are one tile: so their gates, and the next step's products, wait for each other less.
+// With 16 the products of the next tile do as much in the shadow of the gates.
 static const bool one_tile = lanes == 8;
 
 // Before any tile is run, the rows of x, or of h or r * h, are made what they are multiplied as.
