@@ -14,11 +14,11 @@ TESTS = Path(__file__).parents[1]
 PARTS = ("avx512vnni", "neondot")
 """Sets that are another's but for kernels of narrow products."""
 
-NARROW = [f"precision/test_{name}.py" for name in ("precision", "rounded_products", "int8")]
+NARROW = [f"precision/test_{name}.py" for name in ("precision", "rounded_products", "int8", "sparse")]
 WIDE = [
-    *(f"engines/test_{name}.py" for name in ("functions", "engines", "invariance", "numbers")),
+    *(f"engines/test_{name}.py" for name in ("functions", "engines", "invariance", "numbers", "resets")),
     "streams/test_streams.py",
-    "training/test_training.py",
+    *(f"training/test_{name}.py" for name in ("training", "resets")),
 ]
 
 
