@@ -160,6 +160,8 @@ struct PartKernels {
     StorageKernels own, sparse;
 };
 
+const int64_t large_weights = 1 << 20;  // bytes of a matrix that lies beyond the second-level cache
+
 struct PackedKernels {
     int64_t lanes;
     int64_t tile_rows;               // rows from which x and h are best multiplied together

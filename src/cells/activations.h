@@ -29,10 +29,8 @@ template <class T> CGRU_INLINE typename Vector<T>::Value softplus(typename Vecto
     typedef typename Vector<T>::Value V;
     const T low = ExpConstants<T>::lowest;
     const V size = x < T(0) ? -x : x;
-    V fraction, scale;
-    split_exp<T>(-size < low ? broadcast<T>(low) : -size, fraction, scale);
     T lane[Vector<T>::lanes];
-    store<T>(lane, fma(fraction, scale, scale));
+    store<T>(lane, exp_bounded<T>(-size < low ? broadcast<T>(low) : -size));
     for (int i = 0; i < Vector<T>::lanes; ++i) lane[i] = log1p_lane(lane[i]);
     return (x < T(0) ? broadcast<T>(T(0)) : x) + load<T>(lane);
 }

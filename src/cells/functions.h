@@ -21,6 +21,7 @@ template <class T> struct ExpConstants;
 
 template <> struct ExpConstants<float> {
     static constexpr float log2_e = 1.44269504f;
+    static constexpr float ln2 = 0.693147181f;
     static constexpr float ln2_high = 0.693359375f;  // 9 bits: n * ln2_high is exact
     static constexpr float ln2_low = -2.12194440e-4f;
     static constexpr float round = 12582912.0f;      // 1.5 * 2^23: adding it leaves n in the low bits
@@ -36,6 +37,7 @@ template <> struct ExpConstants<float> {
 
 template <> struct ExpConstants<double> {
     static constexpr double log2_e = 1.4426950408889634;
+    static constexpr double ln2 = 0.693147180559945309;
     static constexpr double ln2_high = 6.93147180369123816490e-01;  // 32 low bits zero: n * ln2_high is exact
     static constexpr double ln2_low = 1.90821492927058770002e-10;
     static constexpr double round = 6755399441055744.0;  // 1.5 * 2^52
@@ -55,58 +57,88 @@ constexpr float ExpConstants<float>::term[];
 constexpr double ExpConstants<double>::term[];
 #endif
 
-// c[0] + c[1] r + ... + c[N - 1] r^(N - 1), in pairs: half as many operations in a row as one term after the other.
-template <class T, int N> struct Polynomial {
+// What follows works on N vectors side by side: every operation is done for all of them before the next one is. A single
+// one is a chain in which each operation waits for the one before, and a processor looks only so far ahead for others.
+#define CGRU_EACH(i, N) CGRU_UNROLL for (int i = 0; i < N; ++i)
+
+// sums := c[0] + c[1] r + ... + c[terms - 1] r^(terms - 1), in pairs: half as many operations in a row as one term after
+// the other.
+template <class T, int terms, int N> struct Polynomial {
     typedef typename Vector<T>::Value V;
-    static CGRU_MEMBER V at(V r, V r2, const T* c) {
-        const V pair = fma(broadcast<T>(c[1]), r, broadcast<T>(c[0]));
-        return fma(Polynomial<T, N - 2>::at(r, r2, c + 2), r2, pair);
+    static CGRU_MEMBER void at(const V (&r)[N], const V (&r2)[N], const T* c, V (&sums)[N]) {
+        V pair[N];
+        Polynomial<T, terms - 2, N>::at(r, r2, c + 2, sums);
+        CGRU_EACH(i, N) pair[i] = fma(broadcast<T>(c[1]), r[i], broadcast<T>(c[0]));
+        CGRU_EACH(i, N) sums[i] = fma(sums[i], r2[i], pair[i]);
     }
 };
-template <class T> struct Polynomial<T, 1> {
+template <class T, int N> struct Polynomial<T, 1, N> {
     typedef typename Vector<T>::Value V;
-    static CGRU_MEMBER V at(V, V, const T* c) { return broadcast<T>(c[0]); }
+    static CGRU_MEMBER void at(const V (&)[N], const V (&)[N], const T* c, V (&sums)[N]) {
+        CGRU_EACH(i, N) sums[i] = broadcast<T>(c[0]);
+    }
 };
 
-// exp(x) = scale * (1 + fraction), for x from `lowest` to `highest`.
-template <class T> CGRU_INLINE void split_exp(typename Vector<T>::Value x, typename Vector<T>::Value& fraction,
-                                              typename Vector<T>::Value& scale) {
+// exp(x) = scale * (1 + fraction), for x from `lowest` to `highest`; of `factor` times x, a power of two or its negative.
+// `near`: for x of at most 20, of whose exp only so much is asked as tanh needs.
+template <class T, int N, bool near = false>
+CGRU_INLINE void split_exp(T factor, const typename Vector<T>::Value (&x)[N], typename Vector<T>::Value (&fraction)[N],
+                           typename Vector<T>::Value (&scale)[N]) {
     typedef ExpConstants<T> C;
-    typedef typename Vector<T>::Value V;
-    const V shifted = fma(x, broadcast<T>(C::log2_e), broadcast<T>(C::round));
-    const V n = shifted - C::round;
-    V r = fma(n, broadcast<T>(-C::ln2_high), x);
-    r = fma(n, broadcast<T>(-C::ln2_low), r);
-    const V r2 = r * r;
-    fraction = fma(Polynomial<T, C::terms>::at(r, r2, C::term), r2, r);
-    scale = from_bits((bits_of(shifted) << C::mantissa) + C::one);
+    typename Vector<T>::Value shifted[N], n[N], r[N], r2[N];
+    CGRU_EACH(i, N) shifted[i] = fma(x[i], broadcast<T>(factor * C::log2_e), broadcast<T>(C::round));
+    CGRU_EACH(i, N) n[i] = shifted[i] - C::round;
+    CGRU_EACH(i, N) scale[i] = from_bits((bits_of(shifted[i]) << C::mantissa) + C::one);
+    CGRU_EACH(i, N) r[i] = fma(n[i], broadcast<T>(near ? -C::ln2 : -C::ln2_high), factor * x[i]);
+    if (!near) CGRU_EACH(i, N) r[i] = fma(n[i], broadcast<T>(-C::ln2_low), r[i]);
+    CGRU_EACH(i, N) r2[i] = r[i] * r[i];
+    Polynomial<T, C::terms, N>::at(r, r2, C::term, fraction);
+    CGRU_EACH(i, N) fraction[i] = fma(fraction[i], r2[i], r[i]);
 }
 
-// 1 / (1 + exp(-x))
+// x := 1 / (1 + exp(-x))
+template <class T, int N> CGRU_INLINE void sigmoids(typename Vector<T>::Value (&x)[N]) {
+    typedef ExpConstants<T> C;
+    typename Vector<T>::Value fraction[N], scale[N];
+    CGRU_EACH(i, N) x[i] = at_most(broadcast<T>(-C::lowest), at_least(broadcast<T>(-C::highest), x[i]));
+    split_exp<T, N>(T(-1), x, fraction, scale);
+    CGRU_EACH(i, N) x[i] = T(1) / fma(fraction[i], scale[i], scale[i] + T(1));
+}
+
+// x := (exp(2 |x|) - 1) / (exp(2 |x|) + 1), with the sign of x
+template <class T, int N> CGRU_INLINE void tanhs(typename Vector<T>::Value (&x)[N]) {
+    typedef ExpConstants<T> C;
+    typedef typename Vector<T>::Value V;
+    V size[N], fraction[N], scale[N];
+    const auto sign = bits_of(broadcast<T>(T(-0.0)));
+    CGRU_EACH(i, N) size[i] = at_most(broadcast<T>(C::tanh_high), from_bits(bits_of(x[i]) & ~sign));
+    split_exp<T, N, true>(T(2), size, fraction, scale);
+    CGRU_EACH(i, N) size[i] = fma(fraction[i], scale[i], scale[i] - T(1)) / fma(fraction[i], scale[i], scale[i] + T(1));
+    CGRU_EACH(i, N) x[i] = from_bits(bits_of(size[i]) | (bits_of(x[i]) & sign));
+}
+
+// The same of one vector.
 template <class T> CGRU_INLINE typename Vector<T>::Value sigmoid(typename Vector<T>::Value x) {
-    typedef ExpConstants<T> C;
-    typename Vector<T>::Value fraction, scale;
-    split_exp<T>(at_most(broadcast<T>(C::highest), at_least(broadcast<T>(C::lowest), -x)), fraction, scale);
-    return T(1) / fma(fraction, scale, scale + T(1));
+    typename Vector<T>::Value one[1] = {x};
+    sigmoids<T, 1>(one);
+    return one[0];
 }
-
-// exp(x) - 1, for x within the range of `split_exp`
-template <class T> CGRU_INLINE typename Vector<T>::Value expm1_bounded(typename Vector<T>::Value x) {
-    typename Vector<T>::Value fraction, scale;
-    split_exp<T>(x, fraction, scale);
-    return fma(fraction, scale, scale - T(1));
-}
-
-// (exp(2 |x|) - 1) / (exp(2 |x|) + 1), with the sign of x
 template <class T> CGRU_INLINE typename Vector<T>::Value tanh(typename Vector<T>::Value x) {
-    typedef ExpConstants<T> C;
-    typedef typename Vector<T>::Value V;
-    const auto sign = bits_of(x) & bits_of(broadcast<T>(T(-0.0)));
-    const V size = at_most(broadcast<T>(C::tanh_high), from_bits(bits_of(x) ^ sign));
-    V fraction, scale;
-    split_exp<T>(size + size, fraction, scale);
-    const V ratio = fma(fraction, scale, scale - T(1)) / fma(fraction, scale, scale + T(1));
-    return from_bits(bits_of(ratio) | sign);
+    typename Vector<T>::Value one[1] = {x};
+    tanhs<T, 1>(one);
+    return one[0];
+}
+
+// scale * (1 + fraction), and that less 1, for x within the range of `split_exp`
+template <class T> CGRU_INLINE typename Vector<T>::Value exp_bounded(typename Vector<T>::Value x) {
+    typename Vector<T>::Value one[1] = {x}, fraction[1], scale[1];
+    split_exp<T, 1>(T(1), one, fraction, scale);
+    return fma(fraction[0], scale[0], scale[0]);
+}
+template <class T> CGRU_INLINE typename Vector<T>::Value expm1_bounded(typename Vector<T>::Value x) {
+    typename Vector<T>::Value one[1] = {x}, fraction[1], scale[1];
+    split_exp<T, 1>(T(1), one, fraction, scale);
+    return fma(fraction[0], scale[0], scale[0] - T(1));
 }
 
 }  // namespace CGRU_SET

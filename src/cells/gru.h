@@ -166,68 +166,81 @@ struct BackwardGatesBefore : OfGruInTraining {
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
-// The packed engine: what a phase multiplies, and what it makes of the sums of its gates. `Kept` is what of the sums
-// with the input waits in memory: registers are for the sums with the state.
+// The packed engine: what a phase multiplies, and what it makes of the sums of its gates, for N vectors of units side by
+// side. `keep` puts aside, in `kept` vectors a block of a row, what of the sums with the input waits in memory:
+// registers are for the sums with the state.
 
-// Reset after the product.
+// Reset after the product; aside is the candidate's part of the input.
 struct PackedAfter : OfGru {
-    static const int all = 3, first = 0, gates = 3;
+    static const int all = 3, first = 0, gates = 3, kept = 1;
     static const bool recurrent = true;
     static CGRU_MEMBER const float* operand(const PackedStep& step) { return step.state; }
 
-    template <int R, int B> struct Kept {
-        float input[R][B][lanes];  // the candidate's part
-    };
     template <int R, int B>
-    static CGRU_MEMBER void keep(Kept<R, B>& kept, const Tile<R, B>& tile, const PackedLayer& layer,
-                                 FloatVector (&sums)[R][B][3]) {
+    static CGRU_MEMBER void keep(const Tile<R, B>& tile, const PackedLayer& layer, FloatVector (&sums)[R][B][3],
+                                 float (*input)[1][lanes]) {
         CGRU_UNROLL for (int r = 0; r < R; ++r)
             CGRU_UNROLL for (int b = 0; b < B; ++b) {
-                store<float>(kept.input[r][b], sums[r][b][2]);
+                store<float>(input[r * B + b][0], sums[r][b][2]);
                 sums[r][b][2] = load<float>(layer.recurrent_bias + (tile.block + b) * lanes);
             }
-        keep_in_memory(kept.input);
     }
-    template <int R, int B, class F>
-    static CGRU_MEMBER void finish(const Kept<R, B>& kept, const Tile<R, B>& tile, const PackedLayer& layer,
-                                   const PackedStep& step, const F& f, int r, int b, const FloatVector (&sums)[3]) {
-        const FloatVector reset = f.gate(sums[0]);
-        const FloatVector z = f.gate(sums[1]);
-        update(tile, layer, step, f, r, b, z, fma(reset, sums[2], load<float>(kept.input[r][b])));
+    template <int N, class F>
+    static CGRU_MEMBER void gate(const Units (&)[N], const PackedStep&, const F& f, FloatVector (&sums)[3][N],
+                                 const float (*input)[1][lanes], FloatVector (&argument)[N], FloatVector (&z)[N]) {
+        f.gates(sums[0]);
+        f.gates(sums[1]);
+        CGRU_EACH(i, N) argument[i] = fma(sums[0][i], sums[2][i], load<float>(input[i][0]));
+        CGRU_EACH(i, N) z[i] = sums[1][i];
+    }
+    template <int N, class F>
+    static CGRU_MEMBER void state(const Units (&at)[N], const PackedLayer& layer, const PackedStep& step, const F& f,
+                                  FloatVector (&argument)[N], const FloatVector (&z)[N]) {
+        update(at, layer, step, f, z, argument);
     }
 };
 
 // Reset before the product, first phase: z, and r * h of all units, which the second multiplies.
 struct PackedGatesBefore : OfGru {
-    static const int all = 3, first = 0, gates = 2;
+    static const int all = 3, first = 0, gates = 2, kept = 0;
     static const bool recurrent = true;
     static CGRU_MEMBER const float* operand(const PackedStep& step) { return step.state; }
 
-    template <int R, int B> struct Kept {};
     template <int R, int B>
-    static CGRU_MEMBER void keep(Kept<R, B>&, const Tile<R, B>&, const PackedLayer&, FloatVector (&)[R][B][2]) {}
-    template <int R, int B, class F>
-    static CGRU_MEMBER void finish(const Kept<R, B>&, const Tile<R, B>& tile, const PackedLayer&,
-                                   const PackedStep& step, const F& f, int r, int b, const FloatVector (&sums)[2]) {
-        const int64_t at = (tile.row + r) * step.stride + (tile.block + b) * lanes;
-        store<float>(step.reset_state + at, f.gate(sums[0]) * load<float>(step.state + at));
-        store<float>(step.update + at, f.gate(sums[1]));
+    static CGRU_MEMBER void keep(const Tile<R, B>&, const PackedLayer&, FloatVector (&)[R][B][2], float (*)[1][lanes]) {}
+    template <int N, class F>
+    static CGRU_MEMBER void gate(const Units (&at)[N], const PackedStep& step, const F& f, FloatVector (&sums)[2][N],
+                                 const float (*)[1][lanes], FloatVector (&argument)[N], FloatVector (&z)[N]) {
+        f.gates(sums[0]);
+        f.gates(sums[1]);
+        CGRU_EACH(i, N) argument[i] = sums[0][i] * load<float>(step.state + at[i].at);
+        CGRU_EACH(i, N) z[i] = sums[1][i];
+    }
+    template <int N, class F>
+    static CGRU_MEMBER void state(const Units (&at)[N], const PackedLayer&, const PackedStep& step, const F&,
+                                  FloatVector (&argument)[N], const FloatVector (&z)[N]) {
+        CGRU_EACH(i, N) store<float>(step.reset_state + at[i].at, argument[i]);
+        CGRU_EACH(i, N) store<float>(step.update + at[i].at, z[i]);
     }
 };
 
 struct PackedStateBefore : OfGru {
-    static const int all = 3, first = 2, gates = 1;
+    static const int all = 3, first = 2, gates = 1, kept = 0;
     static const bool recurrent = true;
     static CGRU_MEMBER const float* operand(const PackedStep& step) { return step.reset_state; }
 
-    template <int R, int B> struct Kept {};
     template <int R, int B>
-    static CGRU_MEMBER void keep(Kept<R, B>&, const Tile<R, B>&, const PackedLayer&, FloatVector (&)[R][B][1]) {}
-    template <int R, int B, class F>
-    static CGRU_MEMBER void finish(const Kept<R, B>&, const Tile<R, B>& tile, const PackedLayer& layer,
-                                   const PackedStep& step, const F& f, int r, int b, const FloatVector (&sums)[1]) {
-        const int64_t at = (tile.row + r) * step.stride + (tile.block + b) * lanes;
-        update(tile, layer, step, f, r, b, load<float>(step.update + at), sums[0]);
+    static CGRU_MEMBER void keep(const Tile<R, B>&, const PackedLayer&, FloatVector (&)[R][B][1], float (*)[1][lanes]) {}
+    template <int N, class F>
+    static CGRU_MEMBER void gate(const Units (&at)[N], const PackedStep& step, const F&, FloatVector (&sums)[1][N],
+                                 const float (*)[1][lanes], FloatVector (&argument)[N], FloatVector (&z)[N]) {
+        CGRU_EACH(i, N) argument[i] = sums[0][i];
+        CGRU_EACH(i, N) z[i] = load<float>(step.update + at[i].at);
+    }
+    template <int N, class F>
+    static CGRU_MEMBER void state(const Units (&at)[N], const PackedLayer& layer, const PackedStep& step, const F& f,
+                                  FloatVector (&argument)[N], const FloatVector (&z)[N]) {
+        update(at, layer, step, f, z, argument);
     }
 };
 

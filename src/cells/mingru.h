@@ -18,6 +18,8 @@ template <class T> struct UsualMin {
     template <class Layer> explicit UsualMin(const Layer&) {}
     CGRU_MEMBER V gate(V x) const { return sigmoid<T>(x); }
     CGRU_MEMBER V candidate(V x) const { return positive<T>(x); }
+    template <int N> CGRU_MEMBER void gates(V (&x)[N]) const { sigmoids<T, N>(x); }
+    template <int N> CGRU_MEMBER void candidates(V (&x)[N]) const { CGRU_EACH(i, N) x[i] = positive<T>(x[i]); }
     CGRU_MEMBER Shares<T> shares(V z) const { return {T(1) - z, z}; }
 };
 
@@ -65,17 +67,23 @@ struct BackwardMin : OfMinInTraining {
 };
 
 struct PackedMin : OfMin {
-    static const int all = 2, first = 0, gates = 2;
+    static const int all = 2, first = 0, gates = 2, kept = 0;
     static const bool recurrent = false;
     static CGRU_MEMBER const float* operand(const PackedStep& step) { return step.state; }
 
-    template <int R, int B> struct Kept {};
     template <int R, int B>
-    static CGRU_MEMBER void keep(Kept<R, B>&, const Tile<R, B>&, const PackedLayer&, FloatVector (&)[R][B][2]) {}
-    template <int R, int B, class F>
-    static CGRU_MEMBER void finish(const Kept<R, B>&, const Tile<R, B>& tile, const PackedLayer& layer,
-                                   const PackedStep& step, const F& f, int r, int b, const FloatVector (&sums)[2]) {
-        update(tile, layer, step, f, r, b, f.gate(sums[0]), sums[1]);
+    static CGRU_MEMBER void keep(const Tile<R, B>&, const PackedLayer&, FloatVector (&)[R][B][2], float (*)[1][lanes]) {}
+    template <int N, class F>
+    static CGRU_MEMBER void gate(const Units (&)[N], const PackedStep&, const F& f, FloatVector (&sums)[2][N],
+                                 const float (*)[1][lanes], FloatVector (&argument)[N], FloatVector (&z)[N]) {
+        CGRU_EACH(i, N) argument[i] = sums[1][i];
+        CGRU_EACH(i, N) z[i] = sums[0][i];
+        f.gates(z);
+    }
+    template <int N, class F>
+    static CGRU_MEMBER void state(const Units (&at)[N], const PackedLayer& layer, const PackedStep& step, const F& f,
+                                  FloatVector (&argument)[N], const FloatVector (&z)[N]) {
+        update(at, layer, step, f, z, argument);
     }
 };
 

@@ -23,6 +23,8 @@ template <class T> struct Usual {
     template <class Layer> explicit Usual(const Layer&) {}
     CGRU_MEMBER V gate(V x) const { return sigmoid<T>(x); }
     CGRU_MEMBER V candidate(V x) const { return tanh<T>(x); }
+    template <int N> CGRU_MEMBER void gates(V (&x)[N]) const { sigmoids<T, N>(x); }
+    template <int N> CGRU_MEMBER void candidates(V (&x)[N]) const { tanhs<T, N>(x); }
     CGRU_MEMBER Shares<T> shares(V z) const { return {z, T(1) - z}; }
 };
 
@@ -33,6 +35,8 @@ template <class T> struct Any {
     template <class Layer> explicit Any(const Layer& layer) : f(layer.gate), g(layer.candidate), flip(layer.flip) {}
     V gate(V x) const { return f(x); }
     V candidate(V x) const { return g(x); }
+    template <int N> void gates(V (&x)[N]) const { CGRU_EACH(i, N) x[i] = f(x[i]); }
+    template <int N> void candidates(V (&x)[N]) const { CGRU_EACH(i, N) x[i] = g(x[i]); }
     Shares<T> shares(V z) const { return flip ? Shares<T>{T(1) - z, z} : Shares<T>{z, T(1) - z}; }
 };
 

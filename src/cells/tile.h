@@ -12,19 +12,26 @@ template <int R, int B> struct Tile {
     int64_t row, block;
 };
 
-// next := the new state of a block's units, also to y
-template <int R, int B, class F>
-CGRU_INLINE void update(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step, const F& f, int r,
-                        int b, FloatVector z, FloatVector candidate) {
-    const int64_t unit = (tile.block + b) * lanes, row = tile.row + r;
-    const FloatVector n = f.candidate(candidate);
-    const FloatVector h = new_state<float>(f.shares(z), load<float>(step.state + row * step.stride + unit), n);
-    store<float>(step.next + row * step.stride + unit, h);
-    const int64_t left = layer.hidden - unit;
-    if (left >= lanes)
-        store<float>(step.y[row] + unit, h);
-    else
-        store<float>(step.y[row] + unit, h, left);
+// A vector of a row's units: where it begins in the row, and in arrays of rows at the states' stride.
+struct Units {
+    int64_t row, unit, at;
+};
+
+// next := the new state of N vectors of units, also to y
+template <int N, class F>
+CGRU_INLINE void update(const Units (&at)[N], const PackedLayer& layer, const PackedStep& step, const F& f,
+                        const FloatVector (&z)[N], FloatVector (&n)[N]) {
+    FloatVector h[N];
+    f.candidates(n);
+    CGRU_EACH(i, N) h[i] = new_state<float>(f.shares(z[i]), load<float>(step.state + at[i].at), n[i]);
+    CGRU_EACH(i, N) store<float>(step.next + at[i].at, h[i]);
+    CGRU_EACH(i, N) {
+        const int64_t left = layer.hidden - at[i].unit;
+        if (left >= lanes)
+            store<float>(step.y[at[i].row] + at[i].unit, h[i]);
+        else
+            store<float>(step.y[at[i].row] + at[i].unit, h[i], left);
+    }
 }
 
 }  // namespace CGRU_SET

@@ -12,6 +12,7 @@ namespace cgru {
 namespace {
 
 const int64_t product_bytes = 128 * 1024;  // of input products made at once: they stay in a core's second-level cache
+const int64_t large_rows = 64;             // rows for which large input weights are read at once, if as many come
 const int64_t fewest_rows = 256;           // of a piece of a kernel, so that a block's weights are read for many
 const double step_flops = 200;             // the time of a step's bookkeeping in arithmetic, and of a row's
 
@@ -53,7 +54,9 @@ class Rows {
           stride(row_stride(layer, kernels.lanes)), width(layer.blocks * cells[layer.cell].gates * kernels.lanes),
           row_flops(flops_of(cells[layer.cell], layer.inputs, layer.hidden, 1)) {
         together = compute.of[layer.cell].from_input && count >= kernels.tile_rows;
-        const int64_t steps = product_bytes / int64_t(sizeof(float)) / larger(1, count * width);
+        const bool large = width * layer.inputs * compute.bytes > large_weights;
+        const int64_t rows = larger(product_bytes / int64_t(sizeof(float)) / width, large ? large_rows : 1);
+        const int64_t steps = rows / larger(1, count);
         chunk = together || count == 0 ? 1 : larger(1, smaller(pass.steps, steps));
         dense = pass.x_feature != 1;
         const double fewest = double(fewest_rows) * row_flops;

@@ -14,6 +14,10 @@ namespace CGRU_SET {
 // Rows of the tiles for many rows: three sums a row, and three vectors of weights, must fit the registers.
 static const int tile_rows = 4;
 
+// Units of large weights' memory that tiles of many rows fetch ahead: from memory that is far a processor reads only a
+// few lines at once by itself, as there are few loads among their multiply-adds.
+static const int weights_ahead = 24;
+
 // a * b + c
 CGRU_INLINE FloatVector fma(FloatVector a, FloatVector b, FloatVector c) { return _mm256_fmadd_ps(a, b, c); }
 CGRU_INLINE DoubleVector fma(DoubleVector a, DoubleVector b, DoubleVector c) { return _mm256_fmadd_pd(a, b, c); }

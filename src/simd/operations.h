@@ -48,10 +48,17 @@ template <int which> CGRU_INLINE FloatVector widen_pair(FloatBits pair) {
     return from_bits(which == 0 ? pair << 16 : pair & 0xffff0000u);
 }
 
-// Bring a cache line that is needed soon to the second-level cache.
+// Bring a cache line that is needed soon to the second-level cache, or to the nearest.
 CGRU_INLINE void prefetch(const void* line) {
 #if defined(__GNUC__)
     __builtin_prefetch(line, 0, 2);
+#else
+    (void)line;
+#endif
+}
+CGRU_INLINE void prefetch_near(const void* line) {
+#if defined(__GNUC__)
+    __builtin_prefetch(line, 0, 3);
 #else
     (void)line;
 #endif

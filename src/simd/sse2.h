@@ -13,6 +13,7 @@ namespace CGRU_SET {
 
 // Rows of the tiles for many rows: three sums a row, and three vectors of weights, must fit the registers.
 static const int tile_rows = 4;
+static const int weights_ahead = 0;  // the processor does it by itself
 
 // a * b + c
 CGRU_INLINE FloatVector fma(FloatVector a, FloatVector b, FloatVector c) { return multiply_and_add(a, b, c); }

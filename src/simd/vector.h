@@ -7,8 +7,9 @@
 // two where it has not, and never left to the compiler's choice (the build sets -ffp-contract=off), so that the same
 // text gives the same bits wherever it is inlined.
 //
-// A set's header gives: vectors and their lanes, tile_rows, fma, at_least, at_most, widen_halves, IntegerProducts,
-// opaque, and PairProducts where the machine has instructions for them. SparseBlock for 16 lanes is in eights.h.
+// A set's header gives: vectors and their lanes, tile_rows, weights_ahead, fma, at_least, at_most, widen_halves,
+// IntegerProducts, opaque, and PairProducts where the machine has instructions for them. SparseBlock for 16 lanes is in
+// eights.h.
 #pragma once
 
 #include "compiler.h"

@@ -30,10 +30,10 @@ template <class S> struct Widened {
         }
     }
 
-    // sums += rows[.][k] weights[k], for k from 0 to count
-    template <int R, int B, int G>
-    static CGRU_MEMBER void add(FloatVector (&sums)[R][B][G], const Block<S> (&blocks)[B], const Row (&rows)[R],
-                                int64_t count) {
+    // sums += rows[.][k] weights[k], for k from 0 to count; fetching those of so many units ahead (0: none)
+    template <int ahead, int R, int B, int G>
+    static CGRU_MEMBER void add_all(FloatVector (&sums)[R][B][G], const Block<S> (&blocks)[B], const Row (&rows)[R],
+                                    int64_t count) {
         typename S::Raw raw[B][G];
         const auto load_group = [&](int64_t group) CGRU_LAMBDA {
             CGRU_UNROLL for (int b = 0; b < B; ++b)
@@ -43,6 +43,9 @@ template <class S> struct Widened {
         const int64_t groups = count / S::inputs;
         for (int64_t group = 0; group < groups; ++group) {
             load_group(group);
+            CGRU_UNROLL for (int b = 0; b < B; ++b)
+                CGRU_UNROLL for (int line = 0; ahead && line < G * lanes * int(sizeof(typename S::Unit)); line += 64)
+                    prefetch_near(reinterpret_cast<const char*>(blocks[b].weights + (group + ahead) * G * lanes) + line);
             add_input<0>(sums, raw, rows, group * S::inputs);
             if (S::inputs == 2) add_input<1>(sums, raw, rows, group * 2 + 1);
         }
@@ -50,6 +53,17 @@ template <class S> struct Widened {
             load_group(groups);
             add_input<0>(sums, raw, rows, count - 1);
         }
+    }
+
+    template <int R, int B, int G>
+    static CGRU_MEMBER void add(FloatVector (&sums)[R][B][G], const Block<S> (&blocks)[B], const Row (&rows)[R],
+                                int64_t count) {
+        add_all<0>(sums, blocks, rows, count);
+    }
+    template <int R, int B, int G>
+    static CGRU_MEMBER void add_large(FloatVector (&sums)[R][B][G], const Block<S> (&blocks)[B], const Row (&rows)[R],
+                                      int64_t count) {
+        add_all<R == 1 ? 0 : weights_ahead>(sums, blocks, rows, count);
     }
 };
 
