@@ -4,9 +4,11 @@
 #include <immintrin.h>
 
 #define CGRU_VECTOR_BYTES 32
+#define CGRU_OWN_LOW_BYTES
 #include "vector_types.h"
 #include "operations.h"
 #include "without.h"
+#include "turned.h"
 
 namespace cgru {
 namespace CGRU_SET {
@@ -33,12 +35,29 @@ CGRU_INLINE FloatVector widen_halves(const uint16_t* p) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
 
-// sum += x[0] w[0] + ... + x[3] w[3] in every lane, of bytes with a sign; x has `offset` added to each.
-// The instruction takes unsigned by signed numbers: |w| by x with the sign of w. Two products are within 16 bits.
-struct IntegerProducts {
-    static const int offset = 0;
-    static constexpr double rate = 1;  // beside that of float32
-    static CGRU_MEMBER IntegerVector add(IntegerVector sum, IntegerVector x, IntegerVector w) {
+// The lowest byte of each integer. Compilers take them out one by one.
+CGRU_INLINE ByteVector low_bytes(FloatBits x) {
+    const __m256i low = _mm256_set1_epi32(0x0c080400), fours = _mm256_shuffle_epi8((__m256i)x, low);
+    const __m128i all = _mm_unpacklo_epi32(_mm256_castsi256_si128(fours), _mm256_extracti128_si256(fours, 1));
+    ByteVector bytes;
+    memcpy(&bytes, &all, sizeof bytes);
+    return bytes;
+}
+
+// sum += x[0] w[0] + ... + x[3] w[3] in every lane.
+struct IntegerProducts : TurnedInputs {
+    static constexpr double rate = 2;  // beside that of float32
+    static CGRU_MEMBER IntegerVector add(IntegerVector sum, const Inputs& x, IntegerVector w) {
+        const __m256i pairs = _mm256_maddubs_epi16((__m256i)x.sizes, (__m256i)(w ^ x.signs));
+        return sum + (IntegerVector)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    }
+};
+
+// The same for sparse weights, whose rows are read with gaps and owe nothing: |w| by x with the sign of w.
+#define CGRU_OWN_SPARSE_PRODUCTS
+struct SparseProducts : ByteInputs {
+    static constexpr double rate = 1;
+    static CGRU_MEMBER IntegerVector add(IntegerVector sum, const Inputs& x, IntegerVector w) {
         const __m256i weights = (__m256i)w;
         const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8((__m256i)x, weights));
         return sum + (IntegerVector)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));

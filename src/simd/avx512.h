@@ -7,6 +7,7 @@
 #include "vector_types.h"
 #include "operations.h"
 #include "without.h"
+#include "turned.h"
 
 namespace cgru {
 namespace CGRU_SET {
@@ -31,19 +32,20 @@ CGRU_INLINE FloatVector widen_halves(const uint16_t* p) {
 }
 
 #if !defined(CGRU_OWN_INTEGER_PRODUCTS)  // those of a part of this set
-// sum += x[0] w[0] + ... + x[3] w[3] in every lane, of bytes with a sign; x has `offset` added to each.
-// The instruction takes unsigned by signed numbers: |w| by x with the sign of w. Two products are within 16 bits.
-struct IntegerProducts {
-    static const int offset = 0;
-    static constexpr double rate = 1;  // beside that of float32
-    static CGRU_MEMBER IntegerVector add(IntegerVector sum, IntegerVector x, IntegerVector w) {
-        const __m512i weights = (__m512i)w, inputs = (__m512i)x;
-        const __m512i turned =
-            _mm512_mask_sub_epi8(inputs, _mm512_movepi8_mask(weights), _mm512_setzero_si512(), inputs);
-        const __m512i pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(weights), turned);
+// sum += x[0] w[0] + ... + x[3] w[3] in every lane.
+struct IntegerProducts : TurnedInputs {
+    static constexpr double rate = 2;  // beside that of float32
+    static CGRU_MEMBER IntegerVector add(IntegerVector sum, const Inputs& x, IntegerVector w) {
+        const __m512i pairs = _mm512_maddubs_epi16((__m512i)x.sizes, (__m512i)(w ^ x.signs));
         return sum + (IntegerVector)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
     }
-    // The same of eight lanes.
+};
+
+// The same for sparse weights, of eight lanes: their rows are read with gaps and owe nothing. |w| by x with the sign
+// of w.
+#define CGRU_OWN_SPARSE_PRODUCTS
+struct SparseProducts : ByteInputs {
+    static constexpr double rate = 1;
     static CGRU_MEMBER __m256i add(__m256i sum, __m256i x, __m256i w) {
         const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
         return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));

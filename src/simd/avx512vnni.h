@@ -7,9 +7,9 @@
 namespace cgru {
 namespace CGRU_SET {
 
-// sum += x[0] w[0] + ... + x[3] w[3] in every lane, of bytes with a sign; x has `offset` added to each.
+// sum += x[0] w[0] + ... + x[3] w[3] in every lane.
 // The instruction takes unsigned inputs.
-struct IntegerProducts {
+struct IntegerProducts : ByteInputs {
     static const int offset = 128;
     static constexpr double rate = 4;  // beside that of float32
     static CGRU_MEMBER IntegerVector add(IntegerVector sum, IntegerVector x, IntegerVector w) {

@@ -14,8 +14,10 @@ struct SparseBlock {
     static CGRU_MEMBER Floats add(Floats sums, float x, Floats w) {
         return _mm256_fmadd_ps(w, _mm256_set1_ps(x), sums);
     }
-    static CGRU_MEMBER Integers add(Integers sums, int32_t x, Integers w) {
-        return (Integers)IntegerProducts::add((__m256i)sums, _mm256_set1_epi32(x), (__m256i)w);
+    static CGRU_MEMBER Integers add(Integers sums, const uint8_t* x, Integers w) {
+        int32_t four;
+        memcpy(&four, x, sizeof four);
+        return (Integers)SparseProducts::add((__m256i)sums, _mm256_set1_epi32(four), (__m256i)w);
     }
     static CGRU_MEMBER FloatVector joined(const Floats (&parts)[2]) {
         return _mm512_insertf32x8(_mm512_castps256_ps512(parts[0]), parts[1], 1);

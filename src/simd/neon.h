@@ -35,16 +35,14 @@ CGRU_INLINE FloatVector widen_halves(const uint16_t* p) {
 }
 
 #if !defined(CGRU_OWN_INTEGER_PRODUCTS)  // those of a part of this set
-// sum += x[0] w[0] + ... + x[3] w[3] in every lane, of bytes with a sign; x has `offset` added to each.
-struct IntegerProducts {
-    static const int offset = 0;
+// sum += x[0] w[0] + ... + x[3] w[3] in every lane. Two products are within 127 * 128 * 2, so 16 bits hold them.
+struct IntegerProducts : ByteInputs {
     static constexpr double rate = 1;  // beside that of float32
     static CGRU_MEMBER IntegerVector add(IntegerVector sum, IntegerVector x, IntegerVector w) {
         const int8x16_t weights = (int8x16_t)w;
         const int8x8_t inputs = vget_low_s8((int8x16_t)x);
-        const int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(weights), inputs));
-        const int32x4_t high = vpaddlq_s16(vmull_s8(vget_high_s8(weights), inputs));
-        return sum + (IntegerVector)vpaddq_s32(low, high);
+        const int16x8_t low = vmull_s8(vget_low_s8(weights), inputs), high = vmull_s8(vget_high_s8(weights), inputs);
+        return (IntegerVector)vpadalq_s16((int32x4_t)sum, vpaddq_s16(low, high));
     }
 };
 #endif

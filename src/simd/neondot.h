@@ -7,9 +7,8 @@
 namespace cgru {
 namespace CGRU_SET {
 
-// sum += x[0] w[0] + ... + x[3] w[3] in every lane, of bytes with a sign; x has `offset` added to each.
-struct IntegerProducts {
-    static const int offset = 0;
+// sum += x[0] w[0] + ... + x[3] w[3] in every lane.
+struct IntegerProducts : ByteInputs {
     static constexpr double rate = 4;  // beside that of float32
     static CGRU_MEMBER IntegerVector add(IntegerVector sum, IntegerVector x, IntegerVector w) {
         return (IntegerVector)vdotq_s32((int32x4_t)sum, (int8x16_t)x, (int8x16_t)w);

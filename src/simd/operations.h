@@ -41,7 +41,29 @@ CGRU_INLINE DoubleVector with_one_nan(DoubleVector x) {
 // Integers as floats, rounded to nearest, and the lowest half or byte of each.
 CGRU_INLINE FloatVector to_float(IntegerVector x) { return CGRU_CONVERT(x, FloatVector); }
 CGRU_INLINE HalfVector low_halves(FloatBits x) { return CGRU_CONVERT(x, HalfVector); }
+#if !defined(CGRU_OWN_LOW_BYTES)
 CGRU_INLINE ByteVector low_bytes(FloatBits x) { return CGRU_CONVERT(x, ByteVector); }
+#endif
+
+// All lanes the four bytes at p.
+CGRU_INLINE IntegerVector broadcast_bytes(const uint8_t* p) {
+    int32_t four;
+    memcpy(&four, p, sizeof four);
+    return four + IntegerVector{};
+}
+
+// How rows of integers lie before their products, and how four of them meet the weights: as bytes with a sign, side by
+// side. A set whose instructions want another form has its own; then `offset` is added to each, numbers are `spread`
+// bytes apart, and to the sums comes what a row is `owing`.
+struct ByteInputs {
+    static const int offset = 0, spread = 1;
+    static const bool owing = false;
+    typedef IntegerVector Inputs;
+    static CGRU_MEMBER Inputs inputs(const uint8_t* row, int64_t k) { return broadcast_bytes(row + k); }
+    static CGRU_MEMBER void write(uint8_t* row, int64_t k, const ByteVector& numbers) {
+        memcpy(row + k, &numbers, sizeof numbers);
+    }
+};
 
 // The two numbers of bfloat16 that share 32 bits, as float32: the upper half of its bits are the number.
 template <int which> CGRU_INLINE FloatVector widen_pair(FloatBits pair) {
@@ -70,6 +92,13 @@ template <class A> CGRU_INLINE void keep_in_memory(A& array) {
     __asm__ volatile("" : : "r"(&array) : "memory");
 #else
     (void)array;
+#endif
+}
+
+// Make the compiler read again what it reads behind this, rather than keep it in registers that it needs.
+CGRU_INLINE void read_again() {
+#if defined(__GNUC__)
+    __asm__ volatile("" : : : "memory");
 #endif
 }
 

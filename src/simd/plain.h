@@ -52,9 +52,8 @@ CGRU_INLINE DoubleVector at_most(DoubleVector bound, DoubleVector x) { return sm
 // Numbers of float16 as float32.
 CGRU_INLINE FloatVector widen_halves(const uint16_t* p) { return widen_by_integers(p); }
 
-// sum += x[0] w[0] + ... + x[3] w[3] in every lane, of bytes with a sign; x has `offset` added to each.
-struct IntegerProducts {
-    static const int offset = 0;
+// sum += x[0] w[0] + ... + x[3] w[3] in every lane.
+struct IntegerProducts : ByteInputs {
     static constexpr double rate = 0.5;  // beside that of float32
     static CGRU_MEMBER IntegerVector add(IntegerVector sum, IntegerVector x, IntegerVector w) {
         for (int shift = 0; shift < 32; shift += 8) sum += int8_t(uint32_t(x) >> shift) * int8_t(uint32_t(w) >> shift);

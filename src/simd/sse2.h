@@ -28,19 +28,22 @@ CGRU_INLINE DoubleVector at_most(DoubleVector bound, DoubleVector x) { return sm
 // Numbers of float16 as float32.
 CGRU_INLINE FloatVector widen_halves(const uint16_t* p) { return widen_by_integers(p); }
 
-// sum += x[0] w[0] + ... + x[3] w[3] in every lane, of bytes with a sign; x has `offset` added to each.
-// 16-bit numbers, of two lanes at once; then the halves of every lane's sum side by side.
-struct IntegerProducts {
-    static const int offset = 0;
-    static constexpr double rate = 0.5;  // beside that of float32
-    static CGRU_MEMBER IntegerVector add(IntegerVector sum, IntegerVector x, IntegerVector w) {
-        const __m128i weights = (__m128i)w, inputs = (__m128i)x;
-        const __m128i wide = _mm_srai_epi16(_mm_unpacklo_epi8(inputs, inputs), 8);
-        const __m128 low = (__m128)_mm_madd_epi16(_mm_srai_epi16(_mm_unpacklo_epi8(weights, weights), 8), wide);
-        const __m128 high = (__m128)_mm_madd_epi16(_mm_srai_epi16(_mm_unpackhi_epi8(weights, weights), 8), wide);
-        const __m128 even = _mm_shuffle_ps(low, high, _MM_SHUFFLE(2, 0, 2, 0));
-        const __m128 odd = _mm_shuffle_ps(low, high, _MM_SHUFFLE(3, 1, 3, 1));
-        return sum + (IntegerVector)even + (IntegerVector)odd;
+// sum += x[0] w[0] + ... + x[3] w[3] in every lane.
+// The even bytes of all lanes as 16-bit numbers, and the odd ones, are multiplied apart: a lane's products stay in it.
+struct IntegerProducts : ByteInputs {
+    static constexpr double rate = 1;  // beside that of float32
+    struct Inputs {
+        __m128i even, odd;
+    };
+    static CGRU_MEMBER Inputs apart(IntegerVector bytes) {
+        const __m128i all = (__m128i)bytes;
+        return {_mm_srai_epi16(_mm_slli_epi16(all, 8), 8), _mm_srai_epi16(all, 8)};
+    }
+    static CGRU_MEMBER Inputs inputs(const uint8_t* row, int64_t k) { return apart(broadcast_bytes(row + k)); }
+    static CGRU_MEMBER IntegerVector add(IntegerVector sum, const Inputs& x, IntegerVector w) {
+        const Inputs weights = apart(w);
+        sum += (IntegerVector)_mm_madd_epi16(weights.even, x.even);
+        return sum + (IntegerVector)_mm_madd_epi16(weights.odd, x.odd);
     }
 };
 

@@ -8,8 +8,8 @@
 // text gives the same bits wherever it is inlined.
 //
 // A set's header gives: vectors and their lanes, tile_rows, weights_ahead, fma, at_least, at_most, widen_halves,
-// IntegerProducts, opaque, and PairProducts where the machine has instructions for them. SparseBlock for 16 lanes is in
-// eights.h.
+// IntegerProducts, opaque; and PairProducts, SparseProducts and low_bytes where they differ from what is here and in
+// operations.h. SparseBlock for 16 lanes is in eights.h.
 #pragma once
 
 #include "compiler.h"
@@ -31,6 +31,10 @@ struct PairProducts {
 };
 #endif
 
+#if !defined(CGRU_OWN_SPARSE_PRODUCTS)
+typedef IntegerProducts SparseProducts;
+#endif
+
 #if CGRU_VECTOR_BYTES != 64
 // What a block of sparse weights is multiplied as (storage/sparse.h): the units of one vector, or, with 16 lanes, of
 // half of one.
@@ -39,8 +43,8 @@ struct SparseBlock {
     typedef FloatVector Floats;
     typedef IntegerVector Integers;
     static CGRU_MEMBER Floats add(Floats sums, float x, Floats w) { return fma(w, broadcast<float>(x), sums); }
-    static CGRU_MEMBER Integers add(Integers sums, int32_t x, Integers w) {
-        return IntegerProducts::add(sums, x + IntegerVector{}, w);
+    static CGRU_MEMBER Integers add(Integers sums, const uint8_t* x, Integers w) {
+        return SparseProducts::add(sums, SparseProducts::inputs(x, 0), w);
     }
     static CGRU_MEMBER FloatVector joined(const Floats (&parts)[1]) { return parts[0]; }
     static CGRU_MEMBER IntegerVector joined(const Integers (&parts)[1]) { return parts[0]; }

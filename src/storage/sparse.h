@@ -73,9 +73,11 @@ struct SparseFloat32 {
 };
 
 // The same of int8. Sums are exact, so results are those of dense weights to the last bit.
-struct SparseInt8 : Int8 {
-    static constexpr double rate = 2 * Int8::rate;
-    static const bool sparse = true;
+struct SparseInt8 : IntegerRows<SparseProducts> {
+    static constexpr double rate = 2 * SparseProducts::rate;
+    static const int bytes = Int8::bytes, inputs = Int8::inputs;
+    static const bool integer = true, sparse = true;
+    typedef Int8::Unit Unit;
 
     template <int R, int B, int G>
     static CGRU_MEMBER void add(FloatVector (&sums)[R][B][G], const Block<SparseInt8> (&blocks)[B],
@@ -112,11 +114,8 @@ struct SparseInt8 : Int8 {
             CGRU_LOOP for (int32_t i = list[0]; i < list[1]; ++i, weights += SparseBlock::units) {
                 Integers w;
                 memcpy(&w, weights, sizeof w);
-                CGRU_UNROLL for (int r = 0; r < R; ++r) {
-                    int32_t x;
-                    memcpy(&x, rows[r].bytes + block.columns[i], sizeof x);
-                    sums[r] = SparseBlock::add(sums[r], x, w);
-                }
+                CGRU_UNROLL for (int r = 0; r < R; ++r)
+                    sums[r] = SparseBlock::add(sums[r], rows[r].bytes + block.columns[i], w);
             }
             CGRU_UNROLL for (int r = 0; r < R; ++r) parts[r][part] = sums[r];
         }

@@ -2,7 +2,7 @@
 //
 //   bytes         of a weight
 //   rate          of multiply-adds, about, beside those of float32
-//   narrow        bytes of an input's or state's number as it is multiplied; 0: the float32 that it is
+//   narrow        bytes of memory for an input's or state's number as it is multiplied; 0: the float32 that it is
 //   offset        of an int8 input's byte: 128 where the bytes are unsigned
 //   inputs, Unit  the numbers of so many inputs share a unit of memory, for a gate's lane
 //   Row           a row of inputs or states, ready to be multiplied: `prepare` writes what is narrow, `row` finds it

@@ -27,7 +27,9 @@ def with_integers(q, scale=1.0, **options):
     return gru, weights
 
 
-@pytest.mark.parametrize(("inputs", "hidden"), [(1, 1), (3, 5), (4, 16), (5, 17), (66, 33), (513, 40)])
+@pytest.mark.parametrize(
+    ("inputs", "hidden"), [(1, 1), (3, 5), (4, 16), (5, 17), (21, 9), (32, 8), (66, 33), (513, 40)]
+)
 @pytest.mark.parametrize("batch", [1, 2, 3, 8, 13])
 def test_sums_are_those_of_integers(inputs, hidden, batch):
     """Candidates of linear functions are the sums themselves: exact, also with all weights at their ends."""
