@@ -1,0 +1,396 @@
+"""Networks made of what files and programs say: checked, sorted, with shapes, everything folded that can be.
+
+What depends on no input becomes a constant, arithmetic with shapes included, in which dynamic axes are names
+(`nodes/sizes.py`). What is the same number everywhere, but of a dynamic shape, as initial states of a batch, becomes
+that number where its reader broadcasts it, and vanishes where it is the default.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgru import checks
+from cgru.errors import FormatError
+from cgru.model import states as pairs
+from cgru.model import timing
+from cgru.model.graph import MAX_MEMORY, Graph, Node
+from cgru.model.nodes import OPERATORS, REFUSED
+from cgru.model.nodes.sizes import Size, product
+from cgru.model.nodes.table import NEWEST, OLDEST, Sizes, attributes_of, broadcast, check_types
+
+if TYPE_CHECKING:
+    from cgru.types import Array
+
+WRONG = (ArithmeticError, LookupError, MemoryError, TypeError, ValueError)
+"""What an operator's functions raise where a node makes no sense."""
+
+MOST_WORK = 10**9
+"""Multiplications of one node of constants that are done here; what takes more stays a node."""
+
+MOST_AXES = 16
+"""Of a value; NumPy's have at least 32."""
+
+
+def build(
+    nodes: Sequence[Node],
+    constants: Mapping[str, Array],
+    inputs: Mapping[str, Sizes],
+    outputs: Sequence[str],
+    *,
+    types: Mapping[str, np.dtype[Any]] | None = None,
+    states: Mapping[str, str] | None = None,
+    opset: int = NEWEST,
+    max_memory: int = MAX_MEMORY,
+    source: str = "network",
+) -> Graph:
+    """A network of these nodes, in any order.
+
+    Parameters
+    ----------
+    inputs : mapping
+        Shapes by name; a `Size` is a dynamic axis. States are among them, and among the outputs.
+    types : mapping, optional
+        Of inputs that are not float32.
+    states : mapping, optional
+        Pairs {input: output}; without it they are found by shape and name.
+    opset : int
+        Whose defaults of attributes hold.
+    max_memory : int
+        Bytes that all values together may take, dynamic axes of size 1.
+    source : str
+        What messages begin with.
+
+    Raises
+    ------
+    cgru.FormatError
+        Naming the nodes, values or shapes that do not go together.
+    """
+    if not OLDEST <= opset <= NEWEST:
+        raise FormatError(f"{source}: expected an operator set from {OLDEST} to {NEWEST}, got {opset}; convert the "
+                          f"model with onnx.version_converter.convert_version(model, {NEWEST - 5})")  # fmt: skip
+    _refuse_unknown(nodes, source)
+    ordered = _sorted(nodes, {*constants, *inputs}, source)
+    _refuse_missing(ordered, constants, inputs, outputs, source)
+    builder = _Builder(constants, inputs, types or {}, opset, max_memory, source)
+    for node in ordered:
+        builder.add(node, node.outputs, set(outputs))
+    return builder.finished(outputs, states)
+
+
+def _refuse_unknown(nodes: Iterable[Node], source: str) -> None:
+    """One error for all operators that are not in the table."""
+    unknown: dict[str, list[str]] = {}
+    for node in nodes:
+        if node.operator not in OPERATORS:
+            unknown.setdefault(node.operator, []).append(repr(node.name))
+    if unknown:
+        listed = "; ".join(f"{operator} ({checks.listed(names, 8)})" for operator, names in unknown.items())
+        told = "".join(f". {operator}: {REFUSED[operator]}" for operator in unknown if operator in REFUSED)
+        raise FormatError(f"{source}: expected operators that networks have here, got {listed}{told}")
+
+
+def _sorted(nodes: Sequence[Node], given: set[str], source: str) -> list[Node]:
+    """The nodes in an order in which each finds what it reads."""
+    writers: dict[str, int] = {}
+    for i, node in enumerate(nodes):
+        for name in filter(None, node.outputs):
+            if name in writers or name in given:
+                other = nodes[writers[name]].title if name in writers else "an input or a constant"
+                raise FormatError(
+                    f"{source}: {node.title}: expected outputs of new names, got {name!r}, as {other} has"
+                )
+            writers[name] = i
+    readers: dict[int, list[int]] = {}
+    waiting = []
+    for i, node in enumerate(nodes):
+        needed = {writers[name] for name in node.inputs if name in writers}
+        waiting.append(len(needed))
+        for writer in needed:
+            readers.setdefault(writer, []).append(i)
+    ready, order = deque(i for i, count in enumerate(waiting) if not count), []
+    while ready:
+        i = ready.popleft()
+        order.append(nodes[i])
+        for reader in readers.get(i, ()):
+            waiting[reader] -= 1
+            if not waiting[reader]:
+                ready.append(reader)
+    if len(order) < len(nodes):
+        stuck = [node.title for i, node in enumerate(nodes) if waiting[i]]
+        raise FormatError(f"{source}: expected no cycle, got one among {checks.listed(stuck)}")
+    return order
+
+
+def _refuse_missing(
+    nodes: Sequence[Node],
+    constants: Mapping[str, Array],
+    inputs: Mapping[str, Sizes],
+    outputs: Sequence[str],
+    source: str,
+) -> None:
+    both = constants.keys() & inputs.keys()
+    if both:
+        raise FormatError(
+            f"{source}: expected inputs and constants of different names, got {checks.listed(sorted(both))}"
+        )
+    made = {name for node in nodes for name in node.outputs} | constants.keys() | inputs.keys()
+    missing = [f"{name!r} of {node.title}" for node in nodes for name in node.inputs if name and name not in made]
+    missing += [f"{name!r} of the outputs" for name in outputs if name not in made]
+    if missing:
+        raise FormatError(
+            f"{source}: expected values that a node, a constant or an input gives, got {checks.listed(missing)}"
+        )
+    if not outputs or len(set(outputs)) < len(outputs):
+        raise FormatError(f"{source}: expected outputs of different names, got {checks.listed(outputs) or 'none'}")
+
+
+class _Builder:
+    """A network while its nodes are added one after the other."""
+
+    def __init__(
+        self, constants: Mapping[str, Array], inputs: Mapping[str, Sizes], types: Mapping[str, np.dtype[Any]],
+        opset: int, max_memory: int, source: str,
+    ) -> None:  # fmt: skip
+        self.opset, self.max_memory, self.source = opset, max_memory, source
+        self.inputs = dict(inputs)
+        self.constants: dict[str, Array] = {}
+        self.shapes: dict[str, Sizes] = {}
+        self.types: dict[str, np.dtype[Any]] = {}
+        self.fills: dict[str, Array] = {}
+        """Values of a dynamic shape that are one number everywhere: that number."""
+        self.same: dict[str, str] = {}
+        """Values that are another one."""
+        self.nodes: list[Node] = []
+        self.spent = 0
+        for name, array in constants.items():
+            self._note(f"constant {name!r}", name, array.shape, array.dtype)
+            self.constants[name] = array
+        for name, shape in inputs.items():
+            self._note(f"input {name!r}", name, tuple(shape), np.dtype(types.get(name, np.float32)))
+
+    def _note(self, what: str, name: str, shape: Sizes, dtype: np.dtype[Any], more: int | Size = 0) -> None:
+        """Keep a value's shape and type, and count its bytes."""
+        if len(shape) > MOST_AXES:
+            raise FormatError(f"{self.source}: {what}: expected at most {MOST_AXES} axes, got {len(shape)}")
+        size = product(shape) + more
+        numbers = size.at(dict.fromkeys(size.names, 1)) if isinstance(size, Size) else size
+        self.spent += max(numbers, 0) * dtype.itemsize
+        if self.spent > self.max_memory:
+            raise FormatError(
+                f"{self.source}: {what}: expected values of at most max_memory={self.max_memory:,} bytes in all, got "
+                f"{self.spent:,} with this one {checks.describe(shape)}; give a larger max_memory if that is meant"
+            )
+        if name:
+            self.shapes[name], self.types[name] = shape, dtype
+
+    # --- A node -------------------------------------------------------------------------------------------------------
+
+    def add(self, node: Node, written: Sequence[str], outputs: set[str]) -> None:
+        """Complete a node, and fold it or keep it."""
+        row = node.row
+        names = [self.same.get(name, name) for name in node.inputs]
+        while names and not names[-1]:
+            names.pop()
+        try:
+            if not row.inputs[0] <= len(names) <= row.inputs[1] or not all(names[: row.inputs[0]]):
+                raise ValueError(f"expected {_range(row.inputs)} inputs, got {sum(map(bool, names))}")
+            if not row.outputs[0] <= len(written) <= row.outputs[1]:
+                raise ValueError(f"expected {_range(row.outputs)} outputs, got {len(written)}")
+            names, attributes = self._known(node, names)
+            kinds = [self.types[name] if name else None for name in names]
+            check_types(row, kinds)
+            shapes = [self.shapes[name] if name else None for name in names]
+            more = {"outputs": len(written)} if row.counted else {}
+            shape = row.shape(*shapes, **attributes, **more)
+            found = row.types(kinds, **attributes, **more)
+            work, held = row.work(*shapes, **attributes) if row.work else (0, 0)
+        except FormatError:
+            raise
+        except WRONG as error:
+            raise FormatError(f"{self.source}: {node.title}: {error}") from error
+        results = shape if isinstance(shape, list) else [shape]
+        dtypes = found if isinstance(found, list) else [found] * len(results)
+        for name, result, dtype in zip(written, results, dtypes, strict=False):
+            self._note(node.title, name, result, dtype, held)
+        done = Node(node.operator, node.name, tuple(names), tuple(written), attributes)
+        self._place(done, work, outputs)
+
+    def _known(self, node: Node, names: list[str]) -> tuple[list[str], dict[str, Any]]:
+        """A node's inputs without those that are attributes here, and all attributes."""
+        given = {key: value for key, value in node.attributes.items() if value is not None}
+        for position, key in node.row.known.items():
+            name = names[position] if position < len(names) else ""
+            if not name:
+                continue
+            if name not in self.constants:
+                raise ValueError(f"{key}: expected numbers that are known when the network is made, got {name!r}, "
+                                 "which inputs decide; make the model's shapes fixed")  # fmt: skip
+            array = self.constants[name]
+            kind = node.row.attributes[key].kind
+            if kind in ("int", "float"):
+                if array.size != 1:
+                    raise ValueError(f"{key}: expected one number, got {checks.describe(array.shape)}")
+                given[key] = array.reshape(-1)[0] if array.dtype == object else array.reshape(-1)[0].item()
+            else:
+                given[key] = array
+            names[position] = ""
+        while names and not names[-1]:
+            names.pop()
+        return names, attributes_of(node.row, given, self.opset)
+
+    def _place(self, node: Node, work: Any, outputs: set[str]) -> None:
+        """Fold a node, or keep it."""
+        if node.operator in ("Identity", "Dropout") and not (set(node.outputs) & outputs or any(node.outputs[1:])):
+            (source, *_), (result, *_) = node.inputs, node.outputs
+            self.same[result] = source
+            if source in self.fills:
+                self.fills[result] = self.fills[source]
+            return
+        if self._fold(node, work):
+            return
+        sizes = [name for name in node.inputs if name in self.constants and self.constants[name].dtype == object]
+        node = self._plain(node)
+        if sizes and any(name in node.inputs for name in sizes):
+            found = [size for size in self.constants[sizes[0]].ravel() if isinstance(size, Size)]
+            raise FormatError(
+                f"{self.source}: {node.title}: expected inputs that are data or known, got {sizes[0]!r}, which depends "
+                f"on the size of a dynamic axis ({checks.listed(found, 4)}); make the model's shapes fixed"
+            )
+        fill = self._fill(node)
+        if fill is not None:
+            (result,) = node.outputs
+            self.fills[result] = fill
+            shape = {"shape": self.shapes[result], "value": fill}
+            node = Node("ConstantOfShape", node.name, (), node.outputs, shape)
+        self.nodes.append(node)
+
+    def _fold(self, node: Node, work: Any) -> bool:
+        """Compute a node of constants; whether that could be done."""
+        row = node.row
+        more = {"outputs": len(node.outputs)} if row.counted else {}
+        dynamic = any(
+            isinstance(one, Size) for value in node.attributes.values() if isinstance(value, tuple) for one in value
+        )
+        constant = all(name in self.constants for name in node.inputs if name)
+        if row.counts is None and (dynamic or not constant or isinstance(work, Size) or work > MOST_WORK):
+            return False
+        if any(isinstance(size, Size) for name in node.outputs if name for size in self.shapes[name]):
+            return False
+        try:
+            if row.counts is not None:
+                results: Any = row.counts(self.shapes[node.inputs[0]], **node.attributes)
+            else:
+                arrays = [self.constants[name] if name else None for name in node.inputs]
+                with np.errstate(all="ignore"):
+                    results = row.run(*arrays, **node.attributes, **more)
+        except WRONG as error:
+            raise FormatError(f"{self.source}: {node.title}: {error}") from error
+        results = results if isinstance(results, tuple) else (results,)
+        for name, array in zip(node.outputs, results, strict=False):
+            if name:
+                self.constants[name] = _plainly(np.asarray(array), self.types[name])
+        return True
+
+    def _plain(self, node: Node) -> Node:
+        """A node without inputs that are defaults, and with a number where an array has no other."""
+        names = list(node.inputs)
+        if node.operator in ("GRU", "RNN"):
+            steps = self.shapes[names[0]][node.attributes["layout"]]
+            for position, usual in ((4, steps), (5, 0)):
+                number = self._uniform(names[position]) if position < len(names) and names[position] else None
+                if number is not None and number.reshape(-1)[0] == usual:
+                    names[position] = ""
+        elif node.row.pointwise:
+            for position, name in enumerate(names):
+                rest = [self.shapes[other] for i, other in enumerate(names) if other and i != position]
+                if name in self.fills and rest and broadcast(*rest) == self.shapes[node.outputs[0]]:
+                    names[position] = self._number(self.fills[name], self.types[name])
+        while names and not names[-1]:
+            names.pop()
+        return Node(node.operator, node.name, tuple(names), node.outputs, node.attributes)
+
+    def _uniform(self, name: str) -> Array | None:
+        """The number that a value is everywhere."""
+        if name in self.fills:
+            return self.fills[name]
+        array = self.constants.get(name)
+        if array is None or not array.size or not np.all(array == array.reshape(-1)[0]):
+            return None
+        return array.reshape(-1)[:1]
+
+    def _number(self, array: Array, dtype: np.dtype[Any]) -> str:
+        """The name of a constant that is this number."""
+        number = array.reshape(())
+        name = f"{dtype}:{number}"
+        while name in self.shapes and not (name in self.constants and np.array_equal(self.constants[name], number)):
+            name += "'"
+        if name not in self.shapes:
+            self._note("number", name, (), dtype)
+            self.constants[name] = number
+        return name
+
+    def _fill(self, node: Node) -> Array | None:
+        """The number that a node's result is everywhere, where its shape is dynamic."""
+        if len(node.outputs) != 1 or not (node.row.moves or node.row.pointwise or node.operator == "ConstantOfShape"):
+            return None
+        if node.operator == "ConstantOfShape":
+            value = node.attributes["value"]
+            return np.zeros((), np.float32) if value is None else value.reshape(())
+        data = node.inputs if node.row.pointwise else node.inputs[:1]
+        numbers = [self._uniform(name) if name else None for name in data]
+        if any(number is None for number, name in zip(numbers, data, strict=True) if name):
+            return None
+        if node.row.moves:
+            return None if numbers[0] is None else numbers[0].reshape(())
+        arrays = [None if number is None else number.reshape(()) for number in numbers]
+        if any(array is not None and array.dtype == object for array in arrays):
+            return None
+        with np.errstate(all="ignore"):
+            result = node.row.run(*arrays, **node.attributes)
+        return np.asarray(result, self.types[node.outputs[0]])
+
+    # --- The whole ----------------------------------------------------------------------------------------------------
+
+    def finished(self, outputs: Sequence[str], states: Mapping[str, str] | None) -> Graph:
+        """The network without what no output needs."""
+        for name in outputs:
+            if name in self.same or (name in self.constants and self.constants[name].dtype == object):
+                raise FormatError(f"{self.source}: output {name!r}: expected numbers, got sizes of dynamic axes")
+        needed, kept = set(outputs), []
+        for node in reversed(self.nodes):
+            if needed & set(filter(None, node.outputs)):
+                written = tuple(name if name in needed else "" for name in node.outputs)
+                kept.append(Node(node.operator, node.name, node.inputs, written, node.attributes))
+                needed |= {*filter(None, node.inputs)}
+        nodes = tuple(reversed(kept))
+        shapes = {name: self.shapes[name] for name in self.shapes if name in needed or name in self.inputs}
+        results = {name: self.shapes[name] for name in outputs}
+        found = pairs.paired(self.inputs, results, self.types, states, self.source)
+        steps, batch = timing.dynamic_axes(self.inputs, nodes, self.shapes, self.source)
+        return Graph(
+            nodes,
+            {name: array for name, array in self.constants.items() if name in needed},
+            {name: shape for name, shape in self.inputs.items() if name not in found},
+            {name: shape for name, shape in results.items() if name not in found.values()},
+            found,
+            shapes,
+            {name: self.types[name] for name in shapes},
+            steps,
+            batch,
+        )
+
+
+def _range(bounds: tuple[int, int]) -> str:
+    least, most = bounds
+    return str(least) if least == most else f"{least} to {most}" if most < 2**31 else f"{least} or more"
+
+
+def _plainly(array: Array, dtype: np.dtype[Any]) -> Array:
+    """An array of its type, where its elements are no names."""
+    if array.dtype == object and any(isinstance(size, Size) for size in array.ravel()):
+        return array
+    return array.astype(dtype, copy=False)
