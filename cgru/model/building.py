@@ -208,6 +208,8 @@ class _Builder:
             shape = row.shape(*shapes, **attributes, **more)
             found = row.types(kinds, **attributes, **more)
             work, held = row.work(*shapes, **attributes) if row.work else (0, 0)
+            if row.settled:
+                attributes |= row.settled(*shapes, **attributes)
         except FormatError:
             raise
         except WRONG as error:

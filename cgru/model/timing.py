@@ -129,9 +129,9 @@ def analyse(graph: Graph) -> Timing:
                 found.ahead[node.name] = own
     outputs = [found.flows[name] for name in graph.outputs if name in found.flows]
     for name in graph.outputs:
-        flow = found.flows.get(name)
-        if flow is not None and flow.outer != 1:
-            found.obstacles.setdefault(f"output {name!r}", "has other axes outside of time in one axis with it")
+        axis = axis_of(graph.shapes[name], steps)
+        if axis is not None and not _pure(graph.shapes[name][axis], steps):
+            found.obstacles.setdefault(f"output {name!r}", "has no axis that is time alone")
     return found._replace(delay=max([0, *(flow.ahead for flow in outputs)]))
 
 
@@ -213,11 +213,10 @@ class _Node:
         return self._role("recurrent", flow)
 
     def _window(self, axis: int, flow: Flow) -> Flow | None:
-        shapes: Any = self.shapes
         if self.node.attributes.get("ceil_mode"):
             raise ValueError("has ceil_mode over time")
-        span, stride, before = convolution.over_axis(self.node.operator, axis, shapes, self.node.attributes)
-        if (span, stride, before) == (0, 1, 0):
+        span, stride, before, after = convolution.over_axis(self.node.operator, axis, self.node.attributes)
+        if (span, stride, before, after) == (0, 1, 0, 0):
             return None
         return self._role("window", Flow(flow.ahead + (span - before) * flow.every, flow.every * stride))
 

@@ -14,7 +14,7 @@ from cgru.model.nodes.sizes import Size
 from cgru.model.nodes.table import Attribute, Operator, Sizes, require, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from cgru.types import Array
 
@@ -247,22 +247,53 @@ def global_shape(x: Sizes) -> Sizes:
     return (*x[:2], *[1] * (len(x) - 2))
 
 
-def over_axis(operator: str, axis: int, shapes: Sequence[Sizes], attributes: Any) -> tuple[int, int, int]:
-    """Along an axis of a convolution or a pooling: a window's reach, the stride, and the frames of padding before."""
-    geometry = {key: value for key, value in attributes.items() if key in GEOMETRY or key in ("ceil_mode",)}
+def over_axis(operator: str, axis: int, attributes: Mapping[str, Any]) -> tuple[int, int, int, int]:
+    """Along an axis of a settled node: a window's reach, the stride, the padding before and behind.
+
+    A transposed convolution is one with the kernel turned round, whose windows reach as far as they can before the
+    first element and behind the last one.
+    """
+    at, number = axis - 2, len(attributes["strides"])
+    span = reach(attributes["kernel_shape"][at], attributes["dilations"][at])
+    before, after = attributes["pads"][at], attributes["pads"][at + number]
     if operator == "ConvTranspose":
-        geometry = {key: value for key, value in attributes.items() if key != "group"}
-        found = _transposed(shapes[0], shapes[1], **geometry)
-        extra = (attributes["output_padding"] or (0,) * len(found.kernel))[axis - 2]
-        require((found.strides[axis - 2], extra) == (1, 0), "a stride of 1 over time", found.strides[axis - 2])
-        span = reach(found.kernel[axis - 2], found.dilations[axis - 2])
-        return span, 1, span - found.before[axis - 2]
-    if operator == "Conv":
-        found = _conv_windows(shapes[0], shapes[1], **geometry)
-    else:
-        found = _pool_windows(shapes[0], **geometry)
-    at = axis - 2
-    return reach(found.kernel[at], found.dilations[at]), found.strides[at], found.before[at]
+        require((attributes["strides"][at], attributes["output_padding"][at]) == (1, 0), "a stride of 1 over time",
+                attributes["strides"][at])  # fmt: skip
+        before, after = span - before, span - after
+    return span, attributes["strides"][at], before, after
+
+
+def _settled(found: Windows) -> dict[str, Any]:
+    """The attributes that say what windows were found."""
+    return {
+        "kernel_shape": found.kernel,
+        "strides": found.strides,
+        "dilations": found.dilations,
+        "pads": (*found.before, *found.after),
+        "auto_pad": "NOTSET",
+    }
+
+
+def _conv_settled(x: Sizes, w: Sizes, b: Sizes | None = None, *, group: int, **geometry: Any) -> dict[str, Any]:
+    return _settled(_conv_windows(x, w, **geometry))
+
+
+def _transposed_settled(x: Sizes, w: Sizes, b: Sizes | None = None, *, group: int, **geometry: Any) -> dict[str, Any]:
+    found = _transposed(x, w, **geometry)
+    full = [
+        count + first + last - (size - 1) * step - reach(k, d) - 1
+        for count, first, last, size, step, k, d in zip(
+            found.counts, found.before, found.after, x[2:], found.strides, found.kernel, found.dilations, strict=True
+        )
+    ]
+    return _settled(found) | {"output_shape": None, "output_padding": whole(full, "output_padding")}
+
+
+def _pool_settled(x: Sizes, **geometry: Any) -> dict[str, Any]:
+    """With ceil_mode the padding stays as given: what windows reach behind it is no padding."""
+    found = _pool_windows(x, **geometry)
+    own = _filled(geometry["pads"], 0, 2 * len(found.kernel), "pads", least=0)
+    return _settled(found) | ({"pads": own} if geometry["ceil_mode"] else {})
 
 
 # --- The table --------------------------------------------------------------------------------------------------------
@@ -304,7 +335,15 @@ POOL = {**GEOMETRY, "kernel_shape": Attribute("ints"), "ceil_mode": Attribute("i
 GROUP = {"group": Attribute("int", 1)}
 
 OPERATORS = {
-    "Conv": Operator(conv, conv_shape, inputs=(2, 3), attributes=GEOMETRY | GROUP, over=_spatial, work=_conv_work),
+    "Conv": Operator(
+        conv,
+        conv_shape,
+        inputs=(2, 3),
+        attributes=GEOMETRY | GROUP,
+        over=_spatial,
+        work=_conv_work,
+        settled=_conv_settled,
+    ),
     "ConvTranspose": Operator(
         conv_transpose,
         conv_transpose_shape,
@@ -317,6 +356,7 @@ OPERATORS = {
         },
         over=_spatial,
         work=_transposed_work,
+        settled=_transposed_settled,
     ),
     "MaxPool": Operator(
         max_pool,
@@ -325,6 +365,7 @@ OPERATORS = {
         attributes={**POOL, "storage_order": Attribute("int", 0, choices=(0, 1))},
         over=_spatial,
         work=_pool_work,
+        settled=_pool_settled,
     ),
     "AveragePool": Operator(
         average_pool,
@@ -332,6 +373,7 @@ OPERATORS = {
         attributes={**POOL, "count_include_pad": Attribute("int", 0, choices=(0, 1))},
         over=_spatial,
         work=_pool_work,
+        settled=_pool_settled,
     ),
     "GlobalAveragePool": Operator(
         lambda x: x.mean(tuple(range(2, x.ndim)), keepdims=True), global_shape, over=_spatial

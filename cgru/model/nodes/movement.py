@@ -353,14 +353,17 @@ OPERATORS = {
         lambda x, shape, allowzero: x.reshape(whole(reshape_shape(x.shape, shape=shape, allowzero=allowzero), "shape")),
         reshape_shape, ("a", "i"), (1, 2),
         attributes={"shape": SIZES, "allowzero": Attribute("int", 0, choices=(0, 1))}, known={1: "shape"}, moves=True,
+        settled=lambda x, **given: {"shape": reshape_shape(x, **given), "allowzero": 1},
     ),
     "Flatten": Operator(_flatten, flatten_shape, ("a",), attributes={"axis": Attribute("int", 1)}, moves=True),
     "Transpose": Operator(
-        lambda x, perm: x.transpose(perm), transpose_shape, ("a",), attributes={"perm": AXES}, moves=True
+        lambda x, perm: x.transpose(perm), transpose_shape, ("a",), attributes={"perm": AXES}, moves=True,
+        settled=lambda x, perm: {"perm": tuple(reversed(range(len(x)))) if perm is None else perm},
     ),
     "Squeeze": Operator(
         lambda x, axes: x.reshape(whole(squeeze_shape(x.shape, axes=axes), "axes")),
         squeeze_shape, ("a", "i"), (1, 2), attributes={"axes": AXES}, known={1: "axes"}, moves=True,
+        settled=lambda x, axes: {"axes": tuple(i for i, n in enumerate(x) if n == 1) if axes is None else axes},
     ),
     "Unsqueeze": Operator(
         lambda x, axes: np.expand_dims(x, axes),

@@ -206,6 +206,10 @@ def _over(x: Sizes, *others: Any, layout: int, **attributes: Any) -> tuple[int, 
     return (layout,)
 
 
+def _settled(x: Sizes, w: Sizes, r: Sizes, *others: Any, **attributes: Any) -> dict[str, Any]:
+    return {"hidden_size": r[-1]}
+
+
 def _types(types: Any, **attributes: Any) -> Any:
     return [types[0]] * 2
 
@@ -220,8 +224,17 @@ OPERATORS = {
         ATTRIBUTES | {"linear_before_reset": Attribute("int", 0)},
         types=_types,
         over=_over,
+        settled=_settled,
     ),
     "RNN": Operator(
-        rnn, _rnn_shape, ("f", "f", "f", "f", "i", "f"), (3, 6), (1, 2), ATTRIBUTES, types=_types, over=_over
+        rnn,
+        _rnn_shape,
+        ("f", "f", "f", "f", "i", "f"),
+        (3, 6),
+        (1, 2),
+        ATTRIBUTES,
+        types=_types,
+        over=_over,
+        settled=_settled,
     ),
 }

@@ -130,6 +130,8 @@ class Operator(NamedTuple):
     """(shape, **attributes) -> the result, of operators that read of an input its shape alone."""
     work: Callable[..., Any] | None = None
     """(*shapes, **attributes) -> multiplications, and numbers held meanwhile, where these exceed inputs and results."""
+    settled: Callable[..., Mapping[str, Any]] | None = None
+    """(*shapes, **attributes) -> attributes that shapes decide, as a convolution's padding: a network has them so."""
     counted: bool = False
     """Whether its functions take how many outputs there are, as `outputs`."""
 
