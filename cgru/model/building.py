@@ -7,22 +7,21 @@ that number where its reader broadcasts it, and vanishes where it is the default
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cgru import checks
 from cgru.errors import FormatError
+from cgru.model import ordering, timing
 from cgru.model import states as pairs
-from cgru.model import timing
 from cgru.model.graph import MAX_MEMORY, Graph, Node
-from cgru.model.nodes import OPERATORS, REFUSED
 from cgru.model.nodes.sizes import Size, product
 from cgru.model.nodes.table import NEWEST, OLDEST, Sizes, attributes_of, broadcast, check_types
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from cgru.types import Array
 
 WRONG = (ArithmeticError, LookupError, MemoryError, TypeError, ValueError)
@@ -72,80 +71,13 @@ def build(
     if not OLDEST <= opset <= NEWEST:
         raise FormatError(f"{source}: expected an operator set from {OLDEST} to {NEWEST}, got {opset}; convert the "
                           f"model with onnx.version_converter.convert_version(model, {NEWEST - 5})")  # fmt: skip
-    _refuse_unknown(nodes, source)
-    ordered = _sorted(nodes, {*constants, *inputs}, source)
-    _refuse_missing(ordered, constants, inputs, outputs, source)
+    ordering.refuse_unknown(nodes, source)
+    ordered = ordering.ordered(nodes, {*constants, *inputs}, source)
+    ordering.refuse_missing(ordered, constants, inputs, outputs, source)
     builder = _Builder(constants, inputs, types or {}, opset, max_memory, source)
     for node in ordered:
         builder.add(node, node.outputs, set(outputs))
     return builder.finished(outputs, states)
-
-
-def _refuse_unknown(nodes: Iterable[Node], source: str) -> None:
-    """One error for all operators that are not in the table."""
-    unknown: dict[str, list[str]] = {}
-    for node in nodes:
-        if node.operator not in OPERATORS:
-            unknown.setdefault(node.operator, []).append(repr(node.name))
-    if unknown:
-        listed = "; ".join(f"{operator} ({checks.listed(names, 8)})" for operator, names in unknown.items())
-        told = "".join(f". {operator}: {REFUSED[operator]}" for operator in unknown if operator in REFUSED)
-        raise FormatError(f"{source}: expected operators that networks have here, got {listed}{told}")
-
-
-def _sorted(nodes: Sequence[Node], given: set[str], source: str) -> list[Node]:
-    """The nodes in an order in which each finds what it reads."""
-    writers: dict[str, int] = {}
-    for i, node in enumerate(nodes):
-        for name in filter(None, node.outputs):
-            if name in writers or name in given:
-                other = nodes[writers[name]].title if name in writers else "an input or a constant"
-                raise FormatError(
-                    f"{source}: {node.title}: expected outputs of new names, got {name!r}, as {other} has"
-                )
-            writers[name] = i
-    readers: dict[int, list[int]] = {}
-    waiting = []
-    for i, node in enumerate(nodes):
-        needed = {writers[name] for name in node.inputs if name in writers}
-        waiting.append(len(needed))
-        for writer in needed:
-            readers.setdefault(writer, []).append(i)
-    ready, order = deque(i for i, count in enumerate(waiting) if not count), []
-    while ready:
-        i = ready.popleft()
-        order.append(nodes[i])
-        for reader in readers.get(i, ()):
-            waiting[reader] -= 1
-            if not waiting[reader]:
-                ready.append(reader)
-    if len(order) < len(nodes):
-        stuck = [node.title for i, node in enumerate(nodes) if waiting[i]]
-        raise FormatError(f"{source}: expected no cycle, got one among {checks.listed(stuck)}")
-    return order
-
-
-def _refuse_missing(
-    nodes: Sequence[Node],
-    constants: Mapping[str, Array],
-    inputs: Mapping[str, Sizes],
-    outputs: Sequence[str],
-    source: str,
-) -> None:
-    both = constants.keys() & inputs.keys()
-    if both:
-        raise FormatError(
-            f"{source}: expected inputs and constants of different names, got {checks.listed(sorted(both))}"
-        )
-    made = {name for node in nodes for name in node.outputs} | constants.keys() | inputs.keys()
-    missing = [f"{name!r} of {node.title}" for node in nodes for name in node.inputs if name and name not in made]
-    missing += [f"{name!r} of the outputs" for name in outputs if name not in made]
-    if missing:
-        raise FormatError(
-            f"{source}: expected values that a node, a constant or an input gives, got {checks.listed(missing)}"
-        )
-    if not outputs or len(set(outputs)) < len(outputs):
-        raise FormatError(f"{source}: expected outputs of different names, got {checks.listed(outputs) or 'none'}")
 
 
 class _Builder:
@@ -357,11 +289,32 @@ class _Builder:
 
     # --- The whole ----------------------------------------------------------------------------------------------------
 
+    def _rename(self, outputs: Sequence[str]) -> None:
+        """Give what an Identity makes an output the output's name, and leave the Identity out."""
+        written = {name for node in self.nodes for name in node.outputs if name} - set(outputs)
+        new: dict[str, str] = {}
+        for node in self.nodes:
+            if node.operator == "Identity" and node.inputs[0] in written:
+                new.setdefault(node.inputs[0], node.outputs[0])
+        gone = set(new.items())
+        self.nodes = [
+            Node(
+                node.operator,
+                node.name,
+                tuple(new.get(name, name) for name in node.inputs),
+                tuple(new.get(name, name) for name in node.outputs),
+                node.attributes,
+            )
+            for node in self.nodes
+            if (*node.inputs[:1], *node.outputs[:1]) not in gone
+        ]
+
     def finished(self, outputs: Sequence[str], states: Mapping[str, str] | None) -> Graph:
         """The network without what no output needs."""
         for name in outputs:
             if name in self.same or (name in self.constants and self.constants[name].dtype == object):
                 raise FormatError(f"{self.source}: output {name!r}: expected numbers, got sizes of dynamic axes")
+        self._rename(outputs)
         needed, kept = set(outputs), []
         for node in reversed(self.nodes):
             if needed & set(filter(None, node.outputs)):
