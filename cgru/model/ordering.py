@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
 from typing import TYPE_CHECKING
 
 from cgru import checks
@@ -30,7 +30,7 @@ def refuse_unknown(nodes: Iterable[Node], source: str) -> None:
 
 
 def ordered(nodes: Sequence[Node], given: set[str], source: str) -> list[Node]:
-    """The nodes in an order in which each finds what it reads."""
+    """The nodes in an order in which each finds what it reads: the given one, as far as it is such."""
     writers: dict[str, int] = {}
     for i, node in enumerate(nodes):
         for name in filter(None, node.outputs):
@@ -47,14 +47,14 @@ def ordered(nodes: Sequence[Node], given: set[str], source: str) -> list[Node]:
         waiting.append(len(needed))
         for writer in needed:
             readers.setdefault(writer, []).append(i)
-    ready, order = deque(i for i, count in enumerate(waiting) if not count), []
+    ready, order = [i for i, count in enumerate(waiting) if not count], []  # sorted, so a heap
     while ready:
-        i = ready.popleft()
+        i = heapq.heappop(ready)
         order.append(nodes[i])
         for reader in readers.get(i, ()):
             waiting[reader] -= 1
             if not waiting[reader]:
-                ready.append(reader)
+                heapq.heappush(ready, reader)
     if len(order) < len(nodes):
         stuck = [node.title for i, node in enumerate(nodes) if waiting[i]]
         raise FormatError(f"{source}: expected no cycle, got one among {checks.listed(stuck)}")

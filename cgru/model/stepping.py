@@ -43,8 +43,6 @@ class Stream:
             raise ValueError(f"expected nodes that run while time passes, got {checks.listed(obstacles)}")
         if graph.states:
             raise ValueError(f"expected a network that keeps its states, got the states {checks.listed(graph.states)}")
-        if any(flow.every != 1 for name, flow in graph.timing.flows.items() if name in graph.outputs):
-            raise ValueError("expected an output frame for each input frame, got strides over time")
         self.graph, self.delay = graph, graph.delay
         self.precision = np.dtype(dtype)
         self.sizes = {} if graph.batch is None else {graph.batch: batch_size}

@@ -130,7 +130,10 @@ def analyse(graph: Graph) -> Timing:
     outputs = [found.flows[name] for name in graph.outputs if name in found.flows]
     for name in graph.outputs:
         axis = axis_of(graph.shapes[name], steps)
-        if axis is not None and not _pure(graph.shapes[name][axis], steps):
+        every = found.flows[name].every if axis is not None else 1
+        if every != 1:
+            found.obstacles.setdefault(f"output {name!r}", f"has one frame for {every} of the input")
+        elif axis is not None and not _pure(graph.shapes[name][axis], steps):
             found.obstacles.setdefault(f"output {name!r}", "has no axis that is time alone")
     return found._replace(delay=max([0, *(flow.ahead for flow in outputs)]))
 

@@ -1,0 +1,490 @@
+"""Networks as values: what is folded, which axis is time, which inputs are states; and what is refused, and why."""
+
+import pickle
+import re
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+import cgru
+from cgru.formats.onnx.network import from_onnx
+from cgru.model.building import build
+from cgru.model.graph import Node
+from cgru.model.interpret import run
+from cgru.model.nodes.sizes import Size, parse
+from cgru.model.stepping import Stream
+
+from ..support import networks
+from ..support.networks import Net
+
+T, B = Size("T"), Size("B")
+
+
+def small(*layers, batch="B", seed=0):
+    return from_onnx(networks.sequence_model(layers, seed, batch))
+
+
+def refused(message, nodes, inputs=None, outputs=("y",), constants=None, error=cgru.FormatError, **options):
+    with pytest.raises(error, match="(?s)" + re.escape(message)) as caught:
+        build(nodes, constants or {}, inputs or {"x": (4,)}, outputs, **options)
+    return str(caught.value)
+
+
+def node(operator, inputs, outputs, **attributes):
+    return Node(operator, f"{operator} of {outputs}", tuple(inputs.split()), tuple(outputs.split()), attributes)
+
+
+# --- Sizes ------------------------------------------------------------------------------------------------------------
+
+
+def test_sizes():
+    assert T == "T"
+    assert 2 * T + 3 - T == "T+3"
+    assert T - T == 0
+    assert (T + 1) * B == T * B + B
+    assert parse(str((T * B + 3) // 2 - 1)) == (T * B + 3) // 2 - 1
+    assert ((T + 5) // 2).at({"T": 4}) == 4
+    assert pickle.loads(pickle.dumps(T + 1)) == "T+1"
+    assert T + 1 > 1
+    with pytest.raises(TypeError, match="depends on T"):
+        assert T > 3
+
+
+@pytest.mark.parametrize("text", ["T**9", "T(1)", "T" * 300, "(" * 150 + "T", "T/2", "T//0", "", "1.5", "T//B"])
+def test_sizes_that_are_none(text):
+    with pytest.raises((ValueError, TypeError)):
+        parse(text)
+
+
+# --- What a graph says ------------------------------------------------------------------------------------------------
+
+
+def test_a_sequence_graph():
+    graph = small(networks.gru, networks.linear)
+    assert graph.kind == "sequence"
+    assert (graph.steps, graph.batch) == ("T", "B")
+    assert graph.inputs == {"x": ("B", "T", 4)}
+    assert graph.time["x"] == graph.time["y0"] == 1
+    (recurrent,) = [node for node in graph.nodes if node.operator == "GRU"]
+    assert graph.time[recurrent.inputs[0]] == 0
+    assert len(recurrent.inputs) == 4  # neither lengths nor the zeros of an initial state
+    assert graph.shapes[recurrent.outputs[0]][:3] == ("T", 1, "B")
+    assert not graph.timing.obstacles
+    assert graph.timing.roles == {recurrent.name: "recurrent"}
+
+
+def test_a_frame_graph():
+    net = Net(0)
+    x, cache = net.input("mix", [1, 2, 1, 5]), net.input("conv_cache", [1, 2, 2, 5])
+    joined = net.op("Concat", cache, x, axis=2)
+    y = net.op("Conv", joined, net.weight(2, 2, 3, 1))
+    after = net.op("Slice", joined, *(net.constant(np.array([n])) for n in (1, 2**31 - 1, 2)))
+    model = net.model(y, after, names=["enh", "conv_cache_out"])
+    graph = from_onnx(model)
+    assert graph.kind == "frame"
+    assert (graph.inputs, graph.outputs) == ({"mix": (1, 2, 1, 5)}, {"enh": (1, 2, 1, 5)})
+    assert graph.states == {"conv_cache": "conv_cache_out"}
+    frames = np.random.default_rng(0).standard_normal((6, 1, 2, 1, 5))
+    states, got = None, []
+    for frame in frames:
+        outputs, states = run(graph, {"mix": frame}, states)
+        got.append(outputs["enh"])
+    whole = from_onnx(model, states={})
+    padded = np.concatenate([np.zeros((2, 1, 2, 1, 5)), frames])
+    for t in range(6):
+        history = np.concatenate([padded[t], padded[t + 1]], axis=2)
+        expected, _ = run(whole, {"mix": frames[t], "conv_cache": history})
+        np.testing.assert_array_equal(got[t], expected["enh"])
+    with pytest.raises(ValueError, match="frame graph"):
+        Stream(graph)
+
+
+def test_a_batch_alone_is_no_time():
+    net = Net(0)
+    x = net.input("x", ["N", 4])
+    graph = from_onnx(net.model(networks.linear(net, x, 4)[0]))
+    assert (graph.kind, graph.batch) == ("frame", "N")
+
+
+def test_time_that_nothing_runs_over():
+    net = Net(0)
+    x = net.input("x", [1, "T", 4])
+    graph = from_onnx(net.model(networks.linear(net, x, 4)[0]))
+    assert (graph.kind, graph.steps, graph.batch) == ("sequence", "T", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "here"), [("time steps", "time_steps"), ("", "x_1"), ("2*s0", "_2_s0"), ("unk__6", "unk__6")]
+)
+def test_names_of_axes(name, here):
+    net = Net(0)
+    x = net.input("x", [1, name or None, 4])
+    assert from_onnx(net.model(networks.gru(net, x, 4)[0])).inputs["x"] == (1, here, 4)
+
+
+def test_look_ahead():
+    net = Net(0)
+    x = net.op("Transpose", net.input("x", [1, "T", 4]), perm=[0, 2, 1])
+    padded = net.op("Pad", x, net.constant(np.array([0, 0, -2, 0, 0, 2])))  # as DeepFilterNet writes it
+    y = net.op("Add", net.op("Conv", padded, net.weight(4, 4, 3), pads=[2, 0]), x)
+    graph = from_onnx(net.model(y))
+    assert graph.delay == 2
+    assert graph.timing.ahead == {"n1": 2}
+
+
+def test_stride_over_time():
+    net = Net(0)
+    x = net.op("Transpose", net.input("x", [1, "T", 4]), perm=[0, 2, 1])
+    graph = from_onnx(net.model(net.op("Conv", x, net.weight(4, 4, 2), strides=[2])))
+    assert graph.outputs["y0"] == (1, 4, "(T//2)")
+    assert graph.timing.flows["y0"].every == 2
+    with pytest.raises(ValueError, match="output 'y0' has one frame for 2 of the input"):
+        Stream(graph)
+
+
+def test_last_step():
+    net = Net(0)
+    x, size = networks.gru(net, net.input("x", [1, "T", 4]), 4)
+    y = net.op("Gather", x, net.constant(np.array(-1)), axis=1)
+    graph = from_onnx(net.model(net.op("MatMul", y, net.weight(size, 3))))
+    stream, x = Stream(graph), np.random.default_rng(0).standard_normal((1, 5, 4))
+    for t in range(5):
+        expected, _ = run(graph, {"x": x[:, : t + 1]})
+        np.testing.assert_allclose(stream.step({"x": x[:, t]})["y0"], expected["y0"], atol=1e-12)
+
+
+@pytest.mark.parametrize(("layer", "operator", "reason"), [
+    (networks.both_ways, "GRU", "from the last step to the first"),
+    (networks.mean_over_time, "ReduceMean", "runs over all steps"),
+    (networks.attention, "MatMul", "relates each step to all others"),
+])  # fmt: skip
+def test_what_cannot_stream(layer, operator, reason):
+    graph = small(networks.gru, layer)
+    with pytest.raises(ValueError, match=f"{operator} 'n[0-9]+' .*{reason}"):
+        Stream(graph)
+    run(graph, {"x": np.zeros((2, 3, 4))})
+
+
+def test_softmax_over_time_cannot_stream():
+    net = Net(0)
+    x, _ = networks.gru(net, net.input("x", ["B", "T", 4]), 4)
+    assert "runs over all steps" in from_onnx(net.model(net.op("Softmax", x, axis=1))).timing.obstacles.popitem()[1]
+
+
+def test_a_reshape_that_mixes_steps_cannot_stream():
+    net = Net(0)
+    x, size = networks.gru(net, net.input("x", [1, "T", 4]), 4)
+    y = net.op("Reshape", net.op("MatMul", x, net.weight(size, 2)), net.constant(np.array([1, 2, -1])))
+    assert "mixes steps" in from_onnx(net.model(net.op("Tanh", y))).timing.obstacles.popitem()[1]
+
+
+# --- Folding ----------------------------------------------------------------------------------------------------------
+
+
+def test_unsimplified_assignments_vanish():
+    """x[:, 1:3] = 0 as torch exports it: some thirty nodes that make indices of shapes."""
+    net = Net(0)
+    x = net.input("x", [1, 6, 4])
+    shape = net.op("Shape", x)
+    sizes = [net.op("Gather", shape, net.constant(np.array(axis)), axis=0) for axis in range(3)]
+    grids = []
+    for axis, (first, last) in enumerate([(0, None), (1, 3), (0, None)]):
+        end = sizes[axis] if last is None else net.constant(np.array(last))
+        steps = net.op("Range", net.constant(np.array(first)), end, net.constant(np.array(1)))
+        grids.append(net.op("Reshape", steps, net.constant(np.array([-1] + [1] * (2 - axis)))))
+    full = net.constant(np.array([1, 2, 4]))
+    expanded = [net.op("Unsqueeze", net.op("Expand", grid, full), net.constant(np.array([-1]))) for grid in grids]
+    at = net.op("Concat", *expanded, axis=-1)
+    zeros = net.op("Expand", net.constant(np.zeros((1, 1, 1), np.float32)), full)
+    where = net.op(
+        "Where", net.op("Equal", full, net.constant(np.array([-1, 2, 4]))), full, net.constant(np.array([1, 1, 1]))
+    )
+    zeros = net.op("Mul", zeros, net.op("Cast", net.op("ReduceMax", where, keepdims=0), to=TensorProto.FLOAT))
+    graph = from_onnx(net.model(net.op("ScatterND", x, at, zeros)))
+    assert [node.operator for node in graph.nodes] == ["ScatterND"]
+    array = np.random.default_rng(0).standard_normal((1, 6, 4))
+    expected = array.copy()
+    expected[:, 1:3] = 0
+    np.testing.assert_array_equal(run(graph, {"x": array})[0]["y0"], expected)
+
+
+def test_numbers_of_a_dynamic_shape_become_scalars():
+    net = Net(0)
+    x = net.input("x", ["N", 4])
+    ones = net.op("ConstantOfShape", net.op("Shape", x), value=helper.make_tensor("v", TensorProto.FLOAT, [1], [3.0]))
+    moved = net.op("Squeeze", net.op("Unsqueeze", ones, c0(net)), c0(net))
+    graph = from_onnx(net.model(net.op("Mul", x, net.op("Neg", moved))))
+    assert [node.operator for node in graph.nodes] == ["Mul"]
+    x = np.ones((2, 4))
+    np.testing.assert_array_equal(run(graph, {"x": x})[0]["y0"], -3 * x)
+
+
+def c0(net):
+    return net.constant(np.array([0]))
+
+
+def test_dead_nodes_and_dropout_vanish():
+    net = Net(0)
+    x = net.input("x", [2, 4])
+    net.op("Relu", net.op("Tanh", x))
+    y = net.op("Dropout", net.op("Identity", net.op("Exp", x)))
+    graph = from_onnx(net.model(y))
+    assert [node.operator for node in graph.nodes] == ["Exp"]
+    assert graph.nodes[0].outputs == ("y0",)
+
+
+def test_graphs_are_values():
+    graph = small(networks.gru, networks.heads)
+    again = pickle.loads(pickle.dumps(graph))
+    x = np.random.default_rng(0).standard_normal((2, 3, 4))
+    np.testing.assert_array_equal(run(again, {"x": x})[0]["y0"], run(graph, {"x": x})[0]["y0"])
+    with pytest.raises(AttributeError):
+        graph.nodes = ()
+    with pytest.raises(TypeError):
+        graph.nodes[0].attributes["axis"] = 3
+
+
+# --- States -----------------------------------------------------------------------------------------------------------
+
+
+def stateful(*names, shape=(2,)):
+    """Inputs and outputs of these names, each the other's double."""
+    nodes = [node("Add", f"{a} {a}", b) for a, b in names]
+    return nodes, {a: shape for a, _ in names}, [b for _, b in names]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("h_in", "h_out"), ("h", "h_out"), ("h", "new_h"), ("in.h", "out.h"), ("h", "H.new")]
+)
+def test_pairs_by_name(before, after):
+    nodes, inputs, outputs = stateful((before, after), ("x", "y"))
+    assert build(nodes, {}, inputs, outputs).states == {before: after}
+
+
+def test_no_pairs():
+    for names in (("x", "y"), ("in", "out"), ("h_prev", "h_next"), ("input", "output")):
+        nodes, inputs, outputs = stateful(names)
+        assert build(nodes, {}, inputs, outputs).states == {}
+    nodes, inputs, outputs = stateful(("h", "h_out"))
+    assert build(nodes, {}, inputs, outputs, states={}).states == {}
+
+
+def test_ambiguous_pairs():
+    nodes, inputs, outputs = stateful(("h", "h_out"), ("g", "h_new"))
+    refused(
+        "states: expected one partner of 'h', got the outputs 'h_out', 'h_new'; say which, as in states={'h': 'h_out'}",
+        nodes,
+        inputs,
+        outputs,
+    )
+    nodes, inputs, outputs = stateful(("h", "h_out"), ("h_in", "g"))
+    refused("states: expected one partner of 'h_out', got the inputs 'h', 'h_in'", nodes, inputs, outputs)
+    assert build(nodes, {}, inputs, outputs, states={"h_in": "h_out"}).states == {"h_in": "h_out"}
+
+
+def test_wrong_pairs():
+    nodes, inputs, outputs = stateful(("h", "h_out"), ("x", "y"))
+    refused("states: expected names of h, x, got 'g'", nodes, inputs, outputs, states={"g": "h_out"})
+    refused("states: expected names of h_out, y, got 'z'", nodes, inputs, outputs, states={"h": "z"})
+    refused("a different output for each input", nodes, inputs, outputs, states={"h": "y", "x": "y"})
+    refused(
+        "of one shape and type, got (3,) float32 and (2,) float32",
+        nodes,
+        inputs | {"x": (3,)},
+        outputs,
+        states={"x": "h_out"},
+    )
+
+
+# --- What is refused --------------------------------------------------------------------------------------------------
+
+
+def test_unknown_operators_are_all_listed():
+    nodes = [node("Foo", "x", "a"), node("LSTM", "a", "b"), node("Foo", "b", "c"), node("Relu", "c", "y")]
+    message = refused("Foo ('Foo of a', 'Foo of c'); LSTM ('LSTM of b')", nodes)
+    assert "LSTM layers are not built yet" in message
+
+
+def test_operators_of_other_domains():
+    net = Net(0)
+    net.nodes.append(helper.make_node("FusedConv", [net.input("x", [4])], ["z"], name="fused", domain="com.microsoft"))
+    with pytest.raises(cgru.FormatError, match=r"com\.microsoft\.FusedConv \('fused'\)"):
+        from_onnx(net.model("z"))
+
+
+def test_bodies_are_refused_with_their_node():
+    net = Net(0)
+    body = helper.make_graph([], "body", [], [])
+    net.nodes.append(
+        helper.make_node("If", [net.input("x", [4])], ["z"], name="branch", then_branch=body, else_branch=body)
+    )
+    with pytest.raises(cgru.FormatError, match=r"If \('branch'\)"):
+        from_onnx(net.model("z"))
+
+
+@pytest.mark.parametrize(("nodes", "message"), [
+    ([node("Add", "x b", "a"), node("Neg", "a", "b"), node("Neg", "b", "y")], "no cycle, got one among Add 'Add of a', Neg 'Neg of b'"),
+    ([node("Add", "y x", "y")], "no cycle"),
+    ([node("Add", "x q", "y"), node("Neg", "r", "z")], "'q' of Add 'Add of y', 'r' of Neg 'Neg of z'"),
+    ([node("Neg", "x", "a")], "'y' of the outputs"),
+    ([node("Neg", "x", "y"), node("Abs", "x", "y")], "new names, got 'y', as Neg 'Neg of y' has"),
+    ([node("Neg", "x", "x"), node("Neg", "x", "y")], "new names, got 'x', as an input or a constant has"),
+    ([node("Add", "x", "y")], "Add 'Add of y': expected 2 inputs, got 1"),
+    ([node("Neg", "x x", "y")], "expected 1 inputs, got 2"),
+    ([node("Neg", "x", "y z")], "expected 1 outputs, got 2"),
+    ([node("Neg", "x", "y", axis=1)], "expected the attributes none, got 'axis'"),
+    ([node("Concat", "x x", "y")], "expected the attribute axis, got none"),
+    ([node("Concat", "x x", "y", axis="1")], "axis: expected int"),
+    ([node("Concat", "x x", "y", axis=1)], "expected an axis from -1 to 0, got 1"),
+    ([node("Softmax", "x", "y", axis=3)], "expected an axis from -1 to 0, got 3"),
+    ([node("Not", "x", "y")], "input 0: expected bool, got float32"),
+    ([node("Reshape", "x x", "y")], "shape: expected numbers that are known when the network is made, got 'x'"),
+    ([node("Reshape", "x", "y", shape=(3, -1))], "expected a shape that holds what (4,) has"),
+    ([node("Reshape", "x", "y", shape=(3,))], "expected a shape that holds what (4,) has, got (3,)"),
+    ([node("Transpose", "x", "y", perm=(1, 0))], "each of 1 axes once in perm"),
+    ([node("Pad", "x", "y", pads=(-2, -2))], "pads that leave something of each axis, got (0,)"),
+    ([node("Split", "x", "y z", split=(1, 2))], "2 parts of 4, got (1, 2)"),
+    ([node("Cast", "x", "y", to="float16")], "to: expected 'float32' or"),
+    ([node("Squeeze", "x", "y", axes=(0,))], "axes of size 1 of (4,)"),
+    ([node("Neg", "x", "y"), node("Neg", "y", "z")] * 2, "new names"),
+])  # fmt: skip
+def test_bad_nodes(nodes, message):
+    refused(message, nodes)
+
+
+@pytest.mark.parametrize(("operator", "shapes", "attributes", "message"), [
+    ("Add", [(2, 3), (4, 3)], {}, "shapes that broadcast together, got (2, 3) and (4, 3)"),
+    ("MatMul", [(2, 3), (4, 3)], {}, "3 rows of the second input, as the first has columns, got (4, 3)"),
+    ("Gemm", [(2, 3), (4, 3)], {}, "3 rows of B as A has columns, got 4"),
+    ("Gemm", [(2, 3), (3, 4), (5,)], {}, "shapes that broadcast together, got (2, 4) and (5,)"),
+    ("Einsum", [(2, 3), (4, 3)], {"equation": "ab,bc->ac"}, "b of one size, got 3 and 4"),
+    ("Einsum", [(2, 3), (4, 3)], {"equation": "ii,ij->j"}, "an equation of letters"),
+    ("Conv", [(1, 4, 9), (6, 3, 3)], {"group": 2}, "3 * 2 channels, got 4"),
+    ("Conv", [(1, 4, 9), (5, 2, 3)], {"group": 2}, "a multiple of 2 outputs, got 5"),
+    ("Conv", [(1, 4, 2), (5, 4, 3)], {}, "windows of at most 2, got 3 with their dilation"),
+    ("Conv", [(1, 4, 9), (5, 4, 3)], {"strides": (0,)}, "strides of 1 and more, got [0]"),
+    ("Conv", [(1, 4, 9), (5, 4, 3)], {"pads": (1,)}, "2 numbers as pads, got [1]"),
+    ("Conv", [(1, 4, 9, 9, 9), (5, 4, 3, 3, 3)], {}, "1 or 2 axes after batch and channels, got 3"),
+    ("ConvTranspose", [(1, 4, 9), (5, 2, 3)], {}, "weights of 4 channels in 1 groups, got 5"),
+    ("BatchNormalization", [(1, 4, 9), (4,), (4,), (3,), (4,)], {}, "a parameter of shape (4,), one for each channel, got (3,)"),
+    ("LayerNormalization", [(2, 1), (1, 4)], {}, "scale and bias that broadcast to x, got (1, 4)"),
+    ("GRU", [(5, 1, 3), (1, 12, 3), (1, 12, 5)], {}, "R (1, 3*H, H), got (1, 12, 5)"),
+    ("GRU", [(5, 1, 3), (1, 12, 2), (1, 12, 4)], {}, "W (1, 12, 3) for X of 3 inputs, got (1, 12, 2)"),
+    ("GRU", [(5, 1, 3), (1, 12, 3), (1, 12, 4)], {"activations": ("Tanh",)}, "activations: expected 2 of"),
+    ("GRU", [(5, 1, 3), (1, 12, 3), (1, 12, 4)], {"direction": "up"}, "direction: expected 'forward' or"),
+    ("RNN", [(5, 1, 3), (1, 4, 3), (1, 4, 4)], {"activations": ("Sigmoid",)}, "activations Tanh or Relu, got Sigmoid"),
+    ("Concat", [(2, 3), (4, 3)], {"axis": 1}, "inputs alike but along axis 1, got (2, 3) and (4, 3)"),
+    ("Where", [(2, 3), (4, 3), (2, 3)], {}, "input 0: expected bool"),
+    ("PRelu", [(2, 3), (2,)], {}, "shapes that broadcast together"),
+])  # fmt: skip
+def test_shapes_that_disagree(operator, shapes, attributes, message):
+    names = [f"i{k}" for k in range(len(shapes))]
+    text = refused(message, [node(operator, " ".join(names), "y", **attributes)], dict(zip(names, shapes, strict=True)))
+    assert f"network: {operator} '{operator} of y': " in text
+
+
+def test_negative_axes_and_sizes_of_data():
+    refused("got 'n', which depends on the size of a dynamic axis (N)", [
+        node("Size", "x", "n"), node("Mul", "n k", "y"),
+    ], {"x": (Size("N"),), "k": (1,)}, types={"k": np.dtype(np.int64)})  # fmt: skip
+    refused("output 'y': expected numbers, got sizes of dynamic axes", [node("Shape", "x", "y")], {"x": (Size("N"),)})
+
+
+@pytest.mark.parametrize(("nodes", "inputs"), [
+    ([node("ConstantOfShape", "", "y", shape=(10**6, 10**6))], {}),
+    ([node("Expand", "x", "y", shape=(10**9, 4))], {}),
+    ([node("Tile", "x", "y", repeats=(2**40,))], {}),
+    ([node("Pad", "x", "y", pads=(2**62, 0))], {}),
+    ([node("MatMul", "a b", "y")], {"a": (10**5, 1), "b": (1, 10**5)}),
+    ([node("Range", "", "y", start=np.array(0), limit=np.array(2**62), delta=np.array(1))], {}),
+    ([node("Conv", "a b", "y", pads=(2**40, 2**40), dilations=(2**41,))], {"a": (1, 1, 2), "b": (1, 1, 2)}),
+    ([node("MaxPool", "a", "y", kernel_shape=(2**41,), pads=(2**40, 2**40))], {"a": (1, 1, 2)}),
+    ([node("Neg", "x", "y")], {"x": (2**62, 2**62)}),
+])  # fmt: skip
+def test_planned_memory_is_bounded(nodes, inputs):
+    refused("expected values of at most max_memory=1,000,000,000 bytes in all", nodes, inputs or {"x": (4,)})
+
+
+def test_memory_counts_all_values():
+    nodes = [node("Neg", f"v{i}", f"v{i + 1}") for i in range(10)]
+    build(nodes, {}, {"v0": (100, T)}, ["v10"], max_memory=11 * 400)
+    refused("max_memory=4,399 bytes in all, got 4,400", nodes, {"v0": (100, T)}, ["v10"], max_memory=11 * 400 - 1)
+
+
+def test_dynamic_axes():
+    def conv(shape):
+        return [node("Conv", "x w", "y")], {"x": shape}, ["y"], {"w": np.zeros((2, 3, 3, 3), np.float32)}
+
+    H, W = Size("H"), Size("W")
+    refused("expected one dynamic axis that is time and perhaps one that is the batch, got H, W", *conv((1, 3, H, W)))
+    refused("got B, H, N", [node("Neg", "x", "y")], {"x": (B, H, 3, Size("N"))})
+    nodes, inputs, outputs, constants = conv((B, 3, T, 8))
+    graph = build(nodes, constants, inputs, outputs)
+    assert (graph.steps, graph.batch, graph.outputs["y"]) == ("T", "B", ("B", 2, "T-2", 6))
+
+
+def test_calls_that_do_not_fit():
+    graph = small(networks.gru)
+    x = np.zeros((2, 3, 4), np.float32)
+    for inputs, states, message in [
+        ({}, None, "inputs: expected x, got none"),
+        ({"x": x, "z": x}, None, "inputs: expected x, got x, z"),
+        ({"x": x}, {"h": x}, "states: expected none, got h"),
+        ({"x": x[0]}, None, "x: expected (B, T, 4), got (3, 4)"),
+        ({"x": x[..., :3]}, None, "x: expected (B, T, 4), got (2, 3, 3)"),
+        ({"x": x.astype(int)}, None, "x: expected float32, got int64"),
+    ]:
+        with pytest.raises(ValueError, match=re.escape(message)):
+            run(graph, inputs, states)
+
+
+def test_sequences_that_are_too_short():
+    net = Net(0)
+    x = net.op("Transpose", net.input("x", [1, "T", 4]), perm=[0, 2, 1])
+    graph = from_onnx(net.model(net.op("Conv", x, net.weight(4, 4, 5))))
+    with pytest.raises(ValueError, match="at most 3, got 5"):
+        run(graph, {"x": np.zeros((1, 3, 4))})
+
+
+@pytest.mark.parametrize("opset", [1, 6, 23])
+def test_operator_sets(opset):
+    net = Net(0, opset)
+    with pytest.raises(cgru.FormatError, match=f"operator set from 7 to 22, got {opset}"):
+        from_onnx(net.model(net.op("Relu", net.input("x", [4]))))
+
+
+def test_inputs_that_are_no_arrays():
+    net = Net(0)
+    net.inputs["x"] = helper.make_tensor_sequence_value_info("x", TensorProto.FLOAT, [4])
+    with pytest.raises(cgru.FormatError, match="input 'x': expected an array"):
+        from_onnx(net.model(net.op("Relu", "x")))
+    net.inputs["x"] = helper.make_tensor_value_info("x", TensorProto.FLOAT, None)
+    with pytest.raises(cgru.FormatError, match="input 'x': expected a shape"):
+        from_onnx(net.model(net.op("Relu", "x")))
+    net.inputs["x"] = helper.make_tensor_value_info("x", TensorProto.FLOAT16, [4])
+    with pytest.raises(cgru.FormatError, match=r"input 'x': expected an array of .*, got FLOAT16"):
+        from_onnx(net.model(net.op("Relu", "x")))
+
+
+@pytest.mark.parametrize(
+    ("opset", "attributes", "constants"), [(7, {"min": 0.0, "max": 6.0}, 0), (10, {"max": 6.0}, 0), (13, {}, 2)]
+)
+def test_clip_of_all_versions(opset, attributes, constants):
+    net = Net(0, opset)
+    x = net.input("x", [5])
+    bounds = [net.constant(np.float32(0)), net.constant(np.float32(6))][:constants]
+    graph = from_onnx(net.model(net.op("Clip", x, *bounds, **attributes)))
+    x = np.array([-3.0, 1, 5, 7, 9])
+    low = -np.inf if opset == 10 else 0
+    np.testing.assert_array_equal(run(graph, {"x": x})[0]["y0"], np.clip(x, low, 6))
+
+
+@pytest.mark.parametrize("opset", [7, 11, 13])
+def test_softmax_of_all_versions(opset):
+    """Before operator set 13 it is over all axes from one on, the second if none is named."""
+    net = Net(0, opset)
+    graph = from_onnx(net.model(net.op("Softmax", net.input("x", [2, 3, 4]))))
+    x = np.random.default_rng(0).standard_normal((2, 3, 4))
+    axes = (1, 2) if opset < 13 else (2,)
+    np.testing.assert_allclose(run(graph, {"x": x})[0]["y0"].sum(axes), 1)
