@@ -44,7 +44,7 @@ def save(graph: Graph, path: str | os.PathLike[str]) -> None:
         "outputs": [*graph.outputs, *graph.states.values()],
         "states": dict(graph.states),
     }
-    tensors = {name: np.ascontiguousarray(array) for name, array in graph.constants.items()}
+    tensors = {name: np.asarray(array, order="C") for name, array in graph.constants.items()}
     metadata = {KEY: json.dumps(written), safetensors.VERSION_KEY: str(safetensors.VERSION)}
     files.write(path, safetensors.library().numpy.save(tensors, metadata=metadata))
 
