@@ -178,12 +178,18 @@ class _Builder:
 
     def _place(self, node: Node, work: Any, outputs: set[str]) -> None:
         """Fold a node, or keep it."""
-        if node.operator in ("Identity", "Dropout") and not (set(node.outputs) & outputs or any(node.outputs[1:])):
+        if node.operator == "CastLike":
+            to = {"to": self.types[node.inputs[1]].name}
+            node = Node("Cast", node.name, node.inputs[:1], node.outputs, to)
+        if self._changes_nothing(node) and not any(node.outputs[1:]):
             (source, *_), (result, *_) = node.inputs, node.outputs
-            self.same[result] = source
-            if source in self.fills:
-                self.fills[result] = self.fills[source]
-            return
+            if result in outputs:
+                node = Node("Identity", node.name, (source,), (result,))
+            else:
+                self.same[result] = source
+                if source in self.fills:
+                    self.fills[result] = self.fills[source]
+                return
         if self._fold(node, work):
             return
         sizes = [name for name in node.inputs if name in self.constants and self.constants[name].dtype == object]
@@ -201,6 +207,24 @@ class _Builder:
             shape = {"shape": self.shapes[result], "value": fill}
             node = Node("ConstantOfShape", node.name, (), node.outputs, shape)
         self.nodes.append(node)
+
+    def _changes_nothing(self, node: Node) -> bool:
+        """Whether a node's first output is its first input."""
+        given = node.attributes
+        same = bool(node.inputs) and self.shapes[node.inputs[0]] == self.shapes.get(node.outputs[0])
+        if node.operator in ("Identity", "Dropout"):
+            return True
+        if node.operator in ("Expand", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Tile"):
+            return same
+        if node.operator in ("Concat", "Sum", "Mean", "Max", "Min"):
+            return len(node.inputs) == 1
+        if node.operator == "Slice":
+            return same and all(step > 0 for step in given["steps"] or ())
+        if node.operator == "Transpose":
+            return given["perm"] == tuple(range(len(given["perm"])))
+        if node.operator == "Pad":
+            return not any(given["pads"])
+        return node.operator == "Cast" and self.types[node.inputs[0]] == np.dtype(given["to"])
 
     def _fold(self, node: Node, work: Any) -> bool:
         """Compute a node of constants; whether that could be done."""
@@ -232,11 +256,13 @@ class _Builder:
     def _plain(self, node: Node) -> Node:
         """A node without inputs that are defaults, and with a number where an array has no other."""
         names = list(node.inputs)
-        if node.operator in ("GRU", "RNN"):
-            steps = self.shapes[names[0]][node.attributes["layout"]]
-            for position, usual in ((4, steps), (5, 0)):
-                number = self._uniform(names[position]) if position < len(names) and names[position] else None
-                if number is not None and number.reshape(-1)[0] == usual:
+        recurrence = node.row.recurrence
+        if recurrence is not None:
+            steps = self.shapes[names[0]][recurrence.time(**node.attributes)]
+            for position, usual in ((recurrence.lengths, steps), (recurrence.initial, 0)):
+                given = position is not None and position < len(names) and names[position]
+                number = self._uniform(given) if given else None
+                if position is not None and number is not None and number.reshape(-1)[0] == usual:
                     names[position] = ""
         elif node.row.pointwise:
             for position, name in enumerate(names):

@@ -81,21 +81,30 @@ class Stream:
     # --- What users of it call ----------------------------------------------------------------------------------------
 
     def step(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """One frame of each output from one of each input, both without their time axis."""
-        frames = {name: np.expand_dims(array, self._axis(name)) for name, array in inputs.items()}
+        """One frame of each output from one of each input, without their time axis."""
+        frames = {
+            name: array if self.graph.time[name] is None else np.expand_dims(array, self._axis(name))
+            for name, array in inputs.items()
+        }
         outputs = self.process(frames)
         return {
-            name: array.squeeze(self._axis(name)) if self.graph.time[name] is not None else array
+            name: array if self.graph.time[name] is None else array.squeeze(self._axis(name))
             for name, array in outputs.items()
         }
 
     def process(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """As many frames of each output as came of each input; the first `delay` of a stream are zeros."""
-        counts = {array.shape[self._axis(name)] for name, array in inputs.items()}
-        if inputs.keys() != self.graph.inputs.keys() or len(counts) != 1:
+        """As many frames of each output as came of each input; the first `delay` of a stream are zeros.
+
+        What has no time axis is as it is after these frames.
+        """
+        given = {name: _as(np.asarray(array), self.precision) for name, array in inputs.items()}
+        frames = {name: array for name, array in given.items() if self.graph.time.get(name) is not None}
+        counts = {array.shape[self._axis(name)] for name, array in frames.items()}
+        if given.keys() != self.graph.inputs.keys() or len(counts) != 1:
             raise ValueError(f"inputs: expected {checks.listed(self.graph.inputs)} of as many frames each, got others")
         (count,) = counts
-        self._advance({name: _as(np.asarray(array), self.precision) for name, array in inputs.items()}, ending=False)
+        self._still |= {name: array for name, array in given.items() if name not in frames}
+        self._advance(frames, ending=False)
         silent = min(count, max(0, self.delay - self._seen))
         self._seen += count
         outputs = {}
@@ -150,12 +159,14 @@ class Stream:
         sizes = self.bound(timed[0], values[timed[0]]) if timed else self.sizes
         if role != "recurrent":
             return evaluate(node, values, sizes, self.precision)
-        inputs = (*node.inputs, "", "", "")[:6]
-        if node.outputs in self._states:
-            inputs = (*inputs[:5], "the state")
+        recurrence = node.row.recurrence
+        inputs = list(node.inputs)
+        if recurrence is not None and node.outputs in self._states:
+            inputs += [""] * (recurrence.initial + 1 - len(inputs))
+            inputs[recurrence.initial] = "the state"
             values = {**values, "the state": self._states[node.outputs]}
         written = (node.outputs[0], "the state after")
-        results = evaluate(replace(node, inputs=inputs, outputs=written), values, sizes, self.precision)
+        results = evaluate(replace(node, inputs=tuple(inputs), outputs=written), values, sizes, self.precision)
         state = self._states[node.outputs] = results.pop("the state after")
         return results | ({node.outputs[1]: state} if len(node.outputs) > 1 and node.outputs[1] else {})
 

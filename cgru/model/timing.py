@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cgru.model.nodes.table import Sizes
 
 WINDOWS = ("Conv", "ConvTranspose", "MaxPool", "AveragePool")
-RECURRENT = ("GRU", "RNN")
+RECURRENT = tuple(name for name, row in OPERATORS.items() if row.recurrence is not None)
 FAMILIES = (RECURRENT, (*WINDOWS, "GlobalAveragePool", "GlobalMaxPool"), tuple(OPERATORS))
 """Operators that tell by what they run over which dynamic axis is time, the surest first."""
 
@@ -207,11 +207,10 @@ class _Node:
         return flow
 
     def _recurrent(self, flow: Flow) -> Flow:
-        if self.node.attributes["direction"] != "forward":
-            raise ValueError(
-                f"reads sequences from the last step to the first (direction {self.node.attributes['direction']})"
-            )
-        if len(self.node.inputs) > 4 and self.node.inputs[4]:
+        recurrence, inputs = self.node.row.recurrence, self.node.inputs
+        if recurrence is None or recurrence.backwards(**self.node.attributes):
+            raise ValueError("reads sequences from the last step to the first")
+        if recurrence.lengths is not None and any(inputs[recurrence.lengths : recurrence.lengths + 1]):
             raise ValueError("takes sequence_lens")
         return self._role("recurrent", flow)
 

@@ -14,7 +14,7 @@ from cgru.model.interpret import run
 from cgru.model.nodes import OPERATORS
 from cgru.model.nodes.table import NEWEST
 
-LEAST = {"run": 640, "nodes": 590}
+LEAST = {"run": 664, "nodes": 593}
 """Cases that run, and those among them of one node; they may rise."""
 
 

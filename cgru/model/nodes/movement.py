@@ -349,6 +349,10 @@ OPERATORS = {
         _cast, same, ("a",), attributes={"to": Attribute("text", choices=TYPES)},
         types=lambda types, to: np.dtype(to), pointwise=True,
     ),
+    "CastLike": Operator(
+        lambda x, like: _cast(x, to=like.dtype.name), lambda x, like: x, ("a", "x"), (2, 2),
+        types=lambda types: types[1], pointwise=True,
+    ),
     "Reshape": Operator(
         lambda x, shape, allowzero: x.reshape(whole(reshape_shape(x.shape, shape=shape, allowzero=allowzero), "shape")),
         reshape_shape, ("a", "i"), (1, 2),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgru.model import activations, reference
-from cgru.model.nodes.table import Attribute, Operator, Sizes, require
+from cgru.model.nodes.table import Attribute, Operator, Recurrence, Sizes, require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -202,6 +202,14 @@ ATTRIBUTES = {
 }
 
 
+RECURRENCE = Recurrence(
+    initial=5,
+    lengths=4,
+    time=lambda layout, **attributes: layout,
+    backwards=lambda direction, **attributes: direction != "forward",
+)
+
+
 def _over(x: Sizes, *others: Any, layout: int, **attributes: Any) -> tuple[int, ...]:
     return (layout,)
 
@@ -225,6 +233,7 @@ OPERATORS = {
         types=_types,
         over=_over,
         settled=_settled,
+        recurrence=RECURRENCE,
     ),
     "RNN": Operator(
         rnn,
@@ -236,5 +245,6 @@ OPERATORS = {
         types=_types,
         over=_over,
         settled=_settled,
+        recurrence=RECURRENCE,
     ),
 }

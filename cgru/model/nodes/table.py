@@ -102,6 +102,19 @@ def first_type(types: list[np.dtype[Any]], **attributes: Any) -> np.dtype[Any]:
     return types[0]
 
 
+class Recurrence(NamedTuple):
+    """What streams need to know of a recurrent layer, whose outputs are its states and the last ones."""
+
+    initial: int
+    """The input that is the state before the first step; zero where it is absent."""
+    lengths: int | None
+    """The input that says how long sequences are; whole where it is absent."""
+    time: Callable[..., int]
+    """(**attributes) -> the axis of the first input that is time."""
+    backwards: Callable[..., bool]
+    """(**attributes) -> whether a direction reads sequences from the last step to the first."""
+
+
 class Operator(NamedTuple):
     """A row of the table."""
 
@@ -132,6 +145,8 @@ class Operator(NamedTuple):
     """(*shapes, **attributes) -> multiplications, and numbers held meanwhile, where these exceed inputs and results."""
     settled: Callable[..., Mapping[str, Any]] | None = None
     """(*shapes, **attributes) -> attributes that shapes decide, as a convolution's padding: a network has them so."""
+    recurrence: Recurrence | None = None
+    """Of recurrent layers."""
     counted: bool = False
     """Whether its functions take how many outputs there are, as `outputs`."""
 
