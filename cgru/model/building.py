@@ -192,20 +192,23 @@ class _Builder:
                 return
         if self._fold(node, work):
             return
-        sizes = [name for name in node.inputs if name in self.constants and self.constants[name].dtype == object]
         node = self._plain(node)
-        if sizes and any(name in node.inputs for name in sizes):
-            found = [size for size in self.constants[sizes[0]].ravel() if isinstance(size, Size)]
-            raise FormatError(
-                f"{self.source}: {node.title}: expected inputs that are data or known, got {sizes[0]!r}, which depends "
-                f"on the size of a dynamic axis ({checks.listed(found, 4)}); make the model's shapes fixed"
-            )
         fill = self._fill(node)
         if fill is not None:
             (result,) = node.outputs
             self.fills[result] = fill
+            if fill.dtype == object:  # every reader that can use it leaves it out
+                return
             shape = {"shape": self.shapes[result], "value": fill}
             node = Node("ConstantOfShape", node.name, (), node.outputs, shape)
+        for name in node.inputs:
+            array = self.constants.get(name, self.fills.get(name))
+            if array is not None and array.dtype == object:
+                found = checks.listed([size for size in array.ravel() if isinstance(size, Size)], 4)
+                raise FormatError(
+                    f"{self.source}: {node.title}: expected inputs that are data or known, got {name!r}, which depends "
+                    f"on the size of a dynamic axis ({found}); make the model's shapes fixed"
+                )
         self.nodes.append(node)
 
     def _changes_nothing(self, node: Node) -> bool:
@@ -237,6 +240,10 @@ class _Builder:
         if row.counts is None and (dynamic or not constant or isinstance(work, Size) or work > MOST_WORK):
             return False
         if any(isinstance(size, Size) for name in node.outputs if name for size in self.shapes[name]):
+            return False
+        sizes = [name for name in node.inputs if constant and name and self.constants[name].dtype == object]
+        whole = row.moves or node.operator in ("Cast", "Concat")
+        if not whole and any(self.types[name].kind == "f" for name in sizes):  # T / 2 is no integer
             return False
         try:
             if row.counts is not None:
@@ -308,7 +315,7 @@ class _Builder:
             return None if numbers[0] is None else numbers[0].reshape(())
         arrays = [None if number is None else number.reshape(()) for number in numbers]
         if any(array is not None and array.dtype == object for array in arrays):
-            return None
+            return arrays[0] if node.operator == "Cast" else None
         with np.errstate(all="ignore"):
             result = node.row.run(*arrays, **node.attributes)
         return np.asarray(result, self.types[node.outputs[0]])
@@ -338,7 +345,8 @@ class _Builder:
     def finished(self, outputs: Sequence[str], states: Mapping[str, str] | None) -> Graph:
         """The network without what no output needs."""
         for name in outputs:
-            if name in self.same or (name in self.constants and self.constants[name].dtype == object):
+            array = self.constants.get(name, self.fills.get(name))
+            if array is not None and array.dtype == object:
                 raise FormatError(f"{self.source}: output {name!r}: expected numbers, got sizes of dynamic axes")
         self._rename(outputs)
         needed, kept = set(outputs), []

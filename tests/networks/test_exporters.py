@@ -12,6 +12,9 @@ from cgru.formats.onnx.network import from_onnx
 from cgru.model.interpret import run
 from cgru.model.stepping import Stream
 
+from ..formats.test_onnx_exporters import loops_of_tensorflow, stacks_of_paddle
+from ..support import onnx_graphs
+
 ABOUT_SHAPES = {"Shape", "Range", "ConstantOfShape", "Identity", "Equal", "Where", "Expand", "Cast"}
 
 
@@ -163,3 +166,35 @@ def test_frame_graphs_of_torch(opset):
         np.testing.assert_allclose(outputs["enh"], expected.numpy(), atol=1e-5)
         for cache, name in zip(caches, graph.states, strict=True):
             np.testing.assert_allclose(states[name], cache.numpy(), atol=1e-5)
+
+
+# --- Others' patterns -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_major", [False, True])
+def test_loops_of_tensorflow(batch_major):
+    """Lengths and an initial state that are made of the input's shape, in floating point on the way, vanish."""
+    model = loops_of_tensorflow(batch_major)
+    graph = from_onnx(model)
+    (node,) = [node for node in graph.nodes if node.operator == "GRU"]
+    assert len(node.inputs) == 4
+    assert {node.operator for node in graph.nodes} <= {"GRU", "Squeeze", "Transpose"}
+    x = np.random.default_rng(1).standard_normal((2, 5, 3) if batch_major else (5, 2, 3)).astype(np.float32)
+    outputs, _ = run(graph, {"X": x})
+    for array, expected in zip(outputs.values(), onnx_graphs.session(model).run(None, {"X": x}), strict=True):
+        np.testing.assert_allclose(array, expected, atol=1e-5)
+    assert Stream(graph).delay == 0
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("batch_major", [False, True])
+def test_stacks_of_paddle(bidirectional, batch_major):
+    """Weights put in order by nodes, and states of zeros that are cut, vanish."""
+    model = stacks_of_paddle(bidirectional, batch_major, "zeros")
+    graph = from_onnx(model)
+    assert {node.operator for node in graph.nodes} <= {"GRU", "Reshape", "Transpose"}
+    assert all(len(node.inputs) == 4 for node in graph.nodes if node.operator == "GRU")
+    x = np.random.default_rng(1).standard_normal((2, 5, 3) if batch_major else (5, 2, 3)).astype(np.float32)
+    np.testing.assert_allclose(
+        run(graph, {"X": x})[0]["out"], onnx_graphs.session(model).run(None, {"X": x})[0], atol=1e-5
+    )

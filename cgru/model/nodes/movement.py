@@ -313,9 +313,12 @@ TYPES = ("float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint
 
 def _cast(x: Array, *, to: str) -> Array:
     dtype = np.dtype(to)
-    if x.dtype == object:  # sizes
-        require(dtype.kind in "iu", "integers of sizes", to)
-        return x
+    if x.dtype == object:  # sizes, which exporters also have as floating point on their way to integers
+        require(dtype.kind in "iuf", "numbers of sizes", to)
+        numbers = [size if isinstance(size, Size) else int(size) for size in x.ravel()]
+        result = np.empty(len(numbers), object)
+        result[:] = numbers
+        return result.reshape(x.shape)
     if dtype.kind == x.dtype.kind == "f":  # the caller says in which of them a network is computed
         return x
     with np.errstate(invalid="ignore"):
