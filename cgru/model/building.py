@@ -7,6 +7,7 @@ that number where its reader broadcasts it, and vanishes where it is the default
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from cgru.errors import FormatError
 from cgru.model import ordering, timing
 from cgru.model import states as pairs
 from cgru.model.graph import MAX_MEMORY, Graph, Node
-from cgru.model.nodes.sizes import Size, product
+from cgru.model.nodes.sizes import Size, at_least
 from cgru.model.nodes.table import NEWEST, OLDEST, Sizes, attributes_of, broadcast, check_types
 
 if TYPE_CHECKING:
@@ -108,9 +109,8 @@ class _Builder:
         """Keep a value's shape and type, and count its bytes."""
         if len(shape) > MOST_AXES:
             raise FormatError(f"{self.source}: {what}: expected at most {MOST_AXES} axes, got {len(shape)}")
-        size = product(shape) + more
-        numbers = size.at(dict.fromkeys(size.names, 1)) if isinstance(size, Size) else size
-        self.spent += max(numbers, 0) * dtype.itemsize
+        numbers = math.prod(max(0, at_least(size)) for size in shape) + max(0, at_least(more))
+        self.spent += numbers * dtype.itemsize
         if self.spent > self.max_memory:
             raise FormatError(
                 f"{self.source}: {what}: expected values of at most max_memory={self.max_memory:,} bytes in all, got "
@@ -271,7 +271,7 @@ class _Builder:
                 number = self._uniform(given) if given else None
                 if position is not None and number is not None and number.reshape(-1)[0] == usual:
                     names[position] = ""
-        elif node.row.pointwise:
+        elif node.row.shape is broadcast:
             for position, name in enumerate(names):
                 rest = [self.shapes[other] for i, other in enumerate(names) if other and i != position]
                 if name in self.fills and rest and broadcast(*rest) == self.shapes[node.outputs[0]]:
@@ -316,8 +316,11 @@ class _Builder:
         arrays = [None if number is None else number.reshape(()) for number in numbers]
         if any(array is not None and array.dtype == object for array in arrays):
             return arrays[0] if node.operator == "Cast" else None
-        with np.errstate(all="ignore"):
-            result = node.row.run(*arrays, **node.attributes)
+        try:
+            with np.errstate(all="ignore"):
+                result = node.row.run(*arrays, **node.attributes)
+        except WRONG as error:
+            raise FormatError(f"{self.source}: {node.title}: {error}") from error
         return np.asarray(result, self.types[node.outputs[0]])
 
     # --- The whole ----------------------------------------------------------------------------------------------------

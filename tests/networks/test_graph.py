@@ -488,3 +488,36 @@ def test_softmax_of_all_versions(opset):
     x = np.random.default_rng(0).standard_normal((2, 3, 4))
     axes = (1, 2) if opset < 13 else (2,)
     np.testing.assert_allclose(run(graph, {"x": x})[0]["y0"].sum(axes), 1)
+
+
+def test_names_of_tensors_and_inputs_twice():
+    net = Net(0)
+    model = net.model(net.op("Add", net.input("x", [4]), net.weight(4)))
+    model.graph.initializer.append(model.graph.initializer[0])
+    with pytest.raises(cgru.FormatError, match="tensors of different names, got 'w0' twice"):
+        from_onnx(model)
+    del model.graph.initializer[1]
+    model.graph.input.append(model.graph.input[0])
+    with pytest.raises(cgru.FormatError, match="inputs of different names, got 'x' twice"):
+        from_onnx(model)
+
+
+def test_many_names_of_axes():
+    net = Net(0)
+    names = [net.input(f"x{k}", [f"a{'+' * (k % 7)}", 2]) for k in range(7)]
+    with pytest.raises(cgru.FormatError, match=r"one dynamic axis that is time .* got a, a_, a__, a___, a____"):
+        from_onnx(net.model(*(net.op("Neg", name) for name in names)))
+
+
+def test_a_number_in_the_place_of_what_a_function_needs_whole():
+    """PRelu's first input gives the result's shape, so that it stays; a divisor of 0 is found when it is folded."""
+    net = Net(0)
+    x = net.input("x", ["N", 4])
+    threes = net.op(
+        "ConstantOfShape", net.op("Shape", x), value=helper.make_tensor("v", TensorProto.FLOAT, [1], [-3.0])
+    )
+    graph = from_onnx(net.model(net.op("PRelu", threes, x)))
+    np.testing.assert_array_equal(run(graph, {"x": np.ones((2, 4))})[0]["y0"], np.full((2, 4), -3.0))
+    zeros = net.op("ConstantOfShape", net.op("Shape", x), value=helper.make_tensor("v", TensorProto.INT64, [1], [0]))
+    with pytest.raises(cgru.FormatError, match="Mod 'n5': expected divisors other than 0"):
+        from_onnx(net.model(net.op("Mod", zeros, zeros)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,7 @@ class _Model:
         self.constants: dict[str, Array] = {}
         self.names: dict[str, str] = {}
         """Names of dynamic axes there, and here."""
+        self.taken: set[str] = set()
 
     def network(self, states: Mapping[str, str] | None, max_memory: int) -> Graph:
         """The network."""
@@ -78,12 +80,10 @@ class _Model:
             raise FormatError(
                 f"{self.source}: expected dense tensors, got {len(self.graph.sparse_initializer)} sparse ones"
             )
-        names = [tensor.name for tensor in self.graph.initializer]
-        if len(set(names)) < len(names):
-            twice = sorted({name for name in names if names.count(name) > 1}) if len(names) < 1000 else names[:1]
-            raise FormatError(
-                f"{self.source}: expected tensors of different names, got {checks.listed(map(repr, twice))} twice"
-            )
+        names = Counter(tensor.name for tensor in self.graph.initializer)
+        twice = [repr(name) for name, number in names.items() if number > 1]
+        if twice:
+            raise FormatError(f"{self.source}: expected tensors of different names, got {checks.listed(twice)} twice")
         self.constants = {tensor.name: self.tensors.array(tensor) for tensor in self.graph.initializer}
         inputs: dict[str, Sizes] = {}
         types = {}
@@ -95,9 +95,8 @@ class _Model:
             inputs[value.name], types[value.name] = self._input(value)
         nodes = [made for node in self.graph.node if (made := self._node(node)) is not None]
         outputs = [value.name for value in self.graph.output]
-        opset = min(self.opset, NEWEST)
         return build(
-            nodes, self.constants, inputs, outputs, types=types, states=states, opset=opset, max_memory=max_memory,
+            nodes, self.constants, inputs, outputs, types=types, states=states, opset=self.opset, max_memory=max_memory,
             source=self.source,
         )  # fmt: skip
 
@@ -123,9 +122,10 @@ class _Model:
         if name not in self.names:
             short = re.sub(r"\W", "_", name, flags=re.ASCII)[:40]
             short = short if re.match(r"[A-Za-z_]", short) else f"_{short}"
-            taken = set(self.names.values())
-            number = len(taken)
-            self.names[name] = short if short not in taken else f"{short}_{number}"
+            while short in self.taken:
+                short = f"{short[:40]}_{len(self.taken)}"
+            self.taken.add(short)
+            self.names[name] = short
         return self.names[name]
 
     def _node(self, node: Any) -> Node | None:

@@ -158,7 +158,7 @@ def sign(difference: int | Size) -> int:
     """-1, 0 or 1; TypeError where the names' sizes decide it."""
     if isinstance(difference, int):
         return (difference > 0) - (difference < 0)
-    ones = difference.at(dict.fromkeys(difference.names, 1))
+    ones = at_least(difference)
     for direction in (1, -1):
         grows = all(count * direction > 0 for product, count in difference.terms.items() if product)
         if grows and ones * direction > 0:
@@ -232,6 +232,11 @@ def parse(text: str) -> int | Size:
 def resolved(sizes: Iterable[int | str], known: Mapping[str, int]) -> tuple[int, ...]:
     """Sizes where names stand for these."""
     return tuple(size.at(known) if isinstance(size, Size) else int(size) for size in sizes)
+
+
+def at_least(size: int | Size) -> int:
+    """The size where every name stands for 1."""
+    return size.at(dict.fromkeys(size.names, 1)) if isinstance(size, Size) else size
 
 
 def product(sizes: Iterable[int | Size]) -> int | Size:
