@@ -14,7 +14,7 @@ import numpy as np
 
 from cgru import checks
 from cgru.errors import FormatError
-from cgru.model import ordering, timing
+from cgru.model import ordering, timing, uniting
 from cgru.model import states as pairs
 from cgru.model.graph import MAX_MEMORY, Graph, Node
 from cgru.model.nodes.sizes import Size, at_least
@@ -30,6 +30,9 @@ WRONG = (ArithmeticError, LookupError, MemoryError, TypeError, ValueError)
 
 MOST_WORK = 10**9
 """Multiplications of one node of constants that are done here; what takes more stays a node."""
+
+MOST_TRIES = 12
+"""Of building a network whose axes have more names than they need."""
 
 MOST_AXES = 16
 """Of a value; NumPy's have at least 32."""
@@ -75,10 +78,16 @@ def build(
     ordering.refuse_unknown(nodes, source)
     ordered = ordering.ordered(nodes, {*constants, *inputs}, source)
     ordering.refuse_missing(ordered, constants, inputs, outputs, source)
-    builder = _Builder(constants, inputs, types or {}, opset, max_memory, source)
-    for node in ordered:
-        builder.add(node, node.outputs, set(outputs))
-    return builder.finished(outputs, states)
+    tries = MOST_TRIES
+    while True:
+        builder = _Builder(constants, inputs, types or {}, opset, max_memory, source, tries > 0)
+        try:
+            for node in ordered:
+                builder.add(node, node.outputs, set(outputs))
+            return builder.finished(outputs, states)
+        except uniting.OneAxis as found:  # each time there are fewer names
+            inputs = {name: uniting.renamed(shape, found.names) for name, shape in inputs.items()}
+            tries -= 1
 
 
 class _Builder:
@@ -86,9 +95,9 @@ class _Builder:
 
     def __init__(
         self, constants: Mapping[str, Array], inputs: Mapping[str, Sizes], types: Mapping[str, np.dtype[Any]],
-        opset: int, max_memory: int, source: str,
+        opset: int, max_memory: int, source: str, unites: bool,
     ) -> None:  # fmt: skip
-        self.opset, self.max_memory, self.source = opset, max_memory, source
+        self.opset, self.max_memory, self.source, self.unites = opset, max_memory, source, unites
         self.inputs = dict(inputs)
         self.constants: dict[str, Array] = {}
         self.shapes: dict[str, Sizes] = {}
@@ -142,9 +151,12 @@ class _Builder:
             work, held = row.work(*shapes, **attributes) if row.work else (0, 0)
             if row.settled:
                 attributes |= row.settled(*shapes, **attributes)
-        except FormatError:
-            raise
         except WRONG as error:
+            if self.unites:
+                found = [self.shapes[name] for name in names if name]
+                axes = uniting.find(self.inputs.values(), found, lambda axes: self._agree(node, names, axes))
+                if axes is not None:
+                    raise uniting.OneAxis(axes) from error
             raise FormatError(f"{self.source}: {node.title}: {error}") from error
         results = shape if isinstance(shape, list) else [shape]
         dtypes = found if isinstance(found, list) else [found] * len(results)
@@ -152,6 +164,16 @@ class _Builder:
             self._note(node.title, name, result, dtype, held)
         done = Node(node.operator, node.name, tuple(names), tuple(written), attributes)
         self._place(done, work, outputs)
+
+    def _agree(self, node: Node, names: list[str], axes: Mapping[str, str]) -> bool:
+        """Whether a node's shapes agree once axes are renamed."""
+        try:
+            names, attributes = self._known(node, list(names))
+            shapes = [uniting.renamed(self.shapes[name], axes) if name else None for name in names]
+            node.row.shape(*shapes, **attributes, **({"outputs": len(node.outputs)} if node.row.counted else {}))
+        except WRONG:
+            return False
+        return True
 
     def _known(self, node: Node, names: list[str]) -> tuple[list[str], dict[str, Any]]:
         """A node's inputs without those that are attributes here, and all attributes."""

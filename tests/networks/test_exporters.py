@@ -186,6 +186,22 @@ def test_loops_of_tensorflow(batch_major):
     assert Stream(graph).delay == 0
 
 
+@pytest.mark.parametrize("batch_major", [False, True])
+def test_given_states_of_paddle(batch_major):
+    """Inputs whose batch axes have names of their own, which a GRU makes one."""
+    model = stacks_of_paddle(False, batch_major, "given")
+    graph = from_onnx(model)
+    x, h0 = graph.inputs["X"], graph.inputs["H0"]
+    assert h0 == (2, x[0] if batch_major else x[1], 4)
+    assert (graph.kind, graph.batch) == ("sequence", h0[1])
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((2, 5, 3) if batch_major else (5, 2, 3)).astype(np.float32)
+    feed = {"X": x, "H0": rng.standard_normal((2, 2, 4)).astype(np.float32)}
+    np.testing.assert_allclose(run(graph, feed)[0]["out"], onnx_graphs.session(model).run(None, feed)[0], atol=1e-5)
+    with pytest.raises(ValueError, match="H0: expected"):
+        run(graph, feed | {"H0": feed["H0"][:, :1]})
+
+
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("batch_major", [False, True])
 def test_stacks_of_paddle(bidirectional, batch_major):

@@ -277,7 +277,16 @@ def one_reader(number):
     return net.model(net.op("Concat", *names, axis=0))
 
 
-@pytest.mark.parametrize("make", [chain, constants, many_inputs, one_reader])
+def a_name_each(number):
+    """Axes that nodes make one, one after the other."""
+    net = Net(0)
+    x = net.input("x", ["N", 4])
+    for k in range(number):
+        x = net.op("Add", x, net.input(f"x{k}", [f"N{k}", 4]))
+    return net.model(x)
+
+
+@pytest.mark.parametrize("make", [chain, constants, many_inputs, one_reader, a_name_each])
 def test_time_and_memory_in_proportion(make, tmp_path):
     path = tmp_path / "model.onnx"
 

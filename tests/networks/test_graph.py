@@ -521,3 +521,17 @@ def test_a_number_in_the_place_of_what_a_function_needs_whole():
     zeros = net.op("ConstantOfShape", net.op("Shape", x), value=helper.make_tensor("v", TensorProto.INT64, [1], [0]))
     with pytest.raises(cgru.FormatError, match="Mod 'n5': expected divisors other than 0"):
         from_onnx(net.model(net.op("Mod", zeros, zeros)))
+
+
+def test_axes_that_a_node_makes_one():
+    shapes = {"x": (B, T, 4), "y": (Size("N"), Size("S"), 4)}
+    graph = build([node("Concat", "x y", "z", axis=2)], {}, shapes, ["z"])
+    assert graph.inputs == {"x": ("B", "T", 4), "y": ("B", "T", 4)}
+    graph = build([node("Add", "x y", "z")], {}, {"x": (B, 4), "y": (Size("N"), 4)}, ["z"])
+    assert graph.inputs["y"] == ("B", 4)
+    refused(
+        "shapes that broadcast together, got (B, T) and (T, B)",
+        [node("Add", "x y", "z")],
+        {"x": (B, T), "y": (T, B)},
+        ["z"],
+    )
