@@ -15,7 +15,7 @@ from cgru.model.interpret import run
 from cgru.model.nodes.sizes import Size, parse
 from cgru.model.stepping import Stream
 
-from ..support import networks
+from ..support import networks, onnx_graphs
 from ..support.networks import Net
 
 T, B = Size("T"), Size("B")
@@ -535,3 +535,22 @@ def test_axes_that_a_node_makes_one():
         {"x": (B, T), "y": (T, B)},
         ["z"],
     )
+
+
+def test_learnt_initial_states_stay():
+    net = Net(0)
+    x = net.op("Transpose", net.input("x", ["B", "T", 4]), perm=[1, 0, 2])
+    batch = net.op("Gather", net.op("Shape", x), net.constant(np.array([1])), axis=0)
+    ones = net.op("Expand", net.constant(np.ones((1, 1, 3), np.float32)),
+                  net.op("Concat", net.constant(np.array([1])), batch, net.constant(np.array([3])), axis=0))  # fmt: skip
+    weights = [net.weight(1, 9, 4), net.weight(1, 9, 3)]
+    y, _ = net.op("GRU", x, *weights, "", "", ones, outputs=2, hidden_size=3)
+    model = net.model(y)
+    graph = from_onnx(model)
+    assert [node.operator for node in graph.nodes] == ["Transpose", "ConstantOfShape", "GRU"]
+    x = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32)
+    got = run(graph, {"x": x})[0]["y0"]
+    np.testing.assert_allclose(got, onnx_graphs.session(model).run(None, {"x": x})[0], atol=1e-5)
+    stream = Stream(graph, batch_size=2)
+    steps = [stream.step({"x": x[:, t]})["y0"] for t in range(3)]
+    np.testing.assert_allclose(np.stack(steps), got, atol=1e-12)

@@ -168,6 +168,18 @@ def look_ahead(net, x, size):
     return convolution(net, x, size, ahead=True)
 
 
+def transposed(net, x, size):
+    """A transposed convolution over time, which looks as far ahead as it takes away in front."""
+    kernel, dilation, out = (int(net.rng.integers(1, 4)) for _ in range(3))
+    span = (kernel - 1) * dilation
+    ahead = int(net.rng.integers(0, span + 1))
+    y = net.op(
+        "ConvTranspose", net.op("Transpose", x, perm=[0, 2, 1]), net.weight(size, out, kernel), net.weight(out),
+        dilations=[dilation], pads=[ahead, span - ahead],
+    )  # fmt: skip
+    return net.op("Transpose", y, perm=[0, 2, 1]), out
+
+
 def late_residual(net, x, size):
     """A branch that looks ahead beside one that does not."""
     y, other = look_ahead(net, x, size)
@@ -213,7 +225,7 @@ LOCAL = [
     heads,
     rows_merged,
 ]
-OVER_TIME = [gru, rnn, convolution, look_ahead, late_residual, pooled]
+OVER_TIME = [gru, rnn, convolution, look_ahead, transposed, late_residual, pooled]
 WHOLE = [both_ways, mean_over_time, attention]
 
 
