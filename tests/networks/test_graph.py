@@ -554,3 +554,40 @@ def test_learnt_initial_states_stay():
     stream = Stream(graph, batch_size=2)
     steps = [stream.step({"x": x[:, t]})["y0"] for t in range(3)]
     np.testing.assert_allclose(np.stack(steps), got, atol=1e-12)
+
+
+FAR = 2**31 - 1
+
+
+@pytest.mark.parametrize(("start", "end", "step", "part", "size", "delay"), [
+    (1, FAR, 1, slice(1, None), "T-1", 1),
+    (0, -2, 1, slice(0, -2), "T-2", 2),
+    (1, -1, 1, slice(1, -1), "T-2", 2),
+    (-1, FAR, 1, slice(-1, None), 1, None),
+    (-3, -1, 1, slice(-3, -1), 2, "both ends"),
+    (-1, -FAR - 1, -1, slice(None, None, -1), "T", "both ends"),
+    (0, FAR, 2, slice(None, None, 2), "((T+1)//2)", "both ends"),
+    (0, 3, 1, slice(0, 3), 3, "both ends"),
+])  # fmt: skip
+def test_parts_of_time(start, end, step, part, size, delay):
+    net = Net(0)
+    x, _ = networks.convolution(net, net.input("x", [1, "T", 4]), 4)
+    y = net.op("Slice", x, *(net.constant(np.array([value])) for value in (start, end, 1, step)))
+    model = net.model(net.op("Tanh", y), x)
+    graph = from_onnx(model)
+    assert graph.shapes["y0"][1] == size
+    x = np.random.default_rng(0).standard_normal((1, 7, 4)).astype(np.float32)
+    outputs, _ = run(graph, {"x": x})
+    np.testing.assert_array_equal(outputs["y0"], np.tanh(outputs["y1"][:, part]))
+    np.testing.assert_allclose(outputs["y0"], onnx_graphs.session(model).run(None, {"x": x})[0], atol=1e-5)
+    if isinstance(delay, str):
+        assert delay in next(iter(graph.timing.obstacles.values()))
+        return
+    stream = Stream(graph)
+    steps = [stream.step({"x": x[:, t]}) for t in range(7)]
+    assert stream.delay == (delay or 0)
+    if delay is None:
+        np.testing.assert_allclose(steps[-1]["y0"], outputs["y0"], atol=1e-12)
+        return
+    got = np.concatenate([np.stack([frame["y0"] for frame in steps], 1), stream.flush()["y0"]], axis=1)
+    np.testing.assert_allclose(got[:, delay:], outputs["y0"], atol=1e-12)
