@@ -591,3 +591,24 @@ def test_parts_of_time(start, end, step, part, size, delay):
         return
     got = np.concatenate([np.stack([frame["y0"] for frame in steps], 1), stream.flush()["y0"]], axis=1)
     np.testing.assert_allclose(got[:, delay:], outputs["y0"], atol=1e-12)
+
+
+def test_types_that_differ():
+    types = {"k": np.dtype(np.int64)}
+    inputs = {"x": (4,), "k": (4,)}
+    refused(
+        "input 1: expected float32 as the inputs before it, got int64", [node("Add", "x k", "y")], inputs, types=types
+    )
+    refused(
+        "input 2: expected float32",
+        [node("Where", "b x k", "y")],
+        inputs | {"b": (4,)},
+        types=types | {"b": np.dtype(bool)},
+    )
+
+
+def test_parts_that_a_short_sequence_has_not():
+    graph = build([node("Slice", "x", "y", starts=(0,), ends=(3,))], {}, {"x": (T, 2)}, ["y"])
+    assert run(graph, {"x": np.ones((5, 2))})[0]["y"].shape == (3, 2)
+    with pytest.raises(ValueError, match=r"Slice 'Slice of y': expected \(3, 2\), got \(2, 2\); T = 2 is too short"):
+        run(graph, {"x": np.ones((2, 2))})
