@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 STORED = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 """The format's names of numbers."""
 
+PLAIN = {"F32": "<f4", "F64": "<f8", "BOOL": "u1"} | {
+    f"{sign}{bits}": f"<{sign.lower()}{bits // 8}" for sign in "IU" for bits in (8, 16, 32, 64)
+}
+"""The format's names of numbers that NumPy has, and the types that read their bytes."""
+
 NARROW = {"float16": ("F16", "<f2"), "bfloat16": ("BF16", "<u2"), "int8": ("I8", "<i1")}
 """Of a quantized model's precisions: the format's name, and the NumPy type of the numbers."""
 
@@ -54,7 +59,8 @@ VERSION_KEY, VERSION = "cgru.version", 1
 """The metadata field of the format's version, and today's. Files of before there was one have none: version 0."""
 
 
-def _library() -> Any:
+def library() -> Any:
+    """The package safetensors, imported when first needed."""
     import safetensors
     import safetensors.numpy
 
@@ -63,7 +69,7 @@ def _library() -> Any:
 
 def save(value: Value, path: str | os.PathLike[str]) -> None:
     """Write a model; the file appears whole, or the one before it stays."""
-    safetensors = _library()
+    safetensors = library()
     options = {**value.spec.options, "dtype": value.spec.dtype.name, "precision": value.precision}
     if value.spec.kind != "GRU":
         options[KIND] = value.spec.kind
@@ -117,7 +123,7 @@ class Weights:
     """What a file holds, by name; numbers are read when they are asked for."""
 
     def __init__(self, path: Path) -> None:
-        safetensors = _library()
+        safetensors = library()
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
         try:
@@ -145,6 +151,14 @@ class Weights:
         """A tensor; float16 and bfloat16 as float32."""
         where, kind, shape, data = self._content(key)
         return files.decode(where, STORED.get(kind, kind), shape, data)
+
+    def plain(self, key: str) -> npt.NDArray[Any]:
+        """A tensor of one of NumPy's types as it is."""
+        where, kind, shape, data = self._content(key)
+        if kind not in PLAIN:
+            raise FormatError(f"{where}: expected {', '.join(PLAIN)}, got {kind}")
+        array = files.undecoded(where, PLAIN[kind], shape, data, kind)
+        return array != 0 if kind == "BOOL" else array.astype(array.dtype.newbyteorder("="))
 
     def narrow(self, key: str, precision: str) -> npt.NDArray[Any]:
         """A tensor's numbers as they are stored."""

@@ -11,7 +11,7 @@ import numpy as np
 from cgru import checks
 from cgru.errors import FormatError
 from cgru.formats import FORMATS, files, untrusted
-from cgru.formats.safetensors import VERSION, VERSION_KEY, _library, check_version
+from cgru.formats.safetensors import VERSION, VERSION_KEY, check_version, library
 from cgru.gru import GRU
 from cgru.model.spec import from_options
 from cgru.model.value import Value
@@ -41,7 +41,7 @@ MOST_TEXT = 1 << 26
 def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     """Write a fitted estimator; the file appears whole, or the one before it stays."""
     with FORMATS["safetensors"].using():
-        safetensors = _library()
+        safetensors = library()
     weights = estimator._network.weights
     tensors = {name if name in HEAD else GRU_PREFIX + name: array for name, array in weights.items()}
     tensors |= {name: np.ascontiguousarray(array) for name, array in estimator._arrays().items()}
@@ -89,7 +89,7 @@ def load(cls: Any, path: str | os.PathLike[str]) -> Any:
     """The estimator of a class in a file, or a FormatError."""
     path = Path(path)
     with FORMATS["safetensors"].using():
-        safetensors = _library()
+        safetensors = library()
     with untrusted.reading(path, f"{cls.__name__}'s .safetensors"):
         try:
             with safetensors.safe_open(path, framework="numpy") as file:

@@ -175,12 +175,9 @@ def test_two_directions_of_tensorflow():
 # --- Paddle -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("batch_major", [False, True])
-@pytest.mark.parametrize("state", ["given", "zeros"])
-def test_stacks_of_paddle(bidirectional, batch_major, state):
+def stacks_of_paddle(bidirectional, batch_major, state, layers=2, hidden=4):
     """Gates put in order, directions and biases side by side, and each layer's state cut, all by nodes."""
-    rng, d, layers, hidden = np.random.default_rng(0), 1 + bidirectional, 2, 4
+    rng, d = np.random.default_rng(0), 1 + bidirectional
     arrays, nodes, x = {"a0": np.array([0]), "a1": np.array([1])}, [], "X"
     arrays |= (
         {f"at{k}": np.array([k * hidden]) for k in range(4)}
@@ -214,7 +211,15 @@ def test_stacks_of_paddle(bidirectional, batch_major, state):
         x = f"y{k}"
     nodes.append(node("Transpose", [x], ["out"], perm=[1, 0, 2]) if batch_major else node("Identity", [x], ["out"]))
     inputs = {"X": ([None, None, 3], FLOAT)} | ({"H0": ([layers * d, None, hidden], FLOAT)} if state == "given" else {})
-    model = graphs.model(nodes, inputs, ["out"], arrays)
+    return graphs.model(nodes, inputs, ["out"], arrays)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("batch_major", [False, True])
+@pytest.mark.parametrize("state", ["given", "zeros"])
+def test_stacks_of_paddle(bidirectional, batch_major, state):
+    rng, d, layers, hidden = np.random.default_rng(1), 1 + bidirectional, 2, 4
+    model = stacks_of_paddle(bidirectional, batch_major, state, layers, hidden)
     gru = cgru.from_onnx(model)
     assert (gru.num_layers, gru.bidirectional, gru.batch_first) == (layers, bidirectional, batch_major)
     feed = {"X": rng.standard_normal((2, 5, 3) if batch_major else (5, 2, 3)).astype(np.float32)}

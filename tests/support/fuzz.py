@@ -67,7 +67,7 @@ def truncations(data, every=64):
         yield data[:size]
 
 
-def survives(path, versions, load=cgru.load):
+def survives(path, versions, load=cgru.load, kinds=(cgru.GRU, cgru.GRUCell)):
     """Load every version of a file: a GRU or a FormatError that names it; nothing else, no hang, no excess of memory.
 
     Returns how many were refused, and how many loaded.
@@ -83,7 +83,7 @@ def survives(path, versions, load=cgru.load):
                 assert str(path) in str(error), error
                 refused += 1
             else:
-                assert isinstance(model, (cgru.GRU, cgru.GRUCell))
+                assert isinstance(model, kinds)
                 loaded += 1
             finally:
                 signal.alarm(0)

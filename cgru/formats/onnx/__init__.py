@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError, Message
 
 from cgru import checks
 from cgru.errors import FormatError
 from cgru.formats import files
 from cgru.formats.names import refuse_unknown
-from cgru.formats.onnx import bodies, operator, order
+from cgru.formats.onnx import bodies, operator, order, parsing
 from cgru.formats.onnx.graph import MAX_USES, Graph
+from cgru.model.nodes import recurrent
 from cgru.model.spec import from_options
 from cgru.model.value import Value, face
 
@@ -95,16 +95,11 @@ def load(path: Path, name: str | None = None) -> GRU:
 
 def read(path: Path, name: str | None = None) -> Value:
     """The value of the GRU in a file."""
-    proto = onnx.ModelProto()
-    try:
-        proto.ParseFromString(files.read(path))
-    except DecodeError as error:
-        raise FormatError(f"{path}: expected a whole ONNX model: {error}") from error
-    return _load(proto, str(path), path, name)
+    return _load(parsing.parse(path), str(path), path, name)
 
 
 def _load(proto: Any, source: str, path: Path | None, name: str | None) -> Value:
-    _check_text(proto, source)
+    parsing.check_text(proto, source)
     graph = Graph(proto.graph, source, path)
     found = graph.grus()
     bodies.refuse(proto, source, found, name)
@@ -118,18 +113,6 @@ def _load(proto: Any, source: str, path: Path | None, name: str | None) -> Value
         return _build(source, [operator.read(graph, fitting[0])])
     units = [operator.read(graph, found[0])] if len(found) == 1 else _stack(graph, found, names)
     return _build(source, units, _batch_major(units))
-
-
-def _check_text(proto: Any, source: str) -> None:
-    """Protobuf gives text that is no UTF-8 as bytes, which nothing here expects."""
-    todo = [proto]
-    while todo:
-        for field, value in todo.pop().ListFields():
-            values = [value] if isinstance(value, (str, bytes, Message)) else value
-            if field.type == field.TYPE_MESSAGE:
-                todo += values
-            elif field.type == field.TYPE_STRING and any(isinstance(text, bytes) for text in values):
-                raise FormatError(f"{source}: {field.full_name}: expected UTF-8, got {value!r}")
 
 
 def _stack(graph: Graph, found: list[Any], names: str) -> list[operator.Unit]:
@@ -282,8 +265,8 @@ def _written(gru: Spec) -> dict[str, Any]:
     functions = [function for direction in gru.by_direction for function in (direction.gate, direction.candidate)]
     functions = [f._replace(name="affine", alpha=1.0, beta=0.0) if f.name == "linear" else f for f in functions]
     for f in functions:
-        if f.name not in operator.NAMES:
-            raise FormatError(f"ONNX's GRU has no activation {f.name!r}; it has {', '.join(operator.NAMES)}")
+        if f.name not in recurrent.NAMES:
+            raise FormatError(f"ONNX's GRU has no activation {f.name!r}; it has {', '.join(recurrent.NAMES)}")
     for number in [gru.clip or 0.0, *(number for f in functions for number in (f.alpha, f.beta))]:
         if gru.dtype != np.float32 and float(np.float32(number)) != number:
             raise FormatError(
@@ -293,9 +276,9 @@ def _written(gru: Spec) -> dict[str, Any]:
         "hidden_size": gru.hidden_size,
         "linear_before_reset": int(gru.reset_after),
         "direction": "bidirectional" if gru.bidirectional else "reverse" if gru.reverse else "forward",
-        "activations": [operator.NAMES[f.name] for f in functions],
-        "activation_alpha": [f.alpha for f in functions if f.name in operator.PARAMETERS["activation_alpha"]],
-        "activation_beta": [f.beta for f in functions if f.name in operator.PARAMETERS["activation_beta"]],
+        "activations": [recurrent.NAMES[f.name] for f in functions],
+        "activation_alpha": [f.alpha for f in functions if f.name in recurrent.PARAMETERS["activation_alpha"]],
+        "activation_beta": [f.beta for f in functions if f.name in recurrent.PARAMETERS["activation_beta"]],
         "clip": gru.clip,
     }
     return {name: value for name, value in attributes.items() if value not in (None, [])}
@@ -306,7 +289,7 @@ def _layers(value: Value) -> Iterator[dict[str, Array]]:
     parameters, spec = value.weighing_state(), value.spec
     for suffixes, _ in spec.layers:
         w, r, *biases = [
-            np.stack([operator.reordered(parameters[name + suffix]) for suffix in suffixes])
+            np.stack([recurrent.reordered(parameters[name + suffix]) for suffix in suffixes])
             for name in spec.cell.shapes(1, 1, spec.bias)
         ]
         yield {"W": w, "R": r, **({"B": np.concatenate(biases, axis=1)} if biases else {})}

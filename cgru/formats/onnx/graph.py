@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     from cgru.formats.onnx.axes import Axes, Sizes
     from cgru.types import Array
 
-TENSORS = {
+Kinds = Mapping[int, tuple[str, str, str]]
+
+TENSORS: Kinds = {
     onnx.TensorProto.FLOAT: ("float32", "float_data", "<f4"),
     onnx.TensorProto.DOUBLE: ("float64", "double_data", "<f8"),
     onnx.TensorProto.FLOAT16: ("float16", "int32_data", "<u2"),
@@ -40,6 +43,13 @@ TENSORS = {
     onnx.TensorProto.INT64: ("int64", "int64_data", "<i8"),
 }
 """Kinds of tensors; where they are not raw bytes, the field that holds their numbers and what each number is."""
+
+FURTHER: Kinds = {
+    onnx.TensorProto.BOOL: ("bool", "int32_data", "u1"),
+    onnx.TensorProto.UINT32: ("uint32", "uint64_data", "<u4"),
+    onnx.TensorProto.UINT64: ("uint64", "uint64_data", "<u8"),
+}
+"""Kinds that whole networks have besides."""
 
 HALVES: dict[str, np.dtype[Any]] = {"float16": np.dtype(np.float16), "bfloat16": BFLOAT16}
 """Of 16 bits, which are stored as integers."""
@@ -236,14 +246,20 @@ class Graph:
                 return np.array(value, dtype)
         return None
 
-    def _array(self, tensor: Any, cost: Cost, holder: Any = None) -> Array:
+    def array(self, tensor: Any, holder: Any = None) -> Array:
+        """The array of a tensor of any kind that a network has, 16 bits widened; it may be that of a Constant node."""
+        with self._making(tensor.name):
+            array = widened(self._array(tensor, Cost(MAX_COST, self.cost), holder, {**TENSORS, **FURTHER}))
+        return array != 0 if tensor.data_type == onnx.TensorProto.BOOL else array
+
+    def _array(self, tensor: Any, cost: Cost, holder: Any = None, kinds: Kinds = TENSORS) -> Array:
         """The array of a tensor, which may be that of a Constant node."""
         where = f"{self.source}: tensor {tensor.name!r}"
-        if tensor.data_type not in TENSORS:
+        if tensor.data_type not in kinds:
             names = {number: name for name, number in onnx.TensorProto.DataType.items()}
-            expected = ", ".join(kind for kind, *_ in TENSORS.values())
+            expected = ", ".join(kind for kind, *_ in kinds.values())
             raise FormatError(f"{where}: expected {expected}, got {names.get(tensor.data_type, tensor.data_type)}")
-        kind, field, stored = TENSORS[tensor.data_type]
+        kind, field, stored = kinds[tensor.data_type]
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             size = math.prod(tensor.dims[: files.MAX_AXES]) * np.dtype(stored).itemsize
             data = self._external(tensor, where, size, cost)

@@ -9,36 +9,13 @@ import onnx
 
 from cgru.errors import FormatError
 from cgru.formats.onnx import order
-from cgru.model import activations
+from cgru.model.nodes import recurrent
+from cgru.model.nodes.recurrent import PARAMETERS, reordered
 from cgru.model.precision import LARGEST, MOST_COLUMNS, Matrix
 
 if TYPE_CHECKING:
     from cgru.formats.onnx.graph import Graph
     from cgru.types import Array
-
-NAMES = {
-    "tanh": "Tanh",
-    "sigmoid": "Sigmoid",
-    "relu": "Relu",
-    "hard_sigmoid": "HardSigmoid",
-    "softsign": "Softsign",
-    "softplus": "Softplus",
-    "elu": "Elu",
-    "leaky_relu": "LeakyRelu",
-    "thresholded_relu": "ThresholdedRelu",
-    "scaled_tanh": "ScaledTanh",
-    "affine": "Affine",
-}
-"""Activations here, and there."""
-
-PARAMETERS = {
-    "activation_alpha": ("hard_sigmoid", "elu", "leaky_relu", "thresholded_relu", "scaled_tanh", "affine"),
-    "activation_beta": ("hard_sigmoid", "scaled_tanh", "affine"),
-}
-"""The attributes that list parameters, and the functions that take the next of the list."""
-
-DEFAULTED = ("hard_sigmoid", "elu", "leaky_relu")
-"""Of these, the functions for which the standard and runtimes agree what holds where a list ends early."""
 
 SHOWN = 8
 """Numbers of a state that a message gives."""
@@ -207,27 +184,10 @@ def _functions(
     attributes: dict[str, Any], directions: int, dtype: np.dtype[Any], where: str
 ) -> tuple[list[Any], list[Any]]:
     """The gates' functions and the candidates', one for each direction, as options."""
-    known = {there.lower(): here for here, there in NAMES.items()}  # runtimes do not mind the case
     given = [name.decode(errors="replace") for name in attributes["activations"] or [b"Sigmoid", b"Tanh"] * directions]
-    if len(given) != 2 * directions or any(name.lower() not in known for name in given):
-        raise FormatError(
-            f"{where}: activations: expected {2 * directions} of {', '.join(NAMES.values())}, got {given}"
-        )
-    names = [known[name.lower()] for name in given]
-    parameters = [[activations.FUNCTIONS[name].alpha, activations.FUNCTIONS[name].beta] for name in names]
-    for position, (field, takers) in enumerate(PARAMETERS.items()):
-        values = [_number(value, dtype) for value in attributes[field]]
-        takes = [name in takers for name in names]
-        if len(values) > sum(takes) > 0:
-            expected = f"{sum(takes)}, as only {', '.join(takers)} take one"
-            raise FormatError(f"{where}: {field}: expected {expected}, got {values}")
-        for i, (name, taking) in enumerate(zip(names, takes, strict=True)):
-            if taking and values:
-                parameters[i][position] = values.pop(0)
-            elif taking and name not in DEFAULTED:
-                raise FormatError(f"{where}: {field}: expected a value for {NAMES[name]}, which has no agreed default")
+    alpha, beta = ([_number(value, dtype) for value in attributes[field]] for field in PARAMETERS)
     try:
-        functions = [activations.parse("activations", (n, *p)) for n, p in zip(names, parameters, strict=True)]
+        functions = recurrent.functions(given, 2 * directions, alpha, beta)
     except ValueError as error:
         raise FormatError(f"{where}: {error}") from error
     options = [function.option for function in functions]
@@ -283,9 +243,3 @@ def _check_state(graph: Graph, where: str, initial: str) -> None:
         f"{where}: initial_h: expected none, zeros or an argument of the graph, got {got}; remove that input from the "
         "node and give that state as h0 (D, B, H) when calling"
     )
-
-
-def reordered(array: Array) -> Array:
-    """Rows z, r, h as r, z, n, and the other way round."""
-    z, r, n = np.split(array, 3)
-    return np.concatenate([r, z, n])
