@@ -57,12 +57,13 @@ constexpr float ExpConstants<float>::term[];
 constexpr double ExpConstants<double>::term[];
 #endif
 
-// What follows works on N vectors side by side: every operation is done for all of them before the next one is. A single
-// one is a chain in which each operation waits for the one before, and a processor looks only so far ahead for others.
+// What follows works on N vectors side by side: every operation is done for all of them before the next one is. A
+// single one is a chain in which each operation waits for the one before, and a processor looks only so far ahead for
+// others.
 #define CGRU_EACH(i, N) CGRU_UNROLL for (int i = 0; i < N; ++i)
 
-// sums := c[0] + c[1] r + ... + c[terms - 1] r^(terms - 1), in pairs: half as many operations in a row as one term after
-// the other.
+// sums := c[0] + c[1] r + ... + c[terms - 1] r^(terms - 1), in pairs: half as many operations in a row as one term
+// after the other.
 template <class T, int terms, int N> struct Polynomial {
     typedef typename Vector<T>::Value V;
     static CGRU_MEMBER void at(const V (&r)[N], const V (&r2)[N], const T* c, V (&sums)[N]) {
@@ -79,8 +80,8 @@ template <class T, int N> struct Polynomial<T, 1, N> {
     }
 };
 
-// exp(x) = scale * (1 + fraction), for x from `lowest` to `highest`; of `factor` times x, a power of two or its negative.
-// `near`: for x of at most 20, of whose exp only so much is asked as tanh needs.
+// exp(x) = scale * (1 + fraction), for x from `lowest` to `highest`; of `factor` times x, which is a power of two or
+// its negative. `near`: for x of at most 20, of whose exp only so much is asked as tanh needs.
 template <class T, int N, bool near = false>
 CGRU_INLINE void split_exp(T factor, const typename Vector<T>::Value (&x)[N], typename Vector<T>::Value (&fraction)[N],
                            typename Vector<T>::Value (&scale)[N]) {

@@ -166,8 +166,8 @@ struct BackwardGatesBefore : OfGruInTraining {
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
-// The packed engine: what a phase multiplies, and what it makes of the sums of its gates, for N vectors of units side by
-// side. `keep` puts aside, in `kept` vectors a block of a row, what of the sums with the input waits in memory:
+// The packed engine: what a phase multiplies, and what it makes of the sums of its gates, for N vectors of units side
+// by side. `keep` puts aside, in `kept` vectors a block of a row, what of the sums with the input waits in memory:
 // registers are for the sums with the state.
 
 // Reset after the product; aside is the candidate's part of the input.
@@ -207,7 +207,8 @@ struct PackedGatesBefore : OfGru {
     static CGRU_MEMBER const float* operand(const PackedStep& step) { return step.state; }
 
     template <int R, int B>
-    static CGRU_MEMBER void keep(const Tile<R, B>&, const PackedLayer&, FloatVector (&)[R][B][2], float (*)[1][lanes]) {}
+    static CGRU_MEMBER void keep(const Tile<R, B>&, const PackedLayer&, FloatVector (&)[R][B][2],
+                                 float (*)[1][lanes]) {}
     template <int N, class F>
     static CGRU_MEMBER void gate(const Units (&at)[N], const PackedStep& step, const F& f, FloatVector (&sums)[2][N],
                                  const float (*)[1][lanes], FloatVector (&argument)[N], FloatVector (&z)[N]) {
@@ -230,7 +231,8 @@ struct PackedStateBefore : OfGru {
     static CGRU_MEMBER const float* operand(const PackedStep& step) { return step.reset_state; }
 
     template <int R, int B>
-    static CGRU_MEMBER void keep(const Tile<R, B>&, const PackedLayer&, FloatVector (&)[R][B][1], float (*)[1][lanes]) {}
+    static CGRU_MEMBER void keep(const Tile<R, B>&, const PackedLayer&, FloatVector (&)[R][B][1],
+                                 float (*)[1][lanes]) {}
     template <int N, class F>
     static CGRU_MEMBER void gate(const Units (&at)[N], const PackedStep& step, const F&, FloatVector (&sums)[1][N],
                                  const float (*)[1][lanes], FloatVector (&argument)[N], FloatVector (&z)[N]) {

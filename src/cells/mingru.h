@@ -72,7 +72,8 @@ struct PackedMin : OfMin {
     static CGRU_MEMBER const float* operand(const PackedStep& step) { return step.state; }
 
     template <int R, int B>
-    static CGRU_MEMBER void keep(const Tile<R, B>&, const PackedLayer&, FloatVector (&)[R][B][2], float (*)[1][lanes]) {}
+    static CGRU_MEMBER void keep(const Tile<R, B>&, const PackedLayer&, FloatVector (&)[R][B][2],
+                                 float (*)[1][lanes]) {}
     template <int N, class F>
     static CGRU_MEMBER void gate(const Units (&)[N], const PackedStep&, const F& f, FloatVector (&sums)[2][N],
                                  const float (*)[1][lanes], FloatVector (&argument)[N], FloatVector (&z)[N]) {

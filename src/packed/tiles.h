@@ -240,7 +240,8 @@ static void run_tiles(const PackedLayer& layer, const PackedStep& step) {
     if (step.first_row < whole)
         for (int64_t i = 0; i < blocks; ++i) {
             const int64_t block = step.downwards ? step.last_block - 1 - i : step.first_block + i;
-            for (int64_t row = step.first_row; row < whole; row += tile_rows) kernel.run(Tile<tile_rows, 1>{row, block});
+            for (int64_t row = step.first_row; row < whole; row += tile_rows)
+                kernel.run(Tile<tile_rows, 1>{row, block});
         }
     int64_t row = whole;
     for (; row + 2 <= step.last_row; row += 2) {

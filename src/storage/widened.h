@@ -45,7 +45,8 @@ template <class S> struct Widened {
             load_group(group);
             CGRU_UNROLL for (int b = 0; b < B; ++b)
                 CGRU_UNROLL for (int line = 0; ahead && line < G * lanes * int(sizeof(typename S::Unit)); line += 64)
-                    prefetch_near(reinterpret_cast<const char*>(blocks[b].weights + (group + ahead) * G * lanes) + line);
+                    prefetch_near(
+                        reinterpret_cast<const char*>(blocks[b].weights + (group + ahead) * G * lanes) + line);
             add_input<0>(sums, raw, rows, group * S::inputs);
             if (S::inputs == 2) add_input<1>(sums, raw, rows, group * 2 + 1);
         }
