@@ -18,16 +18,14 @@ PARTS = ("avx512vnni", "neondot")
 """Sets that are another's but for kernels of narrow products."""
 
 NARROW = [f"precision/test_{name}.py" for name in ("precision", "rounded_products", "int8", "sparse")]
-FEW = [
-    *(f"engines/test_{name}.py" for name in ("functions", "numbers", "resets")),
-    "training/test_training.py::test_any_size",
-]
 WIDE = [
     *(f"engines/test_{name}.py" for name in ("functions", "engines", "invariance", "numbers", "resets")),
     "streams/test_streams.py",
     *(f"training/test_{name}.py" for name in ("training", "resets")),
 ]
 
+FEW_NARROW = NARROW[1:]
+FEW = [*FEW_NARROW, "engines/test_numbers.py", "engines/test_resets.py", "training/test_training.py::test_any_size"]
 
 each_other = pytest.mark.parametrize("isa", [isa for isa in _packed.RUNNABLE_ISAS if isa != _packed.ISA])
 
@@ -50,7 +48,7 @@ def run_forced(isa, tests):
 
 @each_other
 def test_a_few_forced(isa):
-    run_forced(isa, NARROW if isa in PARTS else [*NARROW, *FEW])
+    run_forced(isa, FEW_NARROW if isa in PARTS else FEW)
 
 
 @pytest.mark.full

@@ -100,7 +100,7 @@ def moments(total, between):
     return sorted({*range(1, 10), *np.linspace(10, total, between, dtype=int).tolist(), *range(total - 40, total + 1)})
 
 
-@pytest.mark.parametrize("between", [40, pytest.param(120, marks=pytest.mark.full)])
+@pytest.mark.parametrize("between", [20, pytest.param(120, marks=pytest.mark.full)])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 @pytest.mark.parametrize("case", CASES)
 def test_interrupted_anywhere(case, error, between):

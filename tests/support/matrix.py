@@ -21,4 +21,6 @@ def thinned(every, **axes):
         )
         for point in points
     ]
-    return pytest.mark.parametrize(tuple(axes), parameters)
+    return pytest.mark.parametrize(
+        tuple(axes), parameters, ids=lambda value: str(value) if isinstance(value, dict) else None
+    )

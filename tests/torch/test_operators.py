@@ -59,7 +59,8 @@ def arguments(
 
 CASES = {
     "plain": {},
-    "every option": {"num_layers": 2, "bidirectional": True, "batch_first": True, "state": True},
+    "every option": {"bidirectional": True, "batch_first": True, "state": True},
+    "layers": {"num_layers": 2, "bidirectional": True},
     "no bias, one sequence": {"bias": False, "one": True, "state": True},
     "lengths": {"bidirectional": True, "lengths": lambda steps: [steps, 1], "state": True},
     "dropout": {"num_layers": 2, "seed": 3},
@@ -67,20 +68,35 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_opcheck(case):
-    given = arguments((2, 5, 4), **CASES[case])
-    torch.library.opcheck(operators.gru, given)
-    ways = ["test_schema", "test_autograd_registration", "test_faketensor"]
-    if case not in ("lengths", "dropout"):  # second derivatives depend on their values, and are not traced
-        ways.append("test_aot_dispatch_dynamic")
+def check_backward(given, *ways):
     y, h_n, kept = operators.gru(*given)
     y, h_n, kept = y.detach(), h_n.detach(), [tensor.detach() for tensor in kept]
     for grads in ((torch.randn_like(y), torch.randn_like(h_n)), (None, torch.randn_like(h_n))):
         torch.library.opcheck(operators.gru_backward, (*grads, kept, True, *given[:-1]), test_utils=ways)
 
 
-@pytest.mark.parametrize("case", ["plain", "every option", "lengths", "nothing kept"])
+@pytest.mark.parametrize("case", CASES)
+def test_opcheck(case):
+    given = arguments((2, 5, 4), **CASES[case])
+    torch.library.opcheck(operators.gru, given)
+    check_backward(given, "test_schema", "test_autograd_registration", "test_faketensor")
+
+
+@pytest.mark.parametrize(
+    "case",  # without those whose second derivatives depend on values, which are not traced
+    [
+        "every option",
+        *(
+            pytest.param(case, marks=pytest.mark.full)
+            for case in ("plain", "layers", "no bias, one sequence", "nothing kept")
+        ),
+    ],
+)
+def test_opcheck_of_traced_gradients(case):
+    check_backward(arguments((2, 5, 4), **CASES[case]), "test_aot_dispatch_dynamic")
+
+
+@pytest.mark.parametrize("case", ["plain", "every option", "layers", "lengths", "nothing kept"])
 def test_gradients_of_the_operator(case):
     x, h0, weights, *rest = arguments((2, 1, 2), **CASES[case])
     doubles = [None if t is None else t.detach().double().requires_grad_() for t in (x, h0, *weights)]
