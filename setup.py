@@ -20,6 +20,7 @@ from setuptools._distutils.ccompiler import new_compiler
 from setuptools._distutils.errors import CompileError, LinkError
 from setuptools._distutils.sysconfig import customize_compiler
 from setuptools.command.build_clib import build_clib
+from setuptools.command.build_ext import build_ext
 
 MSVC = sys.platform == "win32"
 MACHINE = platform.machine().lower()
@@ -97,12 +98,21 @@ def kernel_libraries():
         yield library(name, "set", SETS[name].flags, SETS[name].macros)
 
 
+POOL = ThreadPoolExecutor(os.cpu_count())
+BUILT = []
+"""Of each library the end of its compilation, or its error."""
+
+
+def wait_for_libraries():
+    for library in BUILT:
+        library.result()
+
+
 class BuildLibraries(build_clib):
-    """Builds libraries beside each other, each in a folder of its own: several have an object of the same name."""
+    """Starts to build libraries beside each other, each in a folder of its own: several have objects of one name."""
 
     def build_libraries(self, libraries):  # noqa: D102
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # the last ones take longest
-            list(pool.map(self._build_one, reversed(libraries)))
+        BUILT.extend(POOL.submit(self._build_one, library) for library in reversed(libraries))  # the last take longest
 
     def _build_one(self, library):
         one = copy(self)
@@ -110,6 +120,20 @@ class BuildLibraries(build_clib):
         archive = Path(self.build_clib, self.compiler.library_filename(library[0]))
         archive.unlink(missing_ok=True)  # ar adds to one that is there, objects of files that are gone would stay
         super(BuildLibraries, one).build_libraries([library])
+
+
+class BuildExtensions(build_ext):
+    """Compiles extensions beside the libraries, and waits for those before it links."""
+
+    def build_extensions(self):  # noqa: D102
+        link = self.compiler.link_shared_object
+
+        def link_with_libraries(*arguments, **options):
+            wait_for_libraries()
+            link(*arguments, **options)
+
+        self.compiler.link_shared_object = link_with_libraries
+        super().build_extensions()
 
 
 def write_blas_int():
@@ -139,7 +163,7 @@ write_blas_int()
 OPENMP = openmp_flags()
 setup(
     libraries=list(kernel_libraries()),
-    cmdclass={"build_clib": BuildLibraries},
+    cmdclass={"build_clib": BuildLibraries, "build_ext": BuildExtensions},
     options={"build_ext": {"parallel": os.cpu_count()}},
     ext_modules=cythonize(
         [
@@ -153,3 +177,4 @@ setup(
         include_path=["src", str(GENERATED)],
     ),
 )
+wait_for_libraries()  # where no extension did

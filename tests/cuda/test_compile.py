@@ -15,9 +15,10 @@ import pytest
 from cgru.engines.cuda import device, plan
 
 from ..support.cuda_on_cpu import KERNELS, SOURCE, Simulator
+from ..support.matrix import thinned
 
 ARCHITECTURES = ["sm_80", "sm_90", "sm_120"]  # Ampere, Hopper, Blackwell
-TYPES = [("float32", "Real"), ("float64", "Real"), ("float32", "Half"), ("float32", "Bfloat")]
+TYPES = ["float32 Real", "float64 Real", "float32 Half", "float32 Bfloat"]
 
 REGISTERS = 65_536  # of a multiprocessor; a block's must fit
 BUDGET = {name: 48 if bound == 256 else 128 for name, bound in KERNELS.items()}
@@ -70,9 +71,9 @@ def used(log):
     return result
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize(("real", "stored"), TYPES)
-def test_every_kernel_compiles_within_its_budget(architecture, real, stored):
+@thinned(2, architecture=ARCHITECTURES, types=TYPES)
+def test_every_kernel_compiles_within_its_budget(architecture, types):
+    real, stored = types.split()
     code, log, _ = compile_(architecture, real, stored)
     assert code == 0, log
     assert "warning" not in log, log

@@ -9,6 +9,8 @@ import pytest
 from ..support.cuda_on_cpu import NATIVE, SOURCE
 from ..support.programs import needs
 
+pytestmark = pytest.mark.full
+
 FLAGS = ["-std=c++17", "-g", "-O1", "-fno-strict-aliasing", "-Wno-unknown-pragmas", "-pthread"]
 SANITIZERS = {
     "address and undefined": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],

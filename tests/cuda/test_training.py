@@ -8,6 +8,7 @@ import cgru
 from cgru.model import activations
 
 from ..support.cuda_on_cpu import Simulator, on_device, on_host, place
+from ..support.matrix import thinned
 from ..support.options import DIRECTIONS, Problem, function_points, points, relative_error
 
 each_engine = pytest.mark.parametrize("engine", ["steps", "fused"])
@@ -102,9 +103,7 @@ def check(problem, engine, shared_memory=1 << 20):
         assert relative_error(got[name], wanted[name]) < TOLERANCE[problem.dtype], name
 
 
-@each_engine
-@each_dtype
-@pytest.mark.parametrize("ragged", [False, True])
+@thinned(2, engine=["steps", "fused"], dtype=[np.float32, np.float64], ragged=[False, True])
 def test_option_matrix(engine, dtype, ragged):
     for options in points():
         check(Problem(options, steps=4, batch=3, hidden=7, ragged=ragged, dtype=dtype), engine)

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 import cgru
 from cgru.engines import layers
 
+from ..support.matrix import thinned
 from ..support.options import DIRECTIONS, Problem, function_points, points, relative_error
 
-each_engine = pytest.mark.parametrize(
-    ("engine", "dtype"), [("packed", np.float32), ("blas", np.float32), ("blas", np.float64)]
-)
+ENGINES = [("packed", np.float32), ("blas", np.float32), ("blas", np.float64)]
+each_engine = pytest.mark.parametrize(("engine", "dtype"), ENGINES)
 
 TOLERANCE = {np.float64: 1e-12, np.float32: 2e-6}
 
@@ -70,11 +70,10 @@ def test_any_size(engine, dtype, steps, batch, inputs, hidden, ragged, reset_aft
     check(Problem(options, steps, batch, inputs, hidden, ragged, dtype, seed), engine)
 
 
-@each_engine
-@pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("batch", [1, 2, 40])
-def test_many_chunks(engine, dtype, bidirectional, batch, monkeypatch):
+@thinned(2, way=ENGINES, bidirectional=[False, True], batch=[1, 2, 40])
+def test_many_chunks(way, bidirectional, batch, monkeypatch):
     """More steps than fit one chunk of input products, and more than one block of a stack."""
+    engine, dtype = way
     monkeypatch.setattr(layers, "BLOCK_BYTES", 64 * 1024)
     options = {"bidirectional": bidirectional, "num_layers": 2}
     steps, hidden = 3000 // batch, 96

@@ -29,9 +29,9 @@ def ring(*_):
 
 
 def interrupted(call, soon=SOON):
-    """Whether a call ends by the alarm's exception, and in so many seconds."""
+    """Whether a call ends by the alarm's exception, and in so many seconds, of its own where others have the cores."""
     before = signal.signal(signal.SIGALRM, ring)
-    start = time.perf_counter()
+    start, own = time.perf_counter(), time.process_time()
     try:
         signal.setitimer(signal.ITIMER_REAL, DELAY)
         with pytest.raises(RungError):
@@ -39,7 +39,8 @@ def interrupted(call, soon=SOON):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    return DELAY <= time.perf_counter() - start < soon
+    whole, own = time.perf_counter() - start, time.process_time() - own
+    return whole >= DELAY and min(whole, own) < soon
 
 
 def sequence(steps, batch, inputs, dtype=F):
@@ -131,9 +132,9 @@ def test_streams(dtype, batch):
 
 
 RECORDED = {
-    "one thread": ({}, (80_000, 1), {"num_threads": 1}),
-    "rows on 2 threads": ({"reset_after": False}, (4000, 32), {"num_threads": 2}),
-    "deep": ({"num_layers": 2, "bidirectional": True, "dtype": np.float64}, (4500, 2), {"memory": 1 << 22}),
+    "one thread": ({}, (40_000, 1), {"num_threads": 1}),
+    "rows on 2 threads": ({"reset_after": False}, (2000, 32), {"num_threads": 2}),
+    "deep": ({"num_layers": 2, "bidirectional": True, "dtype": np.float64}, (2500, 2), {"memory": 1 << 22}),
 }
 recorded = pytest.mark.parametrize(
     ("options", "size", "arguments"), [pytest.param(*c, id=name) for name, c in RECORDED.items()]
@@ -143,7 +144,7 @@ recorded = pytest.mark.parametrize(
 @recorded
 def test_record(options, size, arguments):
     gru = cgru.GRU(3, 256, rng=0, **options)
-    x = sequence(4 * size[0], size[1], 3, gru.dtype)
+    x = sequence(8 * size[0], size[1], 3, gru.dtype)
     assert interrupted(lambda: gru.record(x, **arguments))
     y, _, _ = gru.record(x[:5])
     np.testing.assert_array_equal(y, gru.record(x[:5])[0])

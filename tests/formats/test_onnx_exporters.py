@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 import cgru
 
 from ..support import onnx_graphs as graphs
+from ..support.matrix import thinned
 from ..support.options import relative_error
 
 TOLERANCE = 3e-6
@@ -37,13 +38,18 @@ def equal(gru, module, arguments, **more):
         assert relative_error(ours, theirs.numpy()) < TOLERANCE
 
 
-@pytest.mark.parametrize("options", [
-    {}, {"num_layers": 3, "batch_first": True}, {"num_layers": 2, "bidirectional": True},
-    {"num_layers": 2, "bidirectional": True, "batch_first": True, "bias": False},
-], ids=str)  # fmt: skip
-@pytest.mark.parametrize(("given_state", "dynamic"), [(False, False), (False, True), (True, True)])
+MODULES = {
+    "plain": {},
+    "3 layers": {"num_layers": 3, "batch_first": True},
+    "both ways": {"num_layers": 2, "bidirectional": True},
+    "no bias": {"num_layers": 2, "bidirectional": True, "batch_first": True, "bias": False},
+}
+
+
+@thinned(3, module=[*MODULES], call=["fixed", "dynamic", "dynamic, with a state"])
 @pytest.mark.filterwarnings("ignore")  # torch warns of its own exporter
-def test_what_the_newer_exporter_writes(options, given_state, dynamic):
+def test_what_the_newer_exporter_writes(module, call):
+    options, dynamic, given_state = MODULES[module], call != "fixed", call.endswith("state")
     module = torch.nn.GRU(4, 6, **options).eval()
     x = torch.randn(3, 5, 4) if module.batch_first else torch.randn(5, 3, 4)
     h0 = torch.randn(module.num_layers * (1 + module.bidirectional), 3, 6)

@@ -95,14 +95,15 @@ CASES = {
 }
 
 
-def moments(total):
-    """Instructions to stop at: the first and the last ones, and some between."""
-    return sorted({*range(1, 10), *np.linspace(10, total, 120, dtype=int).tolist(), *range(total - 40, total + 1)})
+def moments(total, between):
+    """Instructions to stop at: the first and the last ones, and so many between."""
+    return sorted({*range(1, 10), *np.linspace(10, total, between, dtype=int).tolist(), *range(total - 40, total + 1)})
 
 
+@pytest.mark.parametrize("between", [20, pytest.param(120, marks=pytest.mark.full)])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 @pytest.mark.parametrize("case", CASES)
-def test_interrupted_anywhere(case, error):
+def test_interrupted_anywhere(case, error, between):
     make, refit = CASES[case]
     estimator = make()
     before = state(estimator)
@@ -111,7 +112,7 @@ def test_interrupted_anywhere(case, error):
     after = state(whole)
     assert after != before
     outcomes = {"before": 0, "after": 0, "between": 0}
-    for count in moments(total):
+    for count in moments(total, between):
         estimator = make()
         ran, caught = interrupted(lambda: refit(estimator), count, error())  # noqa: B023 - it is called at once
         assert ran >= count

@@ -29,7 +29,7 @@ def autoregression(rng, steps):
     return series[50:]
 
 
-@pytest.mark.parametrize("process", [noise, autoregression])
+@pytest.mark.parametrize("process", [noise, pytest.param(autoregression, marks=pytest.mark.full)])
 def test_intervals_cover_what_they_promise(process):
     hits = np.zeros((len(LEVELS), HORIZON), int)
     for seed in range(RUNS):

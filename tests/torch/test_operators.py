@@ -34,42 +34,71 @@ class Model(torch.nn.Module):
 
 
 def arguments(
-    bidirectional=False, batch_first=False, bias=True, one=False, state=False, lengths=None, seed=None, keep=True
+    sizes,
+    num_layers=1,
+    bidirectional=False,
+    batch_first=False,
+    bias=True,
+    one=False,
+    state=False,
+    lengths=None,
+    seed=None,
+    keep=True,
 ):
-    theirs = torch.nn.GRU(3, 4, 2, bias=bias, bidirectional=bidirectional)
-    x = torch.randn((5, 3) if one else (2, 5, 3) if batch_first else (5, 2, 3), requires_grad=True)
-    h0 = torch.randn((2 * (1 + bidirectional), 4) if one else (2 * (1 + bidirectional), 2, 4), requires_grad=True)
-    options = (2, batch_first, bidirectional, 0.0 if seed is None else 0.4)
-    lengths, seed = (None if value is None else torch.tensor(value) for value in (lengths, seed))
+    """Those of a call of so many steps, inputs and units: each step and layer is traced, and differentiated twice."""
+    steps, inputs, hidden = sizes
+    theirs = torch.nn.GRU(inputs, hidden, num_layers, bias=bias, bidirectional=bidirectional)
+    shape = [steps] if one else [2, steps] if batch_first else [steps, 2]
+    x = torch.randn(*shape, inputs, requires_grad=True)
+    h0 = torch.randn(num_layers * (1 + bidirectional), *([] if one else [2]), hidden, requires_grad=True)
+    options = (num_layers, batch_first, bidirectional, 0.0 if seed is None else 0.4)
+    lengths = None if lengths is None else torch.tensor(lengths(steps))
+    seed = None if seed is None else torch.tensor(seed)
     return (x, h0 if state else None, list(theirs.parameters()), lengths, seed, *options, keep)
 
 
 CASES = {
     "plain": {},
     "every option": {"bidirectional": True, "batch_first": True, "state": True},
+    "layers": {"num_layers": 2, "bidirectional": True},
     "no bias, one sequence": {"bias": False, "one": True, "state": True},
-    "lengths": {"bidirectional": True, "lengths": [5, 2], "state": True},
-    "dropout": {"seed": 3},
+    "lengths": {"bidirectional": True, "lengths": lambda steps: [steps, 1], "state": True},
+    "dropout": {"num_layers": 2, "seed": 3},
     "nothing kept": {"keep": False},
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_opcheck(case):
-    given = arguments(**CASES[case])
-    torch.library.opcheck(operators.gru, given)
-    ways = ["test_schema", "test_autograd_registration", "test_faketensor"]
-    if case not in ("lengths", "dropout"):  # second derivatives depend on their values, and are not traced
-        ways.append("test_aot_dispatch_dynamic")
+def check_backward(given, *ways):
     y, h_n, kept = operators.gru(*given)
     y, h_n, kept = y.detach(), h_n.detach(), [tensor.detach() for tensor in kept]
     for grads in ((torch.randn_like(y), torch.randn_like(h_n)), (None, torch.randn_like(h_n))):
         torch.library.opcheck(operators.gru_backward, (*grads, kept, True, *given[:-1]), test_utils=ways)
 
 
-@pytest.mark.parametrize("case", ["plain", "every option", "lengths", "nothing kept"])
+@pytest.mark.parametrize("case", CASES)
+def test_opcheck(case):
+    given = arguments((2, 5, 4), **CASES[case])
+    torch.library.opcheck(operators.gru, given)
+    check_backward(given, "test_schema", "test_autograd_registration", "test_faketensor")
+
+
+@pytest.mark.parametrize(
+    "case",  # without those whose second derivatives depend on values, which are not traced
+    [
+        "every option",
+        *(
+            pytest.param(case, marks=pytest.mark.full)
+            for case in ("plain", "layers", "no bias, one sequence", "nothing kept")
+        ),
+    ],
+)
+def test_opcheck_of_traced_gradients(case):
+    check_backward(arguments((2, 5, 4), **CASES[case]), "test_aot_dispatch_dynamic")
+
+
+@pytest.mark.parametrize("case", ["plain", "every option", "layers", "lengths", "nothing kept"])
 def test_gradients_of_the_operator(case):
-    x, h0, weights, *rest = arguments(**CASES[case])
+    x, h0, weights, *rest = arguments((2, 1, 2), **CASES[case])
     doubles = [None if t is None else t.detach().double().requires_grad_() for t in (x, h0, *weights)]
     leaves = [t for t in doubles if t is not None]
 

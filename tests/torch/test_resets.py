@@ -9,6 +9,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import cgru.torch
 
+from ..support.matrix import thinned
+
 T, B, INPUTS, H = 7, 3, 4, 5
 RESETS = torch.tensor([[0, 0, 1], [0, 0, 0], [1, 0, 0], [0, 0, 1], [0, 1, 1], [1, 0, 0], [0, 0, 0]], dtype=torch.bool)
 FIRSTS = [[t for t in range(T) if RESETS[t, b]] for b in range(B)]
@@ -85,8 +87,7 @@ def test_one_sequence_and_arrays():
     torch.testing.assert_close(single, batch[:, 0], rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("resets_to", ["zero", "h0"])
-@pytest.mark.parametrize("options", [{}, {"bidirectional": True, "batch_first": True}, {"num_layers": 2}], ids=str)
+@thinned(2, options=[{}, {"bidirectional": True, "batch_first": True}, {"num_layers": 2}], resets_to=["zero", "h0"])
 def test_second_derivatives(options, resets_to):
     ours, _, x, h0 = modules(**options)
     resets = RESETS[:4]

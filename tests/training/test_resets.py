@@ -5,17 +5,16 @@ import pytest
 
 import cgru
 
+from ..support.matrix import thinned
 from ..support.options import DIRECTIONS, KINDS, WAYS_OF_TIME, Problem, points
 from .test_training import Gradients, check, directional_error
 
 WAYS = [*points("reset_after", "num_layers", "bidirectional", "batch_first"), *DIRECTIONS, *KINDS.values()]
-each_start = pytest.mark.parametrize("resets_to", ["zero", "h0"])
-each_ragged = pytest.mark.parametrize("ragged", [False, True])
+KINDS_OF_MODELS = [cgru.GRU, cgru.MinGRU]
+STARTS = ["zero", "h0"]
 
 
-@each_start
-@each_ragged
-@pytest.mark.parametrize("kind", [cgru.GRU, cgru.MinGRU])
+@thinned(2, kind=KINDS_OF_MODELS, ragged=[False, True], resets_to=STARTS)
 def test_specification_by_differences(kind, ragged, resets_to):
     for options in WAYS if kind is cgru.GRU else [{}, *WAYS_OF_TIME]:
         problem = Problem(
@@ -25,11 +24,14 @@ def test_specification_by_differences(kind, ragged, resets_to):
         assert directional_error(Gradients(problem)) < 1e-7, options
 
 
-@each_start
-@each_ragged
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("memory", [None, 0, 2000])
-@pytest.mark.parametrize("kind", [cgru.GRU, cgru.MinGRU])
+@thinned(
+    3,
+    kind=KINDS_OF_MODELS,
+    memory=[None, 0, 2000],
+    dtype=[np.float64, np.float32],
+    ragged=[False, True],
+    resets_to=STARTS,
+)
 def test_engine_equals_specification(kind, memory, dtype, ragged, resets_to):
     for options in WAYS if kind is cgru.GRU else [{}, *WAYS_OF_TIME]:
         for batch in (1, 5):
@@ -39,7 +41,7 @@ def test_engine_equals_specification(kind, memory, dtype, ragged, resets_to):
             check(problem, memory)
 
 
-@each_start
+@pytest.mark.parametrize("resets_to", STARTS)
 def test_threads(resets_to):
     check(Problem({}, 40, 24, 30, 110, True, np.float32, resets_to=resets_to), num_threads=2)
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import cgru
 from cgru import reference
 
+from ..support.matrix import thinned
 from ..support.options import DIRECTIONS, Problem, function_points, points, relative_error
 
 
@@ -138,22 +139,16 @@ def check(problem, memory=None, num_threads=None):
 
 
 each_dtype = pytest.mark.parametrize("dtype", TOLERANCE)
-each_memory = pytest.mark.parametrize("memory", [None, 0, 2000])
+each_form = thinned(3, dtype=[*TOLERANCE], ragged=[False, True], batch=[1, 3], memory=[None, 0, 2000])
 
 
-@each_dtype
-@each_memory
-@pytest.mark.parametrize("ragged", [False, True])
-@pytest.mark.parametrize("batch", [1, 3])
+@each_form
 def test_option_matrix(dtype, ragged, batch, memory):
     for options in points():
         check(Problem(options, steps=5, batch=batch, hidden=9, ragged=ragged, dtype=dtype), memory)
 
 
-@each_dtype
-@each_memory
-@pytest.mark.parametrize("ragged", [False, True])
-@pytest.mark.parametrize("batch", [1, 3])
+@each_form
 def test_backwards_and_added_up(dtype, ragged, batch, memory):
     for options in DIRECTIONS:
         for more in points("reset_after", "batch_first"):
