@@ -1,5 +1,10 @@
 """What every test file shares: the versions under test in the header, and hypothesis without time limits."""
 
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before anything loads OpenMP: threads that spin would take the others' cores
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 from hypothesis import settings
 
 import cgru
