@@ -249,7 +249,7 @@ static void test_integers(int64_t inputs, int64_t hidden, int reset_after) {
 
 // A stack of two layers in two directions, shared among threads by rows and by units: whole, by lengths, starting anew.
 static void test_threads(int reset_after) {
-    const int64_t inputs = 9, hidden = 70, steps = 30;
+    const int64_t inputs = 9, hidden = 70, steps = 8;
     std::vector<Model> models;
     for (int i = 0; i < 4; ++i) models.emplace_back(i < 2 ? inputs : 2 * hidden, hidden, reset_after);
     std::vector<Packed> packed;
