@@ -14,6 +14,7 @@ namespace CGRU_SET {
 
 // The usual layer's functions: a sigmoid, and the paper's positive g.
 template <class T> struct UsualMin {
+    static const bool compiled = true;
     typedef typename Vector<T>::Value V;
     template <class Layer> explicit UsualMin(const Layer&) {}
     CGRU_MEMBER V gate(V x) const { return sigmoid<T>(x); }

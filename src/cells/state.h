@@ -19,6 +19,7 @@ template <class T> struct Shares {
 // The functions of a layer: compiled in for a cell's usual one (`is_usual`; here the GRU's: sigmoid, tanh, no clip, no
 // flip), looked up for any other. They are made from what has the layer's gate, candidate and flip.
 template <class T> struct Usual {
+    static const bool compiled = true;
     typedef typename Vector<T>::Value V;
     template <class Layer> explicit Usual(const Layer&) {}
     CGRU_MEMBER V gate(V x) const { return sigmoid<T>(x); }
@@ -29,6 +30,7 @@ template <class T> struct Usual {
 };
 
 template <class T> struct Any {
+    static const bool compiled = false;
     typedef typename Vector<T>::Value V;
     AnyActivation<T> f, g;
     int flip;

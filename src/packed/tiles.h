@@ -6,6 +6,8 @@
 // the same in every tile, which is why a result does not depend on what else is computed beside it.
 #pragma once
 
+#include <type_traits>
+
 #include "cells/tile.h"
 #include "packed/layout.h"
 #include "storage/bfloat16.h"
@@ -205,11 +207,11 @@ template <class S, class Phase, bool from_input, class F> struct StepPhase {
         Phase::keep(tile, layer, sums, waiting.kept + waiting.count);
         if (Phase::kept) keep_in_memory(waiting.kept);
         if (Phase::recurrent) add_recurrent<S, Phase>(tile, layer, step, sums);
-        place(tile, sums);
+        place(tile, sums, std::integral_constant<bool, R == 1 && F::compiled && std::is_same<S, Float32>::value>());
     }
-    // Many rows' tiles wait.
+    // Tiles wait.
     template <int R, int B>
-    CGRU_MEMBER void place(const Tile<R, B>& tile, const FloatVector (&sums)[R][B][Phase::gates]) {
+    CGRU_MEMBER void place(const Tile<R, B>& tile, const FloatVector (&sums)[R][B][Phase::gates], std::false_type) {
         CGRU_UNROLL for (int r = 0; r < R; ++r)
             CGRU_UNROLL for (int b = 0; b < B; ++b) {
                 waiting.at[waiting.count + r * B + b] = units_at(step, tile.row + r, tile.block + b);
@@ -218,8 +220,10 @@ template <class S, class Phase, bool from_input, class F> struct StepPhase {
             }
         waiting.count += R * B;
     }
-    // A single row's are small enough that the next one's products run beside their gates: no time to lose.
-    template <int B> CGRU_MEMBER void place(const Tile<1, B>& tile, const FloatVector (&sums)[1][B][Phase::gates]) {
+    // Those of a single row are small enough that the next one's products run beside their gates: no time to lose. That
+    // is much code; so it is there for the usual layer alone.
+    template <int B>
+    CGRU_MEMBER void place(const Tile<1, B>& tile, const FloatVector (&sums)[1][B][Phase::gates], std::true_type) {
         FloatVector of[Phase::gates][B];
         Units at[B];
         CGRU_UNROLL for (int g = 0; g < Phase::gates; ++g) CGRU_EACH(b, B) of[g][b] = sums[0][b][g];
