@@ -234,20 +234,27 @@ template <class S, class Phase, bool from_input, class F> struct StepPhase {
 };
 
 // A kernel over all tiles of [first_row, last_row) x [first_block, last_block). Many rows go a block at a time, so that
-// its weights stay in the nearest cache for all of them; the rows left over go a few blocks at a time. Blocks are taken
-// upwards or downwards: alternating from step to step meets in the cache what the step before left there.
+// its weights stay in the nearest cache for all of them; the last rows, fewer than four, go a few blocks at a time.
+// Blocks are taken upwards or downwards: alternating from step to step meets in the cache what the step before left
+// there.
 template <class Kernel>
 static void run_tiles(const PackedLayer& layer, const PackedStep& step) {
     Kernel kernel(layer, step);
     const int64_t whole = step.last_row - (step.last_row - step.first_row) % tile_rows;
     const int64_t blocks = step.last_block - step.first_block;
+    const auto each_block = [&](auto call) CGRU_LAMBDA {
+        for (int64_t i = 0; i < blocks; ++i) call(step.downwards ? step.last_block - 1 - i : step.first_block + i);
+    };
     if (step.first_row < whole)
-        for (int64_t i = 0; i < blocks; ++i) {
-            const int64_t block = step.downwards ? step.last_block - 1 - i : step.first_block + i;
+        each_block([&](int64_t block) CGRU_LAMBDA {
             for (int64_t row = step.first_row; row < whole; row += tile_rows)
                 kernel.run(Tile<tile_rows, 1>{row, block});
-        }
+        });
     int64_t row = whole;
+    if (tile_rows > 4 && row + 4 <= step.last_row) {
+        each_block([&](int64_t block) CGRU_LAMBDA { kernel.run(Tile<4, 1>{row, block}); });
+        row += 4;
+    }
     for (; row + 2 <= step.last_row; row += 2) {
         int64_t block = step.first_block;
         for (; block + 2 <= step.last_block; block += 2) kernel.run(Tile<2, 2>{row, block});

@@ -1,7 +1,6 @@
 """ONNX in and out: the standard's own cases, ONNX Runtime over the operator's attributes, exporters' stacks."""
 
 import io
-import warnings
 
 import numpy as np
 import onnx
@@ -14,6 +13,7 @@ from onnx import numpy_helper
 import cgru
 
 from ..support import onnx_graphs as graphs
+from ..support.onnx_cases import node_cases
 from ..support.options import BOUNDED, relative_error
 from ..support.options import UNBOUNDED as ALL_UNBOUNDED
 
@@ -21,16 +21,7 @@ TOLERANCE = 3e-6
 UNBOUNDED = [f for f in ALL_UNBOUNDED if f != "g"]  # which ONNX does not have
 
 
-def standard_cases():
-    from onnx.backend.test.case.node import collect_testcases
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of other operators' cases
-        cases = [case for case in collect_testcases("GRU") if case.name.startswith("test_gru")]
-    return {case.name: case for case in cases}
-
-
-STANDARD = standard_cases()
+STANDARD = {case.name: case for case in node_cases() if case.name.startswith("test_gru")}
 
 
 def test_the_standard_has_its_cases():

@@ -1,7 +1,5 @@
 """Every operator against the ONNX standard's own node cases: inputs and outputs of one node, or of its written-out form."""
 
-import functools
-import warnings
 from collections import Counter
 
 import numpy as np
@@ -14,19 +12,14 @@ from cgru.model.interpret import run
 from cgru.model.nodes import OPERATORS
 from cgru.model.nodes.table import NEWEST
 
+from ..support.onnx_cases import node_cases
+
 LEAST = {"run": 664, "nodes": 593}
 """Cases that run, and those among them of one node; they may rise."""
 
 
-@functools.cache
 def cases():
-    from onnx.backend.test.case.node import collect_testcases
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return [
-            case for case in collect_testcases(None) if {n.op_type for n in case.model.graph.node} & OPERATORS.keys()
-        ]
+    return [case for case in node_cases() if {n.op_type for n in case.model.graph.node} & OPERATORS.keys()]
 
 
 def to_array(value):
