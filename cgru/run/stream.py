@@ -96,13 +96,21 @@ class _Streaming:
         value, engine = self._gru.value, self._gru.engine
         spec, xp = value.spec, engine.xp
         how = engine.how(spec.dtype, num_threads=num_threads)
+        single = self._batch_size is None
+        if out is None and as_steps is _itself:
+            before = self._states
+            result = engine.call(value.stack, x, before[:, 0] if single else before, False, how)
+            if result is not None:  # the usual arguments: no more to check
+                y, after = result
+                self._states = after[:, None] if single else after
+                return y
         with engine.use():
             x = engine.array(name, x, spec.dtype, x_shape)
             shape = (*x.shape[:-1], spec.hidden_size)
             y = xp.empty(shape, spec.dtype) if out is None else engine.output(out, spec.dtype, shape, {name: x})
             written = y if engine.strided or y.strides[-1] == y.itemsize else xp.empty(shape, spec.dtype)
             x_steps, y_steps = as_steps(x), as_steps(written)
-            if self._batch_size is None:
+            if single:
                 x_steps, y_steps = x_steps[:, None], y_steps[:, None]
             states = self._states
             engine.run(value.stack, x_steps, states, y_steps, None, how)

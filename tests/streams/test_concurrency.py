@@ -378,17 +378,24 @@ def test_a_failure_after_the_outputs_leaves_the_state(monkeypatch):
     for dtype in (np.float32, np.float64):
         stream = counter(6, dtype=dtype).stream()
         stream.process(np.ones((4, 8), dtype))
-        run = HOST.run
+        for out in (None, np.empty((4, 6), dtype)):
+            with monkeypatch.context() as patch:
+                for way in ("run", "call"):
+                    patch.setattr(HOST, way, fails_behind(getattr(HOST, way)))
+                with pytest.raises(KeyboardInterrupt):
+                    stream.process(np.ones((4, 8), dtype), out)
+            assert (stream.state == 4).all()
 
-        def failing(*arguments, run=run):
-            run(*arguments)
-            raise KeyboardInterrupt
 
-        with monkeypatch.context() as patch:
-            patch.setattr(HOST, "run", failing)
-            with pytest.raises(KeyboardInterrupt):
-                stream.process(np.ones((4, 8), dtype))
-        assert (stream.state == 4).all()
+def fails_behind(compute):
+    """A function that computes, and fails where it has: a call may leave that to a run."""
+
+    def failing(*arguments):
+        if compute(*arguments) is None and compute.__name__ == "call":
+            return
+        raise KeyboardInterrupt
+
+    return failing
 
 
 # ----------------------------------------------------------------------------------------------------------------------
