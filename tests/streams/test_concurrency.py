@@ -22,7 +22,7 @@ import cgru
 from cgru._exclusive import Exclusive, alone
 from cgru.engines import HOST
 
-from ..support.concurrency import held
+from ..support.concurrency import fails_behind, held
 
 F = np.float32
 BUSY = "in use by another thread"
@@ -385,17 +385,6 @@ def test_a_failure_after_the_outputs_leaves_the_state(monkeypatch):
                 with pytest.raises(KeyboardInterrupt):
                     stream.process(np.ones((4, 8), dtype), out)
             assert (stream.state == 4).all()
-
-
-def fails_behind(compute):
-    """A function that computes, and fails where it has: a call may leave that to a run."""
-
-    def failing(*arguments):
-        if compute(*arguments) is None and compute.__name__ == "call":
-            return
-        raise KeyboardInterrupt
-
-    return failing
 
 
 # ----------------------------------------------------------------------------------------------------------------------

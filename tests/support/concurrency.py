@@ -1,4 +1,4 @@
-"""A thread in the way."""
+"""What stands in the way of a call: another thread, and a failure at its end."""
 
 import contextlib
 import threading
@@ -24,3 +24,14 @@ def held(held_object):
     finally:
         leave.set()
         thread.join()
+
+
+def fails_behind(compute):
+    """A function that computes, and fails where it has: a call may leave that to a run."""
+
+    def failing(*arguments):
+        if compute(*arguments) is None and compute.__name__ == "call":
+            return
+        raise KeyboardInterrupt
+
+    return failing
