@@ -263,6 +263,13 @@ cdef class States(Exclusive):
             self.state_rows[r] = <float*> (<char*> cnp.PyArray_DATA(numbers) + r * cnp.PyArray_STRIDE(numbers, 0))
             self.place_rows[r] = <Place*> (<char*> cnp.PyArray_DATA(places) + r * cnp.PyArray_STRIDE(places, 0))
 
+    def ring_start(self, int64_t ring):
+        """Where a ring begins in a state."""
+        cdef int64_t i, at = self.program.program.plain
+        for i in range(ring):
+            at += (self.program.rings[i].history + self.shape.room) * self.program.rings[i].frame
+        return at
+
     def replace(self, numbers, places):
         """Other states, of as many rows."""
         fresh = aligned(self.numbers.shape, np.float32)

@@ -30,6 +30,7 @@ struct Run {
     float* arena;
     char* scratch;
     int64_t width;         // frames of the block
+    int64_t begun;         // frames that the rows had seen before the call
     int64_t wrong = -1;    // the step that met an index out of range
 
     int64_t room() const { return block.shape.rows * block.shape.frames; }
@@ -506,7 +507,9 @@ struct Run {
             const Array& array = block.outputs[i];
             each_frame([&](int64_t r, int64_t t) {
                 const int64_t step = done + t - block.early - block.late;
-                const int64_t last = block.end == endless ? block.frames - block.early : block.end + port.more;
+                const int64_t last = block.end == endless
+                                         ? block.frames - block.early
+                                         : block.end + port.more + program.delay - block.late - begun - block.early;
                 if (step < 0 || step >= last || (!port.over_time && step + 1 != last)) return;
                 char* to = array.data + r * array.row_stride + (port.over_time ? step * array.frame_stride : 0);
                 copy_out(port, array, at(port.at, r, t), 0, to);
@@ -586,7 +589,7 @@ int advance(const Program& program, const Advance& call, int64_t& wrong_step) {
     int64_t* rings = parts.take<int64_t>(program.ring_count + 1);
     find_rings(program, call.shape.room, rings);
     float* arena = parts.take<float>(program.arena * call.shape.rows * call.shape.frames);
-    Run run = {program, call, rings, arena, parts.take<char>(0), 0};
+    Run run = {program, call, rings, arena, parts.take<char>(0), 0, call.places[0]->seen};
     for (int64_t done = 0; done < call.frames; done += run.width) {
         run.width = smaller(call.shape.frames, call.frames - done);
         run.make_room();

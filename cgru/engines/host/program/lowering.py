@@ -15,7 +15,7 @@ import numpy as np
 
 from cgru import _program
 from cgru.engines.host.program.plan import Buffer, Kept, Port, Ring, Step, Use, View, collapsed, lay_out, operand
-from cgru.engines.host.program.plan import Program, row_major
+from cgru.engines.host.program.plan import Program, State, row_major
 from cgru.errors import FormatError
 from cgru.model.nodes.sizes import Size
 
@@ -45,6 +45,8 @@ class Compiler:
         self.constant_size = 0
         self.known: dict[tuple[bytes, tuple[int, ...]], View] = {}
         self.fresh: list[Array] = []
+        self.named: list[State] = []
+        self.limits: dict[str, int] = {}
         self.plain = 0
         self.ahead: dict[str, int] = {}
         """Of values how many frames they come late."""
@@ -111,6 +113,7 @@ class Compiler:
         """Numbers of a row's state, and what a row begins with."""
         buffer = Buffer(array.size, "state", name, inside=self.plain)
         self.fresh.append(np.asarray(array, np.float32).ravel())
+        self.named.append(State(name, self.plain, tuple(array.shape)))
         self.plain += array.size
         return buffer
 
@@ -295,7 +298,7 @@ class Compiler:
         view = self.new(self.shape(name), name)
         self.views[name] = view
         self.ahead[name] = 0
-        return Port(name, Use(view), self.port_sizes(name), self.timed(name), 0)
+        return Port(name, Use(view), self.port_sizes(name), self.timed(name) or not self.streams, 0)
 
     def more_of(self, name: str) -> int:
         """How many frames more than there are steps a value has."""
@@ -341,7 +344,7 @@ class Compiler:
             self.steps[-1].ahead, self.steps[-1].more = delay, more
         if timed and delay:
             self.make_ring(view, view.delay)  # what is none of its frames becomes zero
-        return Port(name, Use(view), self.port_sizes(name), timed, more)
+        return Port(name, Use(view), self.port_sizes(name), timed or not self.streams, more)
 
     def own(self, view: View) -> View:
         """A view whose frames can be kept: of a buffer that is computed."""
@@ -391,6 +394,9 @@ class Compiler:
             delay,
             early,
             sum(step.work for step in self.steps) + 100.0 * len(self.steps),
+            self.named + [State(buffer.name or f"window {i}", i, (buffer.history, buffer.size)) for i, buffer in enumerate(self.rings) if buffer.history],
+            len(self.named),
+            self.limits,
         )
 
 

@@ -237,6 +237,15 @@ class Port(NamedTuple):
     more: int
 
 
+class State(NamedTuple):
+    """A part of a row's state that has a name: some of its plain numbers, or the frames of a ring."""
+
+    name: str
+    at: int
+    """Among the plain numbers; of a ring its number."""
+    shape: tuple[int, ...]
+
+
 class Program(NamedTuple):
     """A compiled network, as src/network.pyx takes it."""
 
@@ -251,6 +260,12 @@ class Program(NamedTuple):
     delay: int
     early: int
     flops: float
+    named: list[State]
+    """Plain parts, and behind them rings."""
+    plain: int
+    """How many of them are plain."""
+    limits: dict[str, int]
+    """Of inputs that are indices: how many rows the smallest table has that they choose from."""
 
 
 def operand(use: Use | None) -> Operand | None:

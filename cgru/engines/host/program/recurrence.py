@@ -49,7 +49,9 @@ def gru(compiler: Compiler, node: Node) -> None:
     wanted = len(node.outputs) > 1 and bool(node.outputs[1])
     ends = compiler.new(states, node.outputs[1] if wanted else node.name)
     kept = None
-    if over_time:
+    if over_time and start is not None and start.buffer.space == "state":
+        kept, start = start, None  # the network says itself what its states become
+    elif over_time:
         kept = View(compiler.put_fresh(np.zeros(states, np.float32), node.name), 0, states, ends.strides)
         known_start = compiler.constant(initial) if initial else None
         if known_start is not None:
