@@ -138,7 +138,10 @@ cdef class Program:
         memset(&to, 0, sizeof(Step))
         to.kind = KINDS[step.kind]
         along = step.kind not in ("elementwise", "fill")  # sizes and strides stand from the first on
-        to.code = CODES[step.code] if step.kind == "elementwise" else int(step.code or 0)
+        if step.kind in ("elementwise", "product"):
+            to.code = -1 if step.code is None else CODES[step.code]
+        else:
+            to.code = int(step.code or 0)
         to.ahead, to.more, to.clears = step.ahead, step.more, step.clears
         put_operand(to.out, step.out, along)
         for i, operand in enumerate(step.operands):

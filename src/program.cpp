@@ -226,6 +226,9 @@ struct Run {
         dense.length = step.length;
         dense.narrow_x = parts.take_narrow(storage, at_once, step.section[0].inputs);
         int64_t count = 0;
+        float** ends = parts.take<float*>(at_once);
+        const Elementwise<float> after = step.code < 0 ? nullptr : program.nodes->of[step.code];
+        const float p = float(step.p), q = float(step.q);
         const auto compute = [&]() {
             int64_t first = 0;
             for (int i = 0; i < step.sections; ++i) {
@@ -238,6 +241,8 @@ struct Run {
                 for (int64_t k = 0; i + 1 < step.sections && k < count; ++k) y[k] += width;
                 first += width;
             }
+            if (after)
+                for (int64_t k = 0; k < count; ++k) after(step.outputs, ends[k], ends[k], ends[k], ends[k], p, q);
             count = 0;
         };
         each_frame([&](int64_t r, int64_t t) {
@@ -246,14 +251,14 @@ struct Run {
             for (int64_t i = 0; i < step.size[0]; ++i)
                 for (int64_t j = 0; j < step.size[1]; ++j) {
                     x[count] = from + i * step.in[0].stride[0] + j * step.in[0].stride[1];
-                    y[count] = to + i * step.out.stride[0] + j * step.out.stride[1];
+                    ends[count] = y[count] = to + i * step.out.stride[0] + j * step.out.stride[1];
                     if (++count == at_once) compute();
                 }
         });
         if (count) compute();
     }
     static int64_t product_scratch(const Program& program, const Step& step) {
-        return 2 * Parts::size<float*>(at_once) +
+        return 3 * Parts::size<float*>(at_once) +
                Parts::narrow_size(program.packed->of[step.section[0].storage], at_once, step.section[0].inputs);
     }
 
@@ -309,7 +314,7 @@ struct Run {
         const PackedCellKernels& kernels = storage.of[layer.cell];
         const int64_t H = layer.hidden, stride = row_stride(layer, program.packed->lanes);
         const int64_t steps = rows->last - rows->first;
-        const bool together = kernels.from_input && count >= program.packed->tile_rows;
+        const bool together = kernels.from_input && (count >= program.packed->tile_rows || steps == 1);
         const int64_t many = together ? 1 : steps_ahead(program, layer, count, steps);
         const int64_t width = layer.blocks * cell.gates * program.packed->lanes;
         Parts parts(scratch);

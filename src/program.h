@@ -52,7 +52,8 @@ enum StepKind {
 };
 
 struct Step {
-    int kind, code;            // code: of an elementwise function, a reduction, a window
+    int kind, code;            // code: of an elementwise function, a reduction, a window; of a product of the function
+                               // that its results go through, -1: none
     int64_t ahead, more;       // its results are late so many frames; they are so many more than the sequence has
     int clears;                // 1: frames that are none become zero, as later ones look at them
     Operand out, in[most_operands];

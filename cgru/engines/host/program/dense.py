@@ -25,9 +25,10 @@ def sections(weights: Array, bias: Array | None, storage: str = "float32", limit
     vectors = -(-outputs // lanes)
     threes = max(0, vectors - 2) // 3 if vectors % 3 == 2 else max(0, vectors - 4) // 3 if vectors % 3 == 1 else vectors // 3
     given = np.zeros(outputs, np.float32) if bias is None else np.asarray(bias, np.float32)
-    numbers, scale = np.asarray(weights), None
+    numbers: Array = np.asarray(weights, np.float32)
+    scale = None
     if storage != "float32":
-        matrix = narrow("weights", numbers.astype(np.float32), storage)
+        matrix = narrow("weights", numbers, storage)
         numbers, scale = matrix.numbers, matrix.scale
     found = []
     first = 0
@@ -61,10 +62,12 @@ def product(
     assert len(sizes) <= 2, sizes
     padding = [[0] * (2 - len(sizes)) + list(own) for own in strides]
     sizes = [1] * (2 - len(sizes)) + sizes
+    after = compiler.fused[compiler.node.name].after if compiler.node and compiler.node.name in compiler.fused else None
+    code, p, q = after or (None, 0.0, 0.0)
     storage, limit = compiler.options.get("storage", lambda node: ("float32", None))(compiler.node)
     compiler.emit(
         "product", Use(out, padding[1]), Use(x, padding[0]), sizes=sizes, sections=sections(weights, bias, storage, limit),
-        outputs=len(weights), pieces=pieces, distances=distances, length=length,
+        outputs=len(weights), code=code, p=p, q=q, pieces=pieces, distances=distances, length=length,
         work=2.0 * weights.size * math.prod(sizes), weight_bytes=weights.size * 4,
     )  # fmt: skip
 
@@ -89,7 +92,9 @@ def matmul(compiler: Compiler, node: Node) -> None:
     name = node.outputs[0]
     weights = compiler.constant(right)
     if weights is not None and weights.ndim == 2:
-        compiler.views[name] = rows_by(compiler, compiler.view(left), weights.T, None, name)
+        fused = compiler.fused[node.name]
+        x = compiler.view(left)
+        compiler.views[fused.result] = rows_by(compiler, x, fused.weights(weights.T), fused.bias(None), fused.result)
         return
     if weights is not None and weights.ndim == 1:
         found = rows_by(compiler, compiler.view(left), weights[None], None, name)
@@ -138,8 +143,12 @@ def gemm(compiler: Compiler, node: Node) -> None:
     if known is not None and (known.ndim < 2 or known.shape[0] == 1):
         bias, addend = attributes["beta"] * np.broadcast_to(known.reshape(-1), shape[-1:]), ""
     if weights is not None:
-        matrix = weights if attributes["transB"] else weights.T
-        out = rows_by(compiler, x, attributes["alpha"] * matrix, bias, node.outputs[0])
+        matrix = attributes["alpha"] * (weights if attributes["transB"] else weights.T)
+        if not addend:
+            fused = compiler.fused[node.name]
+            compiler.views[fused.result] = rows_by(compiler, x, fused.weights(matrix), fused.bias(bias), fused.result)
+            return
+        out = rows_by(compiler, x, matrix, bias, node.outputs[0])
     else:
         y = compiler.view(b)
         both_data(compiler, x, y.transposed((1, 0)) if attributes["transB"] else y, node)

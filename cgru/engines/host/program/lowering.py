@@ -22,6 +22,7 @@ from cgru.model.nodes.sizes import Size
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from cgru.engines.host.program.fusing import Fused
     from cgru.model.graph import Graph, Node
     from cgru.types import Array
 
@@ -47,6 +48,8 @@ class Compiler:
         self.fresh: list[Array] = []
         self.named: list[State] = []
         self.limits: dict[str, int] = {}
+        self.fused: dict[str, Fused] = {}
+        """By name what joins products."""
         self.plain = 0
         self.ahead: dict[str, int] = {}
         """Of values how many frames they come late."""
@@ -237,6 +240,7 @@ class Compiler:
 
     def program(self) -> Program:
         """Lower all nodes."""
+        from cgru.engines.host.program import fusing
         from cgru.engines.host.program.families import LOWER
 
         graph = self.graph
@@ -252,13 +256,15 @@ class Compiler:
         if missing:
             listed = "; ".join(f"{operator} ({', '.join(names[:8])})" for operator, names in missing.items())
             raise FormatError(f"expected operators that are compiled here, got {listed}")
+        self.fused, gone = fusing.find(self)
         for node in graph.nodes:
             self.node = node
             self.check_frames(node)
             ahead = self.node_ahead(node)
             for name in node.outputs:
                 self.ahead[name] = ahead
-            LOWER[node.operator](self, node)
+            if node.name not in gone:
+                LOWER[node.operator](self, node)
         self.node = None
         outputs = [self.output(name) for name in graph.outputs]
         for name, result in graph.states.items():

@@ -65,10 +65,13 @@ def shifted(compiler: Compiler, node: Node) -> None:
     wait = compiler.graph.timing.waits.get(node.name, 0)
     x = compiler.delayed(compiler.own(x), wait)  # in a ring, so that what is no frame of its is zero
     if node.operator == "Concat":
-        compiler.views[node.outputs[0]] = compiler.copied(x)
+        compiler.views[node.outputs[0]] = x
         return
     axis = compiler.graph.time[name]
     assert axis is not None
+    if node.operator == "Pad" and _only_before_and_behind(compiler, node, axis):
+        compiler.views[node.outputs[0]] = x  # under other numbers; what is no frame of x is zero, as padding is
+        return
     # what the node does along the other axes
     attributes = compiler.attributes(node)
     if node.operator == "Pad":
@@ -88,6 +91,13 @@ def shifted(compiler: Compiler, node: Node) -> None:
         if place != axis:
             found = found.part(place, first, count, step)
     compiler.views[node.outputs[0]] = compiler.copied(found)
+
+
+def _only_before_and_behind(compiler: Compiler, node: Node, axis: int) -> bool:
+    """Whether a Pad adds frames, and does nothing along other axes."""
+    attributes = compiler.attributes(node)
+    pads = movement.paddings(compiler.shape(node.inputs[0]), attributes["pads"], attributes["axes"])
+    return all(pad == (0, 0) if i != axis else min(pad) >= 0 for i, pad in enumerate(pads))
 
 
 def gather(compiler: Compiler, node: Node) -> None:

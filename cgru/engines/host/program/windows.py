@@ -94,8 +94,9 @@ def conv(compiler: Compiler, node: Node) -> None:
     assert weights is not None
     x, axes = _placed(compiler, node, 0.0)
     out = _channels_last(compiler, node)
-    run_windows(compiler, x, out, axes, weights, bias, node.attributes["group"])
-    compiler.views[node.outputs[0]] = out
+    fused = compiler.fused[node.name]
+    run_windows(compiler, x, out, axes, fused.weights(weights), fused.bias(bias), node.attributes["group"])
+    compiler.views[fused.result] = out
 
 
 def run_windows(
@@ -108,6 +109,9 @@ def run_windows(
         own, to = x.part(0, b, 1), out.part(0, b, 1)
         if inputs == 1 and outputs == 1 and groups > 1:
             _by_channel(compiler, own, to, axes, taps_first.reshape(groups, -1).T, bias)
+            after = compiler.fused[compiler.node.name].after if compiler.node else None
+            if after:
+                compiler.elementwise(after[0], to, to, p=after[1], q=after[2])
             continue
         for g in range(groups):
             held = slice(g * outputs, (g + 1) * outputs)
@@ -222,7 +226,9 @@ def conv_transpose(compiler: Compiler, node: Node) -> None:
     time = compiler.graph.time[node.inputs[0]] if role == "window" else None
     # (C, M / groups, ...) as (M, C / groups, ...)
     split = weights.reshape(groups, weights.shape[0] // groups, *weights.shape[1:])
+    fused = compiler.fused[node.name]
     turned = split.swapaxes(1, 2).reshape(-1, weights.shape[0] // groups, *weights.shape[2:])
+    turned, bias = fused.weights(turned), fused.bias(bias)
     choices = [_phases(attributes, i, x.shape[i + 2], out.shape[i + 2], i + 2 == time) for i in range(number)]
     before = [max(0, *(-first for *_, first, _ in own), 0) for own in choices]
     after = [
@@ -267,9 +273,11 @@ def conv_transpose(compiler: Compiler, node: Node) -> None:
             compiler.filled(to, 0.0)
             if bias is not None:
                 compiler.elementwise("copy", to, compiler.put_constant(bias.reshape(1, -1, *(1,) * number)))
+            if fused.after:
+                compiler.elementwise(fused.after[0], to, to, p=fused.after[1], q=fused.after[2])
             continue
         run_windows(compiler, from_x, to, axes, np.ascontiguousarray(own), bias, groups)
-    compiler.views[node.outputs[0]] = out
+    compiler.views[fused.result] = out
 
 
 def _phases(attributes: Any, i: int, size: int, outputs: int, time: bool) -> list[tuple[list[int], int, int, int, int]]:
