@@ -622,6 +622,21 @@ const int elementwise_operands[] = {
 #undef X
 };
 
+int64_t sample_index(const float* logits, int64_t count, double temperature, uint64_t seed, int64_t step, int64_t row) {
+    // SplitMix64 (Steele, Lea and Flood 2014)
+    uint64_t z = seed + (uint64_t(step) * 0x100000001u + uint64_t(row) + 1) * 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    const double uniform = double((z ^ (z >> 31)) >> 11) / 9007199254740992.0;
+    double most = logits[0], total = 0;
+    for (int64_t i = 1; i < count; ++i) most = logits[i] > most ? double(logits[i]) : most;
+    for (int64_t i = 0; i < count; ++i) total += exp((double(logits[i]) - most) / temperature);
+    double left = uniform * total;
+    for (int64_t i = 0; i < count; ++i)
+        if ((left -= exp((double(logits[i]) - most) / temperature)) < 0) return i;
+    return count - 1;
+}
+
 Outcome advance_rows(const Program& program, const Advance& call, int threads, int64_t& wrong_step) {
     const int64_t size = (memory_size(program, call.shape) + 127) / 64 * 64;
     const double work = program.flops * double(call.rows) * double(call.frames);

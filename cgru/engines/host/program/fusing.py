@@ -106,7 +106,9 @@ def _join(compiler: Compiler, fused: Fused, reader: Node, axis: int) -> bool:
         factor = scale / np.sqrt(variance + reader.attributes["epsilon"])
         _affine(fused, factor, bias - mean * factor)
         return True
-    if reader.operator not in ("Add", "Sub", "Mul", "Div") or constants[0] is not None and reader.operator in ("Sub", "Div"):
+    if reader.operator not in ("Add", "Sub", "Mul", "Div") or (
+        constants[0] is not None and reader.operator in ("Sub", "Div")
+    ):
         return False
     known = constants[0] if constants[0] is not None else constants[1]
     vector = None if known is None else _vector(known, shape, axis)
