@@ -118,16 +118,16 @@ def run_windows(
             held = slice(g * outputs, (g + 1) * outputs)
             part = own.part(1, g * inputs, inputs)
             written = to.part(1, g * outputs, outputs)
-            pieces, distances, length = _pieces(axes, inputs, part.strides[1])
-            sizes = [axis.count for axis in axes]
+            pieces, distances, length = _pieces(axes, inputs)
+            positions = [axis.count for axis in axes], [axis.step for axis in axes], written.strides[2:]
             product(
                 compiler, np.ascontiguousarray(taps_first[held].reshape(outputs, -1)),
-                None if bias is None else bias[held], part, written, positions=(sizes, [axis.step for axis in axes], written.strides[2:]),
-                pieces=pieces, distances=distances, length=length,
+                None if bias is None else bias[held], part, written, positions=positions, pieces=pieces,
+                distances=distances, length=length,
             )  # fmt: skip
 
 
-def _pieces(axes: list[_Axis], inputs: int, _: int) -> tuple[tuple[int, int], tuple[int, int], int]:
+def _pieces(axes: list[_Axis], inputs: int) -> tuple[tuple[int, int], tuple[int, int], int]:
     """How a window's numbers lie: a grid of pieces of so many, side by side; (0, 0): one piece."""
     length = inputs
     grid: list[tuple[int, int]] = []
@@ -258,22 +258,20 @@ def conv_transpose(compiler: Compiler, node: Node) -> None:
         compiler.empty(x, 0.0, node.inputs[0])
         span = convolution.over_axis(node.operator, time, attributes)[0]
         x = compiler.delayed(x, span)
-    for index in np.ndindex(*(len(own) for own in choices)):
-        chosen = [own[i] for own, i in zip(choices, index, strict=True)]
-        axes, where, from_x, to = [], [slice(None), slice(None)], x, out
-        for i, (taps, place, count, first, between) in enumerate(chosen):
-            axis = _Axis(count, len(taps), 1, 1, 0, 0)
-            axis.step, axis.tap = x.strides[i + 2], between * x.strides[i + 2]
+    for index in np.ndindex(*(len(phases) for phases in choices)):
+        axes, own, from_x, to = [], turned, x, out
+        for i, (phases, number_of) in enumerate(zip(choices, index, strict=True)):
+            phase = phases[number_of]
+            axis = _Axis(phase.outputs, len(phase.taps), 1, 1, 0, 0)
             if i + 2 == time:
-                axis.step, axis.tap = 0, attributes["dilations"][i] * x.buffer.size
+                axis.tap = attributes["dilations"][i] * x.buffer.size
             else:
-                from_x = from_x.part(i + 2, before[i] + first, x.shape[i + 2] - before[i] - first)
-                to = to.part(i + 2, place, count, attributes["strides"][i])
-            where.append(taps)  # type: ignore[arg-type]
+                first = before[i] + phase.first
+                axis.step, axis.tap = x.strides[i + 2], phase.between * x.strides[i + 2]
+                from_x = from_x.part(i + 2, first, x.shape[i + 2] - first)
+                to = to.part(i + 2, phase.place, phase.outputs, attributes["strides"][i])
+            own = np.take(own, np.array(phase.taps, np.intp), axis=i + 2)
             axes.append(axis)
-        own = turned[:, :]
-        for i, taps in enumerate(where[2:]):
-            own = np.take(own, taps, axis=i + 2)
         if 0 in own.shape:
             compiler.filled(to, 0.0)
             if bias is not None:
@@ -291,7 +289,7 @@ class _Phase(NamedTuple):
     taps: list[int]
     """Those that meet inputs there, in the inputs' order."""
     place: int
-    count: int
+    outputs: int
     first: int
     """The first output's first input."""
     between: int
@@ -300,7 +298,7 @@ class _Phase(NamedTuple):
     @property
     def last(self) -> int:
         """The last output's last input."""
-        return self.first + self.count - 1 + (len(self.taps) - 1) * self.between
+        return self.first + self.outputs - 1 + (len(self.taps) - 1) * self.between
 
 
 def _phases(attributes: Any, i: int, outputs: int, time: bool) -> list[_Phase]:
