@@ -87,6 +87,7 @@ def kernel_libraries():
         )
 
     # A linker reads static libraries in order: those that use others come first.
+    yield library("program", "program", OPENMP)
     yield library("sequence", "packed/sequence", OPENMP)
     yield library("training", "training/training", OPENMP)
     yield library("machine", "threads/machine", OPENMP)
@@ -96,6 +97,9 @@ def kernel_libraries():
     yield library("denormals", "simd/denormals")
     for name in sets:
         yield library(name, "set", SETS[name].flags, SETS[name].macros)
+    for name in sets:
+        if SETS[name].base is None:
+            yield library(f"{name}_nodes", "nodes", SETS[name].flags, SETS[name].macros)
 
 
 POOL = ThreadPoolExecutor(os.cpu_count())
@@ -171,6 +175,7 @@ setup(
             extension("_blas", "src/blas.pyx", OPENMP),
             extension("_packed", "src/packed.pyx", OPENMP),
             extension("_training", "src/training.pyx", OPENMP),
+            extension("_program", "src/network.pyx", OPENMP),
             extension("_threads", "src/threads.pyx", OPENMP),
         ],
         build_dir="build",

@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from cgru.formats.keras import from_keras
     from cgru.formats.onnx import from_onnx
     from cgru.formats.torch import from_torch
+    from cgru.network import Network
 
 __all__ = [
     "GRU",
     "FormatError",
     "GRUCell",
     "MinGRU",
+    "Network",
     "__version__",
     "compare",
     "from_equinox",
@@ -45,6 +47,12 @@ __all__ = [
     "set_num_threads",
     "show_config",
 ]
+
+
+def _network() -> Any:
+    from cgru.network import Network
+
+    return Network
 
 
 def _compare() -> Any:
@@ -109,6 +117,7 @@ def _torch() -> Any:
 
 
 _LATER = {
+    "Network": _network,
     "compare": _compare,
     "load": _load,
     "from_equinox": _from_equinox,

@@ -12,6 +12,8 @@ KERNELS: object
 
 class Weights:
     def __init__(self, layer: Layer, storage: str) -> None: ...
+    @property
+    def address(self) -> int: ...
 
 class Stack:
     weights: list[Weights]

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "cells/cell.h"
+#include "nodes/node.h"
 
 namespace cgru {
 
@@ -137,6 +138,20 @@ struct PackedCellKernels {
     PackedKernel phase[most_phases];     // products, state -> next, y; with two, by way of reset_state and update
 };
 
+// Rows [first_row, last_row) by blocks [first_block, last_block) of a product with a matrix, which is the input weights
+// of a layer that `pack_dense` has made.
+struct DenseStep {
+    const float* const* x;           // [rows] addresses of inputs; read
+    float* const* y;                 // [rows] addresses of outputs; written
+    int64_t outputs;                 // of a row: the last vector may be partly used
+    int64_t first_row, last_row, first_block, last_block;
+    int downwards;                   // the order of blocks
+    int64_t pieces[2], distances[2], length;  // a row's inputs: a grid of pieces of so many numbers; pieces[0] 0: one
+    NarrowRows narrow_x;
+};
+
+typedef void (*DenseKernel)(const PackedLayer&, const DenseStep&);
+
 // The kernels for weights of one storage.
 struct StorageKernels {
     int bytes;                       // of a weight
@@ -146,6 +161,7 @@ struct StorageKernels {
     int narrow;                      // bytes of an input or state as it is multiplied; 0: the float32 that it is
     int block_units;                 // of sparse weights: units of a block, by four inputs; 0: they are dense
     PackedCellKernels of[cell_count];
+    DenseKernel product[2];          // y := bias + W x, where blocks are two vectors, or three; null: not with these
 };
 
 // The storage of the same numbers in sparse blocks; the storage itself where there is none.
@@ -173,6 +189,10 @@ struct PackedKernels {
 // Lay a layer out in memory from a cache line on, which is used from then on. Returns how many bytes it takes; without
 // memory, only that.
 int64_t pack_layer(const PackedKernels& kernels, const CanonicalLayer& layer, char* memory, PackedLayer& packed);
+
+// The same of a matrix without a state: `cell` says how many vectors a block's outputs are, which stand in the place of
+// as many gates. Output (block * vectors + v) * lanes + lane is unit block * lanes + lane of gate v.
+int64_t pack_dense(const PackedKernels& kernels, const CanonicalLayer& layer, char* memory, PackedLayer& packed);
 
 // A matrix (inner, outer) laid out for products from the left, as training/products.h says; the last vectors are padded
 // by zero.
@@ -257,6 +277,7 @@ struct Kernels {
     PackedKernels packed;
     TrainingKernels<float> training32;
     TrainingKernels<double> training64;
+    const NodeKernels<float>* nodes32;
 };
 
 // A direction of a layer for training.

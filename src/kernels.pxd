@@ -3,6 +3,13 @@
 from libc.stdint cimport int64_t, uint8_t
 
 
+cdef extern from "nodes/node.h" namespace "cgru" nogil:
+    const int elementwise_count
+
+    cdef cppclass NodeKernels[T]:
+        pass
+
+
 cdef extern from "kernels.h" namespace "cgru" nogil:
     cdef struct Activation:
         int code
@@ -95,6 +102,7 @@ cdef extern from "kernels.h" namespace "cgru" nogil:
         void (*read)(const float*, int64_t, int) noexcept nogil
 
     int64_t pack_layer(const PackedKernels&, const CanonicalLayer&, char*, PackedLayer&)
+    int64_t pack_dense(const PackedKernels&, const CanonicalLayer&, char*, PackedLayer&)
 
     cdef struct Machine:
         double flops, bytes, hot_start, cold_start, meeting
@@ -135,6 +143,7 @@ cdef extern from "kernels.h" namespace "cgru" nogil:
         PackedKernels packed
         TrainingKernels[float] training32
         TrainingKernels[double] training64
+        const NodeKernels[float]* nodes32
 
     cdef cppclass TrainingLayer[T]:
         int64_t inputs, hidden

@@ -76,6 +76,11 @@ cdef class Weights:
         start = <char*> cnp.PyArray_DATA(<cnp.ndarray> self.memory)
         pack_layer(table.packed, given, start + (-<uintptr_t> start & 63), self.layer)
 
+    @property
+    def address(self):
+        """Where the layer is, for programs: valid as long as this object is alive."""
+        return <uintptr_t> &self.layer
+
 
 # A matrix as it is packed from; `arrays` keeps its memory.
 cdef CanonicalMatrix canonical(matrix, limit, list arrays):

@@ -3,7 +3,7 @@
 // internal linkage, so the linker can never hand one set's code to another.
 #include "cells/gru.h"
 #include "cells/mingru.h"
-#include "packed/tiles.h"
+#include "packed/dense.h"
 
 #define CGRU_NAME_(prefix, set) prefix##set
 #define CGRU_NAME(prefix, set) CGRU_NAME_(prefix, set)
@@ -23,7 +23,8 @@ template <class S> constexpr StorageKernels storage_kernels() {
               nullptr,
               {run_phase<S, PackedGatesBefore, false>, run_phase<S, PackedStateBefore, false>}},
              {input_product<S, 3>, run_phase<S, PackedAfter, true>, {run_phase<S, PackedAfter, false>}},
-             {input_product<S, 2>, nullptr, {run_phase<Storage<storage_float32>, PackedMin, false>}}}};  // no weights
+             {input_product<S, 2>, nullptr, {run_phase<Storage<storage_float32>, PackedMin, false>}}},  // no weights
+            {DenseKernels<S>::of[0], DenseKernels<S>::of[1]}};
 }
 
 }  // namespace CGRU_SET
@@ -76,13 +77,16 @@ template <class T> constexpr TrainingKernels<T> training_kernels() {
 
 }  // namespace CGRU_SET
 
+extern const NodeKernels<float> CGRU_NAME(nodes32_, CGRU_SET);  // of nodes.cpp
+
 extern const Kernels CGRU_NAME(kernels_, CGRU_SET) = {
     CGRU_QUOTE(CGRU_SET),
     CGRU_SET::gate_kernels<float>(),
     CGRU_SET::gate_kernels<double>(),
     CGRU_SET::packed_kernels(std::make_integer_sequence<int, storage_count>()),
     CGRU_SET::training_kernels<float>(),
-    CGRU_SET::training_kernels<double>()};
+    CGRU_SET::training_kernels<double>(),
+    &CGRU_NAME(nodes32_, CGRU_SET)};
 
 }  // namespace cgru
 

@@ -16,7 +16,7 @@ ROOMS = {  # a room: its files and folders, and the rooms below it that it may i
     "formats": (("formats",), ("ground", "model")),
     "engines": (("engines",), ("ground", "model")),
     "run": (("run",), ("ground", "model", "engines")),
-    "classes": (("parameters", "recurrent", "gru", "mingru"), ("ground", "model", "formats", "engines", "run")),
+    "classes": (("parameters", "recurrent", "gru", "mingru", "network", "nodes"), ("ground", "model", "formats", "engines", "run")),
     "earlier paths": (
         ("activations", "calibration", "layer", "masks", "precision", "reference", "stream", "training"),
         ("model", "run"),
@@ -26,7 +26,7 @@ ROOMS = {  # a room: its files and folders, and the rooms below it that it may i
         ("ground", "model", "formats", "engines", "run", "classes"),
     ),
 }
-COMPILED = ("_blas", "_exclusive", "_packed", "_threads", "_training")
+COMPILED = ("_blas", "_exclusive", "_packed", "_program", "_threads", "_training")
 """Any room may import these, which import the ground and the model."""
 
 

@@ -275,7 +275,8 @@ class _Shift:
             gone = min(self.skip, self.held.frames)
             self.held.take(gone)
             self.skip -= gone
-        count = max(0, self.held.frames - max(0, -self.last))
+        wait = self.stream.graph.timing.waits[self.node.name]
+        count = max(0, self.held.frames - (max(0, -self.last) if ending else wait))
         frames = self.held.take(count)
         parts = [frames]
         if self.node.operator == "Concat":

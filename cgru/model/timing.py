@@ -51,6 +51,8 @@ class Timing(NamedTuple):
     """Nodes, as messages call them, that cannot run while time passes, and why."""
     delay: int
     """Frames that the outputs come after the inputs they belong to."""
+    waits: dict[str, int]
+    """Of shifts by name: the frames for which they wait to see whether the sequence goes on."""
 
 
 def axis_of(shape: Sizes, steps: str | None) -> int | None:
@@ -104,7 +106,7 @@ def dynamic_axes(
 
 def analyse(graph: Graph) -> Timing:
     """What runs over time in a network, and how."""
-    found = Timing({}, {}, {}, {}, 0)
+    found = Timing({}, {}, {}, {}, 0, {})
     steps = graph.steps
     if steps is None:
         return found
@@ -228,7 +230,21 @@ class _Node:
         first, last = movement.paddings(shape, self.node.attributes["pads"], self.node.attributes["axes"])[axis]
         if self.node.attributes["mode"] != "constant":
             raise ValueError(f"pads time in the mode {self.node.attributes['mode']}")
-        return self._role("shift", Flow(flow.ahead + (max(0, -last) - first) * flow.every, flow.every))
+        return self._shifted(shape[axis], flow, first, max(0, -last))
+
+    def _shifted(self, size: int | Size, flow: Flow, first: int, cut: int) -> Flow:
+        """The flow behind a shift: so many frames before the first, and so many cut off behind the last.
+
+        What is cut off is waited for, but for frames that come at the end of the sequence alone: those of windows that
+        look ahead, or beyond it.
+        """
+        late = flow.ahead
+        if flow.every == 1 and isinstance(size, Size):
+            beyond = size - Size(self.steps or "")
+            late += beyond if isinstance(beyond, int) else 0
+        wait = max(0, cut - max(0, late))
+        self.found.waits[self.node.name] = wait
+        return self._role("shift", Flow(flow.ahead + (wait - first) * flow.every, flow.every))
 
     def _slice(self, axis: int, shape: Sizes, flow: Flow) -> Flow:
         first, count, step = movement.spans(shape, **self.node.attributes)[axis]
@@ -237,7 +253,7 @@ class _Node:
             return self._role("last", flow)
         if step != 1 or not isinstance(first, int) or not isinstance(left, int):
             raise ValueError("takes steps that are counted from both ends, or some of them")
-        return self._role("shift", Flow(flow.ahead + (first + left) * flow.every, flow.every))
+        return self._shifted(shape[axis], flow, -first, left)
 
     def _concat(self, axis: int, shape: Sizes, flow: Flow) -> Flow:
         timed = [axis_of(own or (), self.steps) is not None for own in self.shapes]
@@ -245,7 +261,7 @@ class _Node:
         if sum(timed) != 1 or any(name not in self.constants for name in rest):
             raise ValueError("puts sequences one behind the other")
         before = sum(own[axis] for own in self.shapes[: timed.index(True)] if own)
-        return self._role("shift", Flow(flow.ahead - int(before) * flow.every, flow.every))
+        return self._shifted(shape[axis], flow, int(before), 0)
 
     def _gather(self, axis: int, shape: Sizes, flow: Flow) -> Flow:
         indices = self.constants.get(self.node.inputs[1])

@@ -53,8 +53,8 @@ template <> struct ExpConstants<double> {
         2.75679509287394991e-7,   2.51053144063460727e-8,   1.76878518278541738e-9};
 };
 #if __cplusplus < 201703L
-constexpr float ExpConstants<float>::term[];
-constexpr double ExpConstants<double>::term[];
+CGRU_ONCE constexpr float ExpConstants<float>::term[];
+CGRU_ONCE constexpr double ExpConstants<double>::term[];
 #endif
 
 // What follows works on N vectors side by side: every operation is done for all of them before the next one is. A

@@ -170,4 +170,19 @@ int64_t pack_layer(const PackedKernels& kernels, const CanonicalLayer& layer, ch
     return packer.used;
 }
 
+int64_t pack_dense(const PackedKernels& kernels, const CanonicalLayer& layer, char* memory, PackedLayer& to) {
+    const int vectors = layer.cell;
+    const Phase all = {0, vectors, 0};
+    Packer packer = {layer, kernels.of[layer.storage], kernels.lanes, memory, 0};
+    to = PackedLayer();
+    to.inputs = layer.inputs;
+    to.hidden = layer.hidden;
+    to.blocks = packer.blocks();
+    to.storage = layer.storage;
+    to.input = packer.matrix(layer.input, layer.inputs, &all, 1, vectors);
+    to.bias = packer.vector(layer.bias, vectors);
+    to.cell = vectors;
+    return packer.used;
+}
+
 }  // namespace cgru

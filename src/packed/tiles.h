@@ -32,7 +32,7 @@ static const bool one_tile = lanes == 8;
 static const int side_by_side = 4;
 
 // Before any tile is run, the rows of x, or of h or r * h, are made what they are multiplied as.
-template <class S> CGRU_INLINE void prepare_inputs(const PackedLayer& layer, const PackedStep& step) {
+template <class S, class Step> CGRU_INLINE void prepare_inputs(const PackedLayer& layer, const Step& step) {
     for (int64_t r = step.first_row; S::narrow && r < step.last_row; ++r)
         S::prepare(step.x[r], layer.inputs, layer.input.limit, step.narrow_x, r);
 }
@@ -51,8 +51,8 @@ template <class S> struct Adding<S, true> {
 };
 
 // sums += W x of all G gates
-template <class S, bool large, int R, int B, int G>
-CGRU_INLINE void add_input(const Tile<R, B>& tile, const PackedLayer& layer, const PackedStep& step,
+template <class S, bool large, class Step, int R, int B, int G>
+CGRU_INLINE void add_input(const Tile<R, B>& tile, const PackedLayer& layer, const Step& step,
                            FloatVector (&sums)[R][B][G]) {
     typename S::Row rows[R];
     Block<S> blocks[B];
@@ -237,8 +237,8 @@ template <class S, class Phase, bool from_input, class F> struct StepPhase {
 // its weights stay in the nearest cache for all of them; the last rows, fewer than four, go a few blocks at a time.
 // Blocks are taken upwards or downwards: alternating from step to step meets in the cache what the step before left
 // there.
-template <class Kernel>
-static void run_tiles(const PackedLayer& layer, const PackedStep& step) {
+template <class Kernel, class Step>
+static void run_tiles(const PackedLayer& layer, const Step& step) {
     Kernel kernel(layer, step);
     const int64_t whole = step.last_row - (step.last_row - step.first_row) % tile_rows;
     const int64_t blocks = step.last_block - step.first_block;
@@ -281,14 +281,17 @@ static void run_tiles(const PackedLayer& layer, const PackedStep& step) {
 template <class S, class Phase, bool from_input>
 static void run_phase(const PackedLayer& layer, const PackedStep& step) {
     typedef typename Phase::template Functions<float> OfUsual;
-    (layer.usual ? run_tiles<StepPhase<S, Phase, from_input, OfUsual>>
-                 : run_tiles<StepPhase<S, Phase, from_input, Any<float>>>)(layer, step);
+    (layer.usual ? run_tiles<StepPhase<S, Phase, from_input, OfUsual>, PackedStep>
+                 : run_tiles<StepPhase<S, Phase, from_input, Any<float>>, PackedStep>)(layer, step);
 }
 
 template <class S, int gates> static void input_product(const PackedLayer& layer, const PackedStep& step) {
     const bool fetches = weights_ahead > 0 && !S::narrow && !S::sparse;
     const bool large = layer.blocks * layer.inputs * gates * lanes * S::bytes > large_weights;
-    (large ? run_tiles<InputProduct<S, gates, fetches>> : run_tiles<InputProduct<S, gates, false>>)(layer, step);
+    if (large)
+        run_tiles<InputProduct<S, gates, fetches>>(layer, step);
+    else
+        run_tiles<InputProduct<S, gates, false>>(layer, step);
 }
 
 }  // namespace CGRU_SET

@@ -6,11 +6,13 @@
 #define CGRU_MEMBER inline __attribute__((always_inline))
 #define CGRU_LAMBDA __attribute__((always_inline))
 #define CGRU_NOINLINE __attribute__((noinline))
+#define CGRU_ONCE __attribute__((weak))  // of several files' definitions of one set any serves
 #else
 #define CGRU_INLINE static inline
 #define CGRU_MEMBER inline
 #define CGRU_LAMBDA
 #define CGRU_NOINLINE
+#define CGRU_ONCE __declspec(selectany)
 #endif
 
 #if defined(__clang__)

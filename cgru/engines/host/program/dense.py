@@ -1,0 +1,218 @@
+"""Products of rows with matrices of weights, and of two arrays that are both data."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgru import _program
+from cgru.engines.host.program.plan import Section, Use, View, collapsed
+from cgru.model.nodes.dense import parts
+from cgru.model.precision import narrow
+
+if TYPE_CHECKING:
+    from cgru.engines.host.program.lowering import Compiler, Lower
+    from cgru.model.graph import Node
+    from cgru.types import Array
+
+
+def sections(weights: Array, bias: Array | None, storage: str = "float32", limit: float | None = None) -> list[Section]:
+    """A matrix (outputs, inputs) in blocks of three vectors, and of two for the rest."""
+    lanes = _program.LANES
+    outputs, inputs = weights.shape
+    vectors = -(-outputs // lanes)
+    threes = max(0, vectors - 2) // 3 if vectors % 3 == 2 else max(0, vectors - 4) // 3 if vectors % 3 == 1 else vectors // 3
+    given = np.zeros(outputs, np.float32) if bias is None else np.asarray(bias, np.float32)
+    numbers: Array = np.asarray(weights, np.float32)
+    scale = None
+    if storage != "float32":
+        matrix = narrow("weights", numbers, storage)
+        numbers, scale = matrix.numbers, matrix.scale
+    found = []
+    first = 0
+    for width, blocks in ((3, threes), (2, -(-(vectors - 3 * threes) // 2))):
+        size = width * blocks * lanes
+        if not blocks:
+            continue
+        held = slice(first, min(first + size, outputs))
+
+        def laid(array: Array, width: int = width, blocks: int = blocks, held: slice = held) -> Array:
+            own = array[held]
+            whole = np.zeros((width * blocks * lanes, *own.shape[1:]), own.dtype)
+            whole[: len(own)] = own
+            return np.ascontiguousarray(
+                whole.reshape(blocks, width, lanes, *own.shape[1:]).swapaxes(0, 1).reshape(whole.shape)
+            )
+
+        scales = None if scale is None else laid(scale)
+        found.append(Section(width, laid(numbers), laid(given), storage, scales, limit))
+        first += size
+    return found
+
+
+def product(
+    compiler: Compiler, weights: Array, bias: Array | None, x: View, out: View,
+    *, positions: tuple[Any, ...], pieces: tuple[int, int] = (0, 0), distances: tuple[int, int] = (0, 0), length: int = 0,
+) -> None:  # fmt: skip
+    """out := x W^T + bias at every position: sizes of at most two axes, and how far x and out move along each."""
+    sizes, of_x, of_out = positions
+    sizes, strides = collapsed(sizes, of_x, of_out)
+    assert len(sizes) <= 2, sizes
+    padding = [[0] * (2 - len(sizes)) + list(own) for own in strides]
+    sizes = [1] * (2 - len(sizes)) + sizes
+    after = compiler.fused[compiler.node.name].after if compiler.node and compiler.node.name in compiler.fused else None
+    code, p, q = after or (None, 0.0, 0.0)
+    storage, limit = compiler.options.get("storage", lambda node: ("float32", None))(compiler.node)
+    compiler.emit(
+        "product", Use(out, padding[1]), Use(x, padding[0]), sizes=sizes, sections=sections(weights, bias, storage, limit),
+        outputs=len(weights), code=code, p=p, q=q, pieces=pieces, distances=distances, length=length,
+        work=2.0 * weights.size * math.prod(sizes), weight_bytes=weights.size * 4,
+    )  # fmt: skip
+
+
+def rows_by(compiler: Compiler, x: View, weights: Array, bias: Array | None, name: str) -> View:
+    """x (..., K) by weights (N, K): (..., N)."""
+    if len(x.shape) == 1:
+        found = rows_by(compiler, x._replace(shape=(1, *x.shape), strides=(0, *x.strides)), weights, bias, name)
+        return found._replace(shape=found.shape[1:], strides=found.strides[1:])
+    shape = (*x.shape[:-1], len(weights))
+    out = compiler.new(shape, name)
+    leading = collapsed(x.shape[:-1], x.strides[:-1], out.strides[:-1])[0]
+    if (x.strides[-1] != 1 and x.shape[-1] > 1) or len(leading) > 2:
+        x = compiler.copied(x)
+    product(compiler, weights, bias, x, out, positions=(x.shape[:-1], x.strides[:-1], out.strides[:-1]))
+    return out
+
+
+def matmul(compiler: Compiler, node: Node) -> None:
+    """(..., M, K) by (K, N), or two arrays that are data."""
+    left, right = node.inputs
+    name = node.outputs[0]
+    weights = compiler.constant(right)
+    if weights is not None and weights.ndim == 2:
+        fused = compiler.fused[node.name]
+        x = compiler.view(left)
+        compiler.views[fused.result] = rows_by(compiler, x, fused.weights(weights.T), fused.bias(None), fused.result)
+        return
+    if weights is not None and weights.ndim == 1:
+        found = rows_by(compiler, compiler.view(left), weights[None], None, name)
+        compiler.views[name] = found._replace(shape=found.shape[:-1], strides=found.strides[:-1])
+        return
+    weights = compiler.constant(left)
+    x = compiler.view(right)
+    if weights is not None and weights.ndim == 2 and len(x.shape) >= 2:
+        order = (*range(len(x.shape) - 2), len(x.shape) - 1, len(x.shape) - 2)
+        compiler.views[name] = rows_by(compiler, x.transposed(order), weights, None, name).transposed(order)
+        return
+    a, b = compiler.view(left), compiler.view(right)
+    both_data(compiler, a, b, node)
+
+
+def both_data(compiler: Compiler, a: View, b: View, node: Node) -> None:
+    """(..., M, K) by (..., K, N)."""
+    shape = compiler.shape(node.outputs[0])
+    if len(a.shape) == 1:
+        a = a._replace(shape=(1, *a.shape), strides=(0, *a.strides))
+    if len(b.shape) == 1:
+        b = b._replace(shape=(*b.shape, 1), strides=(*b.strides, 1))
+    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    a, b = (compiler.dense(view.broadcast((*batch, *view.shape[-2:]))) for view in (a, b))
+    m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
+    out = compiler.new(shape, node.outputs[0])
+    count = math.prod(batch)
+    compiler.emit(
+        "multiply", Use(out, (m * n,)), Use(a, (m * k,)), Use(b, (k * n,)), sizes=(count, m, k, n),
+        work=2.0 * count * m * k * n,
+    )  # fmt: skip
+    compiler.views[node.outputs[0]] = out
+
+
+def gemm(compiler: Compiler, node: Node) -> None:
+    """alpha A B + beta C."""
+    attributes = node.attributes
+    a, b, *c = node.inputs
+    x, weights = compiler.view(a), compiler.constant(b)
+    if attributes["transA"]:
+        x = x.transposed((1, 0))
+    addend = c[0] if c and c[0] else ""
+    bias = None
+    shape = compiler.shape(node.outputs[0])
+    known = compiler.constant(addend) if addend else None
+    if known is not None and (known.ndim < 2 or known.shape[0] == 1):
+        bias, addend = attributes["beta"] * np.broadcast_to(known.reshape(-1), shape[-1:]), ""
+    if weights is not None:
+        matrix = attributes["alpha"] * (weights if attributes["transB"] else weights.T)
+        if not addend:
+            fused = compiler.fused[node.name]
+            compiler.views[fused.result] = rows_by(compiler, x, fused.weights(matrix), fused.bias(bias), fused.result)
+            return
+        out = rows_by(compiler, x, matrix, bias, node.outputs[0])
+    else:
+        y = compiler.view(b)
+        both_data(compiler, x, y.transposed((1, 0)) if attributes["transB"] else y, node)
+        out = compiler.views[node.outputs[0]]
+        if attributes["alpha"] != 1:
+            compiler.elementwise("mul", out, out, compiler.put_constant(np.float32(attributes["alpha"])))
+        if bias is not None:
+            compiler.elementwise("add", out, out, compiler.put_constant(bias))
+    if addend:
+        more = compiler.view(addend)
+        if attributes["beta"] != 1:
+            factor = compiler.put_constant(np.float32(attributes["beta"]))
+            more = compiler.elementwise("mul", compiler.new(more.shape), more, factor)
+        compiler.elementwise("add", out, out, more)
+    compiler.views[node.outputs[0]] = out
+
+
+def einsum(compiler: Compiler, node: Node) -> None:
+    """A linear layer, perhaps one for each of several groups; of two operands of which one is constant, or one alone."""
+    letters, result = parts(node.attributes["equation"], len(node.inputs))
+    if len(letters) == 1:
+        view = compiler.view(node.inputs[0])
+        if set(letters[0]) != set(result):
+            compiler.refuse("an equation of two operands, or one that moves axes", node.attributes["equation"])
+        compiler.views[node.outputs[0]] = view.transposed([letters[0].index(letter) for letter in result])
+        return
+    constants = [compiler.constant(name) for name in node.inputs]
+    if constants[0] is not None:
+        letters, constants = letters[::-1], constants[::-1]
+        data = node.inputs[1]
+    else:
+        data = node.inputs[0]
+    (of_x, of_w), weights = letters, constants[1]
+    x = compiler.view(data)
+    summed = [letter for letter in of_x if letter in of_w and letter not in result]
+    groups = [letter for letter in of_x if letter in of_w and letter in result]
+    written = [letter for letter in of_w if letter not in of_x]
+    kept = [letter for letter in of_x if letter not in of_w]
+    if weights is None or not summed or not set(written + kept) <= set(result):
+        compiler.refuse("an equation that is a linear layer, one operand constant", node.attributes["equation"])
+    assert weights is not None
+    size = dict(zip(of_x, x.shape, strict=True)) | dict(zip(of_w, weights.shape, strict=True))
+    x = x.transposed([of_x.index(letter) for letter in (*groups, *kept, *summed)])
+    if x.reshaped(*x.shape[: len(groups) + len(kept)], math.prod(size[s] for s in summed)) is None or x.strides[-1] != 1:
+        x = compiler.copied(x)
+    flat = x.reshaped(*x.shape[: len(groups) + len(kept)], math.prod(size[s] for s in summed))
+    assert flat is not None
+    matrix = weights.transpose([of_w.index(letter) for letter in (*groups, *written, *summed)])
+    width = math.prod(size[letter] for letter in written)
+    matrix = matrix.reshape(*(size[letter] for letter in groups), width, -1)
+    # groups stand before what each writes, so that results lie as most equations want them
+    out = compiler.new([*(size[letter] for letter in kept), *(size[letter] for letter in groups), width], node.outputs[0])
+    for index in np.ndindex(*(size[letter] for letter in groups)):
+        own, to = flat, out
+        for place in index:
+            own = own.part(0, place, 1)._replace(shape=own.shape[1:], strides=own.strides[1:])
+            axis = len(kept)
+            to = to.part(axis, place, 1)
+            to = to._replace(shape=to.shape[:axis] + to.shape[axis + 1 :], strides=to.strides[:axis] + to.strides[axis + 1 :])
+        product(compiler, matrix[index], None, own, to, positions=(own.shape[:-1], own.strides[:-1], to.strides[:-1]))
+    order = [*kept, *groups, *written]
+    whole = out.reshaped(*(size[letter] for letter in order))
+    assert whole is not None
+    compiler.views[node.outputs[0]] = whole.transposed([order.index(letter) for letter in result])
+
+
+LOWER: dict[str, Lower] = {"MatMul": matmul, "Gemm": gemm, "Einsum": einsum}

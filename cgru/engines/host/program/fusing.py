@@ -1,0 +1,141 @@
+"""What joins a product: an addend, a factor or a BatchNormalization behind it, by its weights, and then a function.
+
+A chain ends where another node reads a value of it, or where it is an output. Factors change the rounding of weights,
+nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgru.engines.host.program.elements import PARAMETERS, UNARY
+
+if TYPE_CHECKING:
+    from cgru.engines.host.program.lowering import Compiler
+    from cgru.model.graph import Graph, Node
+    from cgru.types import Array
+
+
+@dataclass
+class Fused:
+    """What a product does beside its own node."""
+
+    result: str
+    """The value that it computes in the end."""
+    scale: Array | None = None
+    """Of each output, float64."""
+    shift: Array | None = None
+    after: tuple[str, float, float] | None = None
+    """A function of single elements, and its parameters."""
+
+    def weights(self, matrix: Array) -> Array:
+        """Weights (outputs, ...) with the factor in them."""
+        if self.scale is None:
+            return matrix
+        return matrix.astype(np.float64) * self.scale.reshape(-1, *(1,) * (matrix.ndim - 1))
+
+    def bias(self, bias: Array | None) -> Array | None:
+        """The bias with factor and addend."""
+        if bias is None:
+            return self.shift
+        scaled = bias if self.scale is None else bias.astype(np.float64) * self.scale
+        return scaled if self.shift is None else scaled + self.shift
+
+
+def find(compiler: Compiler) -> tuple[dict[str, Fused], set[str]]:
+    """By name what joins each product, and the nodes that are gone so."""
+    graph = compiler.graph
+    readers: dict[str, list[Node]] = {}
+    for node in graph.nodes:
+        for name in node.inputs:
+            readers.setdefault(name, []).append(node)
+    kept = {*graph.outputs, *graph.states.values()}
+    found: dict[str, Fused] = {}
+    gone: set[str] = set()
+    for node in graph.nodes:
+        axis = _outputs_axis(graph, node)
+        if axis is None or node.name in gone:
+            continue
+        fused = Fused(node.outputs[0])
+        while fused.result not in kept and len(readers.get(fused.result, [])) == 1:
+            (reader,) = readers[fused.result]
+            if not _join(compiler, fused, reader, axis):
+                break
+            gone.add(reader.name)
+            fused.result = reader.outputs[0]
+            if fused.after:
+                break
+        found[node.name] = fused
+    return found, gone
+
+
+def _outputs_axis(graph: Graph, node: Node) -> int | None:
+    """The axis of a product's outputs, counted from the end; None where a node is no product with weights."""
+    if node.operator in ("MatMul", "Gemm"):
+        addend = graph.constants.get(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else np.zeros(1)
+        if addend is None or (addend.ndim == 2 and addend.shape[0] != 1):
+            return None  # it comes behind the product
+        weights = graph.constants.get(node.inputs[1])
+        return -1 if weights is not None and weights.ndim == 2 else None
+    if node.operator in ("Conv", "ConvTranspose") and node.inputs[1] in graph.constants:
+        return 1 - len(graph.shapes[node.outputs[0]])
+    return None
+
+
+def _join(compiler: Compiler, fused: Fused, reader: Node, axis: int) -> bool:
+    """Whether a node can be part of the product before it; it is, then."""
+    shape = compiler.shape(fused.result)
+    if len(reader.outputs) != 1 or compiler.shape(reader.outputs[0]) != shape:
+        return False
+    if reader.operator in UNARY or reader.operator in PARAMETERS:
+        code, *names = PARAMETERS.get(reader.operator) or (UNARY[reader.operator],)
+        values = [float(reader.attributes[name]) for name in names] + [0.0, 0.0]
+        fused.after = (code, values[0], values[1])
+        return True
+    if reader.operator == "Gelu":
+        fused.after = ("gelu_tanh" if reader.attributes["approximate"] == "tanh" else "gelu", 0.0, 0.0)
+        return True
+    constants = [compiler.constant(name) for name in reader.inputs]
+    if reader.operator == "BatchNormalization":
+        if axis != 1 - len(shape) or any(array is None for array in constants[1:]):
+            return False
+        scale, bias, mean, variance = (np.asarray(array, np.float64) for array in constants[1:])
+        factor = scale / np.sqrt(variance + reader.attributes["epsilon"])
+        _affine(fused, factor, bias - mean * factor)
+        return True
+    if reader.operator not in ("Add", "Sub", "Mul", "Div") or constants[0] is not None and reader.operator in ("Sub", "Div"):
+        return False
+    known = constants[0] if constants[0] is not None else constants[1]
+    vector = None if known is None else _vector(known, shape, axis)
+    if vector is None:
+        return False
+    one, zero = np.ones_like(vector), np.zeros_like(vector)
+    pairs: dict[str, tuple[Any, Any]] = {
+        "Add": (one, vector), "Sub": (one, -vector), "Mul": (vector, zero), "Div": (1 / vector, zero),
+    }  # fmt: skip
+    if reader.operator == "Div" and not np.all(vector):
+        return False
+    _affine(fused, *pairs[reader.operator])
+    return True
+
+
+def _affine(fused: Fused, scale: Array, shift: Array) -> None:
+    if np.any(scale != 1):
+        fused.scale = scale if fused.scale is None else fused.scale * scale
+        fused.shift = None if fused.shift is None else fused.shift * scale
+    fused.shift = shift if fused.shift is None else fused.shift + shift
+
+
+def _vector(array: Array, shape: tuple[int, ...], axis: int) -> Array | None:
+    """A constant as a number for each output; None where it is none."""
+    axes = (1,) * (len(shape) - array.ndim) + array.shape
+    if len(axes) != len(shape) or array.dtype.kind != "f":
+        return None
+    at = len(shape) + axis
+    if any(size != 1 for place, size in enumerate(axes) if place != at):
+        return None
+    found: Array = np.broadcast_to(array.astype(np.float64).reshape(-1), (shape[at],)).copy()
+    return found

@@ -1,0 +1,207 @@
+"""Operators that move numbers: views of what is there, wherever strides can say so; else copies, or lists of places."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cgru.engines.host.program.lowering import NotSoError
+from cgru.engines.host.program.plan import Use, row_major
+from cgru.model.nodes import movement
+
+if TYPE_CHECKING:
+    from cgru.engines.host.program.lowering import Compiler, Lower
+    from cgru.model.graph import Node
+
+
+def moved(compiler: Compiler, node: Node) -> None:
+    """What an operator does with the places of elements: a view, or a copy by a list."""
+    role = compiler.graph.timing.roles.get(node.name, "") if compiler.streams else ""
+    if role == "last":
+        latest(compiler, node)
+        return
+    if role == "shift":
+        shifted(compiler, node)
+        return
+    x = compiler.view(node.inputs[0])
+    more = {"outputs": len(node.outputs)} if node.row.counted else {}
+    others = [compiler.constant(name) if name else None for name in node.inputs[1:]]
+    found = node.row.run(x.offsets(), *others, **compiler.attributes(node), **more)
+    for name, places in zip(node.outputs, found if isinstance(found, tuple) else (found,), strict=False):
+        if not name:
+            continue
+        places = np.asarray(places)
+        view = x.with_offsets(places)
+        if view is None:
+            view = compiler.new(places.shape, name)
+            compiler.listed(view, np.arange(places.size), x, places.ravel())
+        compiler.views[name] = view
+
+
+def latest(compiler: Compiler, node: Node) -> None:
+    """The latest frame of a value, kept where none comes."""
+    x = compiler.dense(compiler.view(node.inputs[0]))
+    shape = compiler.shape(node.outputs[0])
+    kept = compiler.put_fresh(np.zeros(x.size, np.float32), node.name)
+    out = compiler.new(shape, node.outputs[0])
+    state = out._replace(buffer=kept)
+    step = compiler.emit("latest", Use(out), Use(x), Use(state), sizes=(x.size,))
+    step.more = compiler.more_of(node.inputs[0])
+    step.ahead = compiler.ahead[node.inputs[0]]
+    compiler.keep_view(out, kept)
+    compiler.views[node.outputs[0]] = out
+
+
+def shifted(compiler: Compiler, node: Node) -> None:
+    """Frames before the first, or fewer of them: the same frames, that others call by other numbers."""
+    name = next(name for name in node.inputs if compiler.timed(name))
+    rest = [compiler.constant(other) for other in node.inputs if other != name]
+    if node.operator == "Concat" and any(array is None or np.any(array) for array in rest):
+        raise NotSoError(f"{node.title} puts numbers other than 0 before frames")
+    if node.operator == "Pad" and node.attributes["value"]:
+        raise NotSoError(f"{node.title} pads time by {node.attributes['value']}")
+    x = compiler.view(name)
+    wait = compiler.graph.timing.waits.get(node.name, 0)
+    x = compiler.delayed(compiler.own(x), wait)  # in a ring, so that what is no frame of its is zero
+    if node.operator == "Concat":
+        compiler.views[node.outputs[0]] = x
+        return
+    axis = compiler.graph.time[name]
+    assert axis is not None
+    if node.operator == "Pad" and _only_before_and_behind(compiler, node, axis):
+        compiler.views[node.outputs[0]] = x  # under other numbers; what is no frame of x is zero, as padding is
+        return
+    # what the node does along the other axes
+    attributes = compiler.attributes(node)
+    if node.operator == "Pad":
+        pads = movement.paddings(x.shape, attributes["pads"], attributes["axes"])
+        pads[axis] = (0, 0)
+        out = compiler.new(compiler.shape(node.outputs[0]), node.outputs[0])
+        part = out
+        for place, (before, _) in enumerate(pads):
+            part = part.part(place, before, x.shape[place])
+        if part.shape != out.shape:
+            compiler.filled(out, 0.0)
+        compiler.elementwise("copy", part, x)
+        compiler.views[node.outputs[0]] = out
+        return
+    found = x
+    for place, (first, count, step) in movement.spans(x.shape, **attributes).items():
+        if place != axis:
+            found = found.part(place, first, count, step)
+    compiler.views[node.outputs[0]] = compiler.copied(found)
+
+
+def _only_before_and_behind(compiler: Compiler, node: Node, axis: int) -> bool:
+    """Whether a Pad adds frames, and does nothing along other axes."""
+    attributes = compiler.attributes(node)
+    pads = movement.paddings(compiler.shape(node.inputs[0]), attributes["pads"], attributes["axes"])
+    return all(pad == (0, 0) if i != axis else min(pad) >= 0 for i, pad in enumerate(pads))
+
+
+def gather(compiler: Compiler, node: Node) -> None:
+    """Rows of a table by index, or elements at places that are known."""
+    table, indices = (compiler.constant(name) for name in node.inputs)
+    if indices is not None:
+        moved(compiler, node)
+        return
+    if table is None:
+        compiler.refuse("a table, or indices, that are constant", "data for both")
+    assert table is not None
+    axis = node.attributes["axis"] % table.ndim
+    rows = np.moveaxis(table, axis, 0)
+    if len(rows) > 2**24:
+        compiler.refuse("a table of at most 2^24 rows", len(rows))
+    x = compiler.dense(compiler.view(node.inputs[1]))
+    width = rows[0].size
+    for name in compiler.graph.inputs:
+        if x.buffer.name == name and x.buffer is compiler.views[name].buffer:
+            compiler.limits[name] = min(len(rows), compiler.limits.get(name, len(rows)))
+    out = compiler.new((*x.shape, *rows.shape[1:]), node.outputs[0])
+    compiler.emit(
+        "lookup", Use(out), Use(x, (1,)), Use(compiler.put_constant(rows.reshape(len(rows), -1))),
+        sizes=(x.size, width, len(rows)),
+    )  # fmt: skip
+    # the axes of the indices stand where the table's axis was
+    order = [*range(x_rank := len(x.shape), x_rank + axis), *range(x_rank), *range(x_rank + axis, len(out.shape))]
+    compiler.views[node.outputs[0]] = out.transposed(order)
+
+
+def concat(compiler: Compiler, node: Node) -> None:
+    """Arrays beside each other."""
+    if compiler.streams and compiler.graph.timing.roles.get(node.name) == "shift":
+        shifted(compiler, node)
+        return
+    out = compiler.new(compiler.shape(node.outputs[0]), node.outputs[0])
+    axis = node.attributes["axis"] % len(out.shape)
+    at = 0
+    for name in node.inputs:
+        view = compiler.view(name)
+        if view.size:
+            compiler.elementwise("copy", out.part(axis, at, view.shape[axis]), view)
+        at += view.shape[axis]
+    compiler.views[node.outputs[0]] = out
+
+
+def pad(compiler: Compiler, node: Node) -> None:
+    """An array within others' numbers: a constant, or its own by a list of places."""
+    if compiler.streams and compiler.graph.timing.roles.get(node.name) == "shift":
+        shifted(compiler, node)
+        return
+    attributes = compiler.attributes(node)
+    if attributes["mode"] != "constant":
+        moved(compiler, node)
+        return
+    x = compiler.view(node.inputs[0])
+    out = compiler.new(compiler.shape(node.outputs[0]), node.outputs[0])
+    compiler.filled(out, float(attributes["value"] or 0))
+    part = out
+    for axis, (before, after) in enumerate(movement.paddings(x.shape, attributes["pads"], attributes["axes"])):
+        first, last = max(0, -before), x.shape[axis] - max(0, -after)
+        x = x.part(axis, first, last - first)
+        part = part.part(axis, max(0, before), last - first)
+    compiler.elementwise("copy", part, x)
+    compiler.views[node.outputs[0]] = out
+
+
+def scatter(compiler: Compiler, node: Node) -> None:
+    """An array with some of its elements replaced, at places that are known."""
+    indices = compiler.constant(node.inputs[1])
+    if indices is None or node.attributes["reduction"] != "none":
+        compiler.refuse("indices that are constant, and reduction 'none'", node.attributes["reduction"])
+    x, updates = compiler.view(node.inputs[0]), compiler.view(node.inputs[2])
+    out = compiler.copied(x)
+    places = node.row.run(np.full(x.shape, -1), indices, np.arange(updates.size).reshape(updates.shape), reduction="none")
+    to = np.flatnonzero(places.ravel() >= 0)
+    compiler.listed(out, to, updates, updates.offsets().ravel()[places.ravel()[to]])
+    compiler.views[node.outputs[0]] = out
+
+
+def constant_of_shape(compiler: Compiler, node: Node) -> None:
+    """One number everywhere."""
+    value = node.attributes["value"]
+    number = np.float32(0 if value is None else value.reshape(-1)[0])
+    shape = compiler.shape(node.outputs[0])
+    compiler.views[node.outputs[0]] = compiler.put_constant(number).broadcast(shape)
+
+
+def dropout(compiler: Compiler, node: Node) -> None:
+    """Nothing, in inference; its mask is true everywhere."""
+    compiler.views[node.outputs[0]] = compiler.view(node.inputs[0])
+    if len(node.outputs) > 1 and node.outputs[1]:
+        shape = compiler.shape(node.outputs[1])
+        compiler.views[node.outputs[1]] = compiler.put_constant(np.float32(1)).broadcast(shape)
+
+
+MOVED = ("Identity", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Expand", "Tile", "Slice", "Split")
+
+LOWER: dict[str, Lower] = {
+    **dict.fromkeys(MOVED, moved),
+    "Gather": gather,
+    "Concat": concat,
+    "Pad": pad,
+    "ScatterND": scatter,
+    "ConstantOfShape": constant_of_shape,
+    "Dropout": dropout,
+}

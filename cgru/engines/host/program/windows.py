@@ -1,0 +1,302 @@
+"""Convolutions and pooling: products, or sums, of windows over rows of channels.
+
+Channels lie innermost, so that a row of a window is one piece of memory. Windows over time look into the frames that a
+ring keeps; along other axes a padded copy is made where windows reach beyond the ends.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgru.engines.host.program.dense import product
+from cgru.engines.host.program.lowering import NotSoError
+from cgru.engines.host.program.plan import Use, View
+from cgru.model.nodes import convolution
+
+if TYPE_CHECKING:
+    from cgru.engines.host.program.lowering import Compiler, Lower
+    from cgru.model.graph import Node
+    from cgru.types import Array
+
+MEAN, MOST = 1, 2
+"""Kinds of windows, after products, as in src/nodes/node.h."""
+
+
+class _Axis:
+    """Windows along one axis: how many, how they step, and where their first tap is."""
+
+    def __init__(self, count: int, taps: int, stride: int, dilation: int, before: int, after: int) -> None:
+        self.count, self.taps, self.stride, self.dilation = count, taps, stride, dilation
+        self.before, self.after = before, after
+        self.step = self.tap = 0  # distances in memory, of windows and of taps
+
+
+def _placed(compiler: Compiler, node: Node, fill: float) -> tuple[View, list[_Axis]]:
+    """The input as windows read it, with its padding and channels innermost, and the windows along each axis."""
+    attributes = node.attributes
+    x = compiler.view(node.inputs[0])
+    out_shape = compiler.shape(node.outputs[0])
+    number = len(x.shape) - 2
+    if number > 2:
+        compiler.refuse("windows over one axis or two", number)
+    role = compiler.graph.timing.roles.get(node.name, "") if compiler.streams else ""
+    time = compiler.graph.time[node.inputs[0]] if role == "window" else None
+    kernel = attributes["kernel_shape"]
+    axes = []
+    for i in range(number):
+        before, after = attributes["pads"][i], attributes["pads"][i + number]
+        if i + 2 == time:
+            before = after = 0
+        covered = (out_shape[i + 2] - 1) * attributes["strides"][i] + (kernel[i] - 1) * attributes["dilations"][i] + 1
+        if i + 2 != time:
+            after = max(0, covered - before - x.shape[i + 2])  # no more than windows see
+        axes.append(_Axis(out_shape[i + 2], kernel[i], attributes["strides"][i], attributes["dilations"][i], before, after))
+    order = (0, *range(2, len(x.shape)), 1)
+    inner = x.strides[1] == 1 or x.shape[1] == 1
+    if any(axis.before or axis.after for axis in axes):
+        padded = compiler.new(
+            (*x.shape[:2], *(size + axis.before + axis.after for size, axis in zip(x.shape[2:], axes, strict=True))),
+            order=order,
+        )
+        part = padded
+        for i, axis in enumerate(axes):
+            part = part.part(i + 2, axis.before, x.shape[i + 2])
+        compiler.filled(padded, fill)
+        compiler.elementwise("copy", part, x)
+        x = padded
+    elif not inner or (time is not None and (fill or x.buffer.space not in ("arena", "ring"))):
+        x = compiler.copied(x, order)
+    if time is not None:
+        compiler.empty(x, fill, node.inputs[0])
+    for i, axis in enumerate(axes):
+        axis.step, axis.tap = axis.stride * x.strides[i + 2], axis.dilation * x.strides[i + 2]
+        if i + 2 == time:
+            span = (axis.taps - 1) * axis.dilation
+            x = compiler.delayed(x, span)
+            axis.count, axis.step, axis.tap = 1, 0, axis.dilation * x.buffer.size
+    return x, axes
+
+
+def _channels_last(compiler: Compiler, node: Node) -> View:
+    shape = compiler.shape(node.outputs[0])
+    return compiler.new(shape, node.outputs[0], (0, *range(2, len(shape)), 1))
+
+
+def conv(compiler: Compiler, node: Node) -> None:
+    """A convolution; each group's is a product, and where a group is a channel, sums along channels."""
+    weights = compiler.constant(node.inputs[1])
+    bias = compiler.constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else None
+    if weights is None or (bias is None and len(node.inputs) > 2 and node.inputs[2]):
+        compiler.refuse("weights that are constant", "data")
+    assert weights is not None
+    x, axes = _placed(compiler, node, 0.0)
+    out = _channels_last(compiler, node)
+    fused = compiler.fused[node.name]
+    run_windows(compiler, x, out, axes, fused.weights(weights), fused.bias(bias), node.attributes["group"])
+    compiler.views[fused.result] = out
+
+
+def run_windows(
+    compiler: Compiler, x: View, out: View, axes: list[_Axis], weights: Array, bias: Array | None, groups: int
+) -> None:
+    """Products of windows with weights (M, C / groups, ...), batches one after the other."""
+    outputs, inputs = weights.shape[0] // groups, weights.shape[1]
+    taps_first = np.moveaxis(weights, 1, -1)  # (M, ..., C / groups)
+    for b in range(x.shape[0]):
+        own, to = x.part(0, b, 1), out.part(0, b, 1)
+        if inputs == 1 and outputs == 1 and groups > 1:
+            _by_channel(compiler, own, to, axes, taps_first.reshape(groups, -1).T, bias)
+            after = compiler.fused[compiler.node.name].after if compiler.node else None
+            if after:
+                compiler.elementwise(after[0], to, to, p=after[1], q=after[2])
+            continue
+        for g in range(groups):
+            held = slice(g * outputs, (g + 1) * outputs)
+            part = own.part(1, g * inputs, inputs)
+            written = to.part(1, g * outputs, outputs)
+            pieces, distances, length = _pieces(axes, inputs, part.strides[1])
+            sizes = [axis.count for axis in axes]
+            product(
+                compiler, np.ascontiguousarray(taps_first[held].reshape(outputs, -1)), None if bias is None else bias[held],
+                part, written, positions=(sizes, [axis.step for axis in axes], written.strides[2:]),
+                pieces=pieces, distances=distances, length=length,
+            )  # fmt: skip
+
+
+def _pieces(axes: list[_Axis], inputs: int, _: int) -> tuple[tuple[int, int], tuple[int, int], int]:
+    """How a window's numbers lie: a grid of pieces of so many, side by side; (0, 0): one piece."""
+    length = inputs
+    grid: list[tuple[int, int]] = []
+    for axis in reversed(axes):
+        if axis.taps == 1:
+            continue
+        if not grid and axis.tap == length:
+            length *= axis.taps
+        else:
+            grid.insert(0, (axis.taps, axis.tap))
+    if not grid:
+        return (0, 0), (0, 0), length
+    grid = [(1, 0)] * (2 - len(grid)) + grid
+    return (grid[0][0], grid[1][0]), (grid[0][1], grid[1][1]), length
+
+
+def _grid(axes: list[_Axis]) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Positions, their distances, taps, and theirs, of two axes."""
+    missing = 2 - len(axes)
+    return (
+        [1] * missing + [axis.count for axis in axes],
+        [0] * missing + [axis.step for axis in axes],
+        [1] * missing + [axis.taps for axis in axes],
+        [0] * missing + [axis.tap for axis in axes],
+    )
+
+
+def _by_channel(
+    compiler: Compiler, x: View, out: View, axes: list[_Axis], weights: Array | None, bias: Array | None,
+    kind: int = 0, scale: float = 1.0,
+) -> None:  # fmt: skip
+    counts, steps, taps, tap = _grid(axes)
+    to = [0] * (2 - len(axes)) + list(out.strides[2:])
+    channels = x.shape[1]
+    known = [None if array is None else Use(compiler.put_constant(array)) for array in (weights, bias)]
+    compiler.emit(
+        "window", Use(out, to), Use(x, steps), *known, code=kind, sizes=(*counts, *taps, channels), strides=tap, p=scale,
+        work=2.0 * math.prod(counts) * math.prod(taps) * channels,
+    )  # fmt: skip
+
+
+def pool(compiler: Compiler, node: Node) -> None:
+    """The mean, or the largest, of windows."""
+    mean = node.operator == "AveragePool"
+    attributes = node.attributes
+    x, axes = _placed(compiler, node, 0.0 if mean else -np.inf)
+    out = _channels_last(compiler, node)
+    taps = math.prod(axis.taps for axis in axes)
+    counted = mean and (bool(attributes["ceil_mode"]) or (any(attributes["pads"]) and not attributes["count_include_pad"]))
+    for b in range(x.shape[0]):
+        own, to = x.part(0, b, 1), out.part(0, b, 1)
+        _by_channel(compiler, own, to, axes, None, None, MEAN if mean else MOST, 1.0 if counted or not mean else 1 / taps)
+    if counted:
+        _share(compiler, node, out, axes)
+    compiler.views[node.outputs[0]] = out
+
+
+def _share(compiler: Compiler, node: Node, out: View, axes: list[_Axis]) -> None:
+    """Divide sums by how many elements each window counts."""
+    shape = compiler.shape(node.inputs[0])
+    attributes = compiler.attributes(node)
+    time = compiler.graph.time[node.inputs[0]] if compiler.graph.timing.roles.get(node.name) == "window" else None
+    if not compiler.streams or time is None:
+        ones = np.ones((1, 1, *shape[2:]))
+        found = convolution.windows(
+            shape[2:], *(attributes[key] for key in ("kernel_shape", "strides", "dilations", "pads", "auto_pad", "ceil_mode"))
+        )
+        there = np.sum([values for _, values in found.places(found.padded(ones, 0))], axis=0)
+        shares = node.row.run(ones, **attributes)  # of what a window counts, what is there
+        compiler.elementwise("mul", out, out, compiler.put_constant(shares / there))
+        return
+    if len(shape) > 3:
+        raise NotSoError(f"{node.title} counts what is there at the ends of time and of another axis")
+    frame = compiler.filled(compiler.new((1, 1, 1), f"{node.name}: frames"), 1.0)  # zero where there is no frame
+    compiler.empty(frame, 0.0, node.inputs[0])
+    frame = compiler.delayed(frame, (axes[0].taps - 1) * axes[0].dilation)
+    counts = compiler.new((1, 1, 1))
+    own = _Axis(1, axes[0].taps, 1, 1, 0, 0)
+    own.tap = axes[0].dilation * frame.buffer.size
+    _by_channel(compiler, frame, counts, [own], None, None, MEAN, 1.0)
+    compiler.elementwise("div", out, out, counts)
+
+
+def conv_transpose(compiler: Compiler, node: Node) -> None:
+    """A transposed convolution: for each place in a stride a convolution with the taps that meet it, turned round."""
+    attributes = node.attributes
+    weights = compiler.constant(node.inputs[1])
+    bias = compiler.constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else None
+    if weights is None:
+        compiler.refuse("weights that are constant", "data")
+    assert weights is not None
+    x = compiler.view(node.inputs[0])
+    number = len(x.shape) - 2
+    groups = attributes["group"]
+    out = _channels_last(compiler, node)
+    role = compiler.graph.timing.roles.get(node.name, "") if compiler.streams else ""
+    time = compiler.graph.time[node.inputs[0]] if role == "window" else None
+    # (C, M / groups, ...) as (M, C / groups, ...)
+    split = weights.reshape(groups, weights.shape[0] // groups, *weights.shape[1:])
+    fused = compiler.fused[node.name]
+    turned = split.swapaxes(1, 2).reshape(-1, weights.shape[0] // groups, *weights.shape[2:])
+    turned, bias = fused.weights(turned), fused.bias(bias)
+    choices = [_phases(attributes, i, x.shape[i + 2], out.shape[i + 2], i + 2 == time) for i in range(number)]
+    before = [max(0, *(-first for *_, first, _ in own), 0) for own in choices]
+    after = [
+        max(0, *(first + count - 1 + (len(taps) - 1) * between - (x.shape[i + 2] - 1) for taps, _, count, first, between in own), 0)
+        if i + 2 != time else 0
+        for i, own in enumerate(choices)
+    ]  # fmt: skip
+    order = (0, *range(2, len(x.shape)), 1)
+    if any(before) or any(after):
+        padded = compiler.new(
+            (*x.shape[:2], *(size + b + a for size, b, a in zip(x.shape[2:], before, after, strict=True))), order=order
+        )
+        part = padded
+        for i, start in enumerate(before):
+            part = part.part(i + 2, start, x.shape[i + 2])
+        compiler.filled(padded, 0.0)
+        compiler.elementwise("copy", part, x)
+        x = padded
+    elif (x.strides[1] != 1 and x.shape[1] > 1) or (time is not None and x.buffer.space not in ("arena", "ring")):
+        x = compiler.copied(x, order)
+    if time is not None:
+        compiler.empty(x, 0.0, node.inputs[0])
+        span = convolution.over_axis(node.operator, time, attributes)[0]
+        x = compiler.delayed(x, span)
+    for index in np.ndindex(*(len(own) for own in choices)):
+        chosen = [own[i] for own, i in zip(choices, index, strict=True)]
+        axes, where, from_x, to = [], [slice(None), slice(None)], x, out
+        for i, (taps, place, count, first, between) in enumerate(chosen):
+            axis = _Axis(count, len(taps), 1, 1, 0, 0)
+            axis.step, axis.tap = x.strides[i + 2], between * x.strides[i + 2]
+            if i + 2 == time:
+                axis.step, axis.tap = 0, attributes["dilations"][i] * x.buffer.size
+            else:
+                from_x = from_x.part(i + 2, before[i] + first, x.shape[i + 2] - before[i] - first)
+                to = to.part(i + 2, place, count, attributes["strides"][i])
+            where.append(taps)  # type: ignore[arg-type]
+            axes.append(axis)
+        own = turned[:, :]
+        for i, taps in enumerate(where[2:]):
+            own = np.take(own, taps, axis=i + 2)  # type: ignore[call-overload]
+        if 0 in own.shape:
+            compiler.filled(to, 0.0)
+            if bias is not None:
+                compiler.elementwise("copy", to, compiler.put_constant(bias.reshape(1, -1, *(1,) * number)))
+            if fused.after:
+                compiler.elementwise(fused.after[0], to, to, p=fused.after[1], q=fused.after[2])
+            continue
+        run_windows(compiler, from_x, to, axes, np.ascontiguousarray(own), bias, groups)
+    compiler.views[fused.result] = out
+
+
+def _phases(attributes: Any, i: int, size: int, outputs: int, time: bool) -> list[tuple[list[int], int, int, int, int]]:
+    """Of the outputs at each place in a stride: the taps that meet inputs there, in the inputs' order; the place; how
+    many outputs there are; the first one's first input; and how far apart inputs are from tap to tap."""  # noqa: D209
+    stride, dilation = attributes["strides"][i], attributes["dilations"][i]
+    taps, pad = attributes["kernel_shape"][i], attributes["pads"][i]
+    if time:
+        return [(list(reversed(range(taps))), 0, 1, 0, 1)]
+    found = []
+    for place in range(min(stride, outputs)):
+        met = [k for k in reversed(range(taps)) if (place + pad - k * dilation) % stride == 0]
+        count = -(-(outputs - place) // stride)
+        inputs = [(place + pad - k * dilation) // stride for k in met]
+        between = inputs[1] - inputs[0] if len(met) > 1 else 1
+        found.append((met, place, count, inputs[0] if met else 0, between))
+    return found
+
+
+LOWER: dict[str, Lower] = {
+    "Conv": conv, "ConvTranspose": conv_transpose, "MaxPool": pool, "AveragePool": pool,
+}  # fmt: skip

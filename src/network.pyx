@@ -1,0 +1,427 @@
+# distutils: language = c++
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""A network's program in compiled form: what cgru/engines/host/compile.py has written, and the states of those who run it.
+
+No arithmetic here, and no choice: program.h says what a program is. Arrays are checked before they arrive, but those of
+a single step, which are looked at here.
+"""
+
+import numpy as np
+
+cimport numpy as cnp
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.stdint cimport int32_t, int64_t, uintptr_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+from interrupt cimport ask_signals, finish
+from kernels cimport (
+    CanonicalLayer, CanonicalMatrix, Kernels, Outcome, PackedLayer, elementwise_count, pack_dense, storage_bfloat16, storage_float16,
+    storage_float32, storage_int8
+)
+from program cimport *
+
+from cgru._exclusive cimport Exclusive
+from cgru._packed import KERNELS
+
+cnp.import_array()
+
+cdef const Kernels* table = <const Kernels*> PyCapsule_GetPointer(KERNELS, "cgru.kernels")
+
+LANES = table.packed.lanes
+AXES, PORTS = most_axes, most_ports
+OPERANDS = {elementwise_names[i].decode().rstrip("_"): elementwise_operands[i] for i in range(elementwise_count)}
+"""Of the functions of single elements how many operands each has."""
+
+cdef dict CODES = {name: i for i, name in enumerate(OPERANDS)}
+cdef dict SPACES = {"": space_none, "arena": space_arena, "constant": space_constant, "state": space_state,
+                    "ring": space_ring}
+cdef dict KINDS = {
+    "elementwise": step_elementwise, "product": step_product, "recurrent": step_recurrent, "reduce": step_reduce,
+    "softmax": step_softmax, "log_softmax": step_log_softmax, "arg_max": step_arg_max, "normalise": step_normalise,
+    "window": step_window, "multiply": step_multiply, "lookup": step_lookup, "list": step_list, "fill": step_fill,
+    "latest": step_latest,
+}
+cdef dict STORAGES = {"float32": storage_float32, "bfloat16": storage_bfloat16, "float16": storage_float16,
+                      "int8": storage_int8}
+cdef dict TYPES = {
+    np.dtype(np.float32): type_float32, np.dtype(np.float64): type_float64, np.dtype(np.int64): type_int64,
+    np.dtype(np.int32): type_int32, np.dtype(np.int16): type_int16, np.dtype(np.int8): type_int8,
+    np.dtype(np.uint8): type_uint8, np.dtype(np.bool_): type_bool,
+}
+NUMBERS = tuple(TYPES)
+"""The dtypes of arrays that a program reads and writes."""
+
+
+# Sizes, or strides, of the axes that there are, which are the last ones.
+cdef void put_axes(int64_t* to, given, int64_t missing, bint first=False):
+    cdef int i, count = len(given)
+    for i in range(most_axes):
+        to[i] = missing
+    for i in range(count):
+        to[i if first else most_axes - count + i] = given[i]
+
+
+cdef void put_operand(Operand& to, given, bint first):
+    memset(&to, 0, sizeof(Operand))
+    if given is None:
+        return
+    to.space = SPACES[given.space]
+    to.offset, to.row, to.inside = given.offset, given.row, given.inside
+    put_axes(to.stride, given.strides, 0, first)
+
+
+cdef class Program:
+    """Steps in order, as program.h has them; keeps alive what they point to."""
+    cdef CProgram program
+    cdef list kept  # alive
+    cdef Step* steps
+    cdef Kept* states
+    cdef Ring* rings
+    cdef Port* inputs
+    cdef Port* outputs
+
+    def __cinit__(self, value):
+        self.kept = [value]
+        self.steps = <Step*> calloc(max(1, len(value.steps)), sizeof(Step))
+        self.states = <Kept*> calloc(max(1, len(value.kept)), sizeof(Kept))
+        self.rings = <Ring*> calloc(max(1, len(value.rings)), sizeof(Ring))
+        self.inputs = <Port*> calloc(max(1, len(value.inputs)), sizeof(Port))
+        self.outputs = <Port*> calloc(max(1, len(value.outputs)), sizeof(Port))
+        if not (self.steps and self.states and self.rings and self.inputs and self.outputs):
+            raise MemoryError()
+        for i, step in enumerate(value.steps):
+            self.put_step(self.steps[i], step)
+        for i, kept in enumerate(value.kept):
+            put_operand(self.states[i].source, kept.source, True)
+            self.states[i].to, self.states[i].count = kept.to, kept.count
+        for i, ring in enumerate(value.rings):
+            self.rings[i].frame, self.rings[i].history, self.rings[i].empty = ring.frame, ring.history, ring.empty
+        for i, port in enumerate(value.inputs):
+            self.put_port(self.inputs[i], port)
+        for i, port in enumerate(value.outputs):
+            self.put_port(self.outputs[i], port)
+        self.program.packed, self.program.nodes = &table.packed, table.nodes32
+        self.program.steps, self.program.step_count = self.steps, len(value.steps)
+        self.program.kept, self.program.kept_count = self.states, len(value.kept)
+        self.program.rings, self.program.ring_count = self.rings, len(value.rings)
+        self.program.inputs, self.program.input_count = self.inputs, len(value.inputs)
+        self.program.outputs, self.program.output_count = self.outputs, len(value.outputs)
+        self.program.constants = <const float*> self.address(value.constants, np.float32)
+        self.program.fresh = <const float*> self.address(value.fresh, np.float32)
+        self.program.arena, self.program.plain, self.program.delay = value.arena, len(value.fresh), value.delay
+        self.program.flops, self.program.early = value.flops, value.early
+
+    def __dealloc__(self):
+        free(self.steps)
+        free(self.states)
+        free(self.rings)
+        free(self.inputs)
+        free(self.outputs)
+
+    # Where the contiguous form of an array is, from a cache line on.
+    cdef void* address(self, array, dtype):
+        contiguous = np.ascontiguousarray(array, dtype)
+        memory = np.empty(contiguous.nbytes + 64, np.uint8)
+        start = -memory.ctypes.data % 64
+        aligned = memory[start : start + contiguous.nbytes].view(contiguous.dtype)
+        aligned[...] = contiguous.ravel()
+        self.kept.append(aligned)
+        return cnp.PyArray_DATA(<cnp.ndarray> aligned)
+
+    cdef put_port(self, Port& to, port):
+        put_operand(to.at, port.at, False)
+        put_axes(to.size, port.sizes, 1)
+        to.over_time, to.more = port.over_time, port.more
+
+    cdef put_step(self, Step& to, step):
+        memset(&to, 0, sizeof(Step))
+        to.kind = KINDS[step.kind]
+        along = step.kind not in ("elementwise", "fill")  # sizes and strides stand from the first on
+        if step.kind in ("elementwise", "product"):
+            to.code = -1 if step.code is None else CODES[step.code]
+        else:
+            to.code = int(step.code or 0)
+        to.ahead, to.more, to.clears = step.ahead, step.more, step.clears
+        put_operand(to.out, step.out, along)
+        for i, operand in enumerate(step.operands):
+            put_operand(to.operands[i], operand, along)
+        put_axes(to.size, step.sizes, 1, along)
+        put_axes(to.strides, step.strides, 0, True)
+        to.p, to.q, to.flat = step.p, step.q, step.flat
+        if step.kind == "product":
+            to.outputs, to.length = step.outputs, step.length
+            to.pieces[0], to.pieces[1] = step.pieces
+            to.distances[0], to.distances[1] = step.distances
+            to.sections = len(step.sections)
+            for i, section in enumerate(step.sections):
+                self.put_section(to.section[i], section)
+        if step.kind == "recurrent":
+            self.kept.append(step.weights)
+            to.layer = <const PackedLayer*> <uintptr_t> step.weights.address
+            to.over_time, to.reverse = step.over_time, step.reverse
+            to.has_start, to.has_end, to.has_initial = (operand is not None for operand in step.operands[1:])
+        if step.kind == "list":
+            to.to = <const int32_t*> self.address(step.to, np.int32)
+            to.source = <const int32_t*> self.address(step.source, np.int32)
+
+    cdef put_section(self, PackedLayer& to, section):
+        cdef CanonicalLayer given
+        cdef char* start
+        numbers = np.ascontiguousarray(section.numbers)
+        bias = np.ascontiguousarray(section.bias, np.float32)
+        memset(&given, 0, sizeof(CanonicalLayer))
+        given.inputs, given.hidden = numbers.shape[1], numbers.shape[0] // section.vectors
+        given.storage, given.cell = STORAGES[section.storage], section.vectors
+        given.input.numbers = cnp.PyArray_DATA(<cnp.ndarray> numbers)
+        given.input.limit = float("inf") if section.limit is None else section.limit
+        if section.scale is not None:
+            scale = np.ascontiguousarray(section.scale, np.float32)
+            given.input.scale = <const float*> cnp.PyArray_DATA(<cnp.ndarray> scale)
+        given.bias = <const float*> cnp.PyArray_DATA(<cnp.ndarray> bias)
+        size = pack_dense(table.packed, given, NULL, to)
+        memory = np.empty(size + 64, np.uint8)
+        self.kept.append(memory)
+        start = <char*> cnp.PyArray_DATA(<cnp.ndarray> memory)
+        pack_dense(table.packed, given, start + (-<uintptr_t> start & 63), to)
+
+    # An array as a port reads or writes it. One of its axes may be time, and one the rows; -1: none is.
+    cdef void bind(self, Array& to, cnp.ndarray array, int time, int rows):
+        cdef int axis, place = most_axes - 1
+        to.data = <char*> cnp.PyArray_DATA(array)
+        to.type = TYPES[array.dtype]
+        to.frame_stride = cnp.PyArray_STRIDE(array, time) if time >= 0 else 0
+        to.row_stride = cnp.PyArray_STRIDE(array, rows) if rows >= 0 else 0
+        for axis in range(most_axes):
+            to.stride[axis] = 0
+        for axis in range(cnp.PyArray_NDIM(array) - 1, -1, -1):
+            if axis != time and axis != rows:
+                to.stride[place] = cnp.PyArray_STRIDE(array, axis)
+                place -= 1
+
+    def run(self, inputs, outputs, int64_t steps, int64_t batch, int threads):
+        """Whole sequences: arrays with their axes of time and of rows, in the order of the ports.
+
+        Returns -1, or the number of the step that met an index out of range.
+        """
+        cdef Sequences call
+        cdef Array[32] given
+        cdef Array[32] written
+        cdef int64_t wrong = -1
+        cdef Outcome outcome
+        for i, (array, time, rows) in enumerate(inputs):
+            self.bind(given[i], array, time, rows)
+        for i, (array, time, rows) in enumerate(outputs):
+            self.bind(written[i], array, time, rows)
+        call.steps, call.batch, call.threads = steps, batch, threads
+        call.inputs, call.outputs = given, written
+        call.interrupted = ask_signals
+        with nogil:
+            outcome = run_sequences(self.program, call, wrong)
+        finish(outcome)
+        return wrong
+
+
+cdef class States(Exclusive):
+    """The states of rows that a program runs on: a stream's, or a pool's."""
+    cdef Program program
+    cdef readonly object numbers  # (rows, size) float32, each row a state
+    cdef readonly object places   # (rows, 2) int64: where its windows are, and how many frames it has seen
+    cdef object memory
+    cdef Shape shape
+    cdef float** state_rows
+    cdef Place** place_rows
+    cdef int64_t work
+    cdef bint simple  # one input and one output, float32
+    cdef int64_t axes[2]
+    cdef int64_t sizes[2][8]
+    cdef int row_axis[2]
+
+    def __cinit__(self, Program program, int64_t rows, int64_t block_rows, int64_t frames, int64_t room, *args, **kwargs):
+        cdef int64_t r
+        self.program = program
+        self.shape = Shape(block_rows, frames, room)
+        size = (state_size(program.program, room) + 15) // 16 * 16
+        self.numbers = aligned((rows, size), np.float32)
+        self.places = np.zeros((rows, 2), np.int64)
+        self.memory = aligned((memory_size(program.program, self.shape) + 64,), np.uint8)
+        self.state_rows = <float**> calloc(rows, sizeof(float*))
+        self.place_rows = <Place**> calloc(rows, sizeof(Place*))
+        if not self.state_rows or not self.place_rows:
+            raise MemoryError(f"no memory for {rows} states")
+        self.work = <int64_t> (program.program.flops * rows)
+        self.point()
+        for r in range(rows):
+            self.begin(r)
+
+    def __dealloc__(self):
+        free(self.state_rows)
+        free(self.place_rows)
+
+    # Where the states are, after they have been replaced.
+    cdef void point(self):
+        cdef int64_t r
+        cdef cnp.ndarray numbers = self.numbers, places = self.places
+        for r in range(cnp.PyArray_DIM(numbers, 0)):
+            self.state_rows[r] = <float*> (<char*> cnp.PyArray_DATA(numbers) + r * cnp.PyArray_STRIDE(numbers, 0))
+            self.place_rows[r] = <Place*> (<char*> cnp.PyArray_DATA(places) + r * cnp.PyArray_STRIDE(places, 0))
+
+    def ring_start(self, int64_t ring):
+        """Where a ring begins in a state."""
+        cdef int64_t i, at = self.program.program.plain
+        for i in range(ring):
+            at += (self.program.rings[i].history + self.shape.room) * self.program.rings[i].frame
+        return at
+
+    def replace(self, numbers, places):
+        """Other states, of as many rows."""
+        fresh = aligned(self.numbers.shape, np.float32)
+        fresh[...] = numbers
+        self.numbers, self.places = fresh, np.array(places, np.int64)
+        self.point()
+
+    def begin(self, int64_t row):
+        """The state of a sequence that begins."""
+        cdef Advance call
+        cdef int64_t wrong = -1, early = self.program.program.early
+        begin_state(self.program.program, self.shape.room, self.state_rows[row])
+        self.place_rows[row].position, self.place_rows[row].seen = 0, -early
+        if early:  # no frame is written, and none is read
+            self.begin_call(call)
+            call.rows, call.frames, call.early, call.given = 1, early, early, 0
+            call.states, call.places = self.state_rows + row, self.place_rows + row
+            call.inputs = call.outputs = NULL
+            advance(self.program.program, call, wrong)
+
+    def simply(self, input_sizes, int input_rows, output_sizes, int output_rows):
+        """Let `step` take arrays of these shapes as they are; an axis may be rows, -1: none is."""
+        self.simple = True
+        for k, (sizes, rows) in enumerate(((input_sizes, input_rows), (output_sizes, output_rows))):
+            self.axes[k], self.row_axis[k] = len(sizes), rows
+            for i, size in enumerate(sizes):
+                self.sizes[k][i] = size
+
+    cdef inline bint fits(self, object array, int which):
+        cdef cnp.ndarray a
+        cdef int axis
+        if not cnp.PyArray_CheckExact(array):
+            return False
+        a = <cnp.ndarray> array
+        if cnp.PyArray_TYPE(a) != cnp.NPY_FLOAT32 or cnp.PyArray_NDIM(a) != self.axes[which] or (
+                not cnp.PyArray_ISBEHAVED_RO(a)):
+            return False
+        for axis in range(self.axes[which]):
+            if cnp.PyArray_DIM(a, axis) != self.sizes[which][axis]:
+                return False
+        return True
+
+    cdef void bind(self, Array& to, cnp.ndarray array, int which):
+        cdef int axis, place = most_axes - 1
+        to.data = <char*> cnp.PyArray_DATA(array)
+        to.type = type_float32
+        to.frame_stride = to.row_stride = 0
+        for axis in range(most_axes):
+            to.stride[axis] = 0
+        for axis in range(self.axes[which] - 1, -1, -1):
+            if axis == self.row_axis[which]:
+                to.row_stride = cnp.PyArray_STRIDE(array, axis)
+            else:
+                to.stride[place] = cnp.PyArray_STRIDE(array, axis)
+                place -= 1
+
+    def step(self, x, out=None):
+        """One frame of each row; see the classes made of this one."""
+        cdef cnp.npy_intp sizes[8]
+        cdef Array given, written
+        cdef Advance call
+        cdef int64_t wrong = -1
+        cdef int axis, result
+        self.take()
+        try:
+            if self.simple and self.fits(x, 0):
+                if out is None:
+                    for axis in range(self.axes[1]):
+                        sizes[axis] = self.sizes[1][axis]
+                    out = cnp.PyArray_EMPTY(<int> self.axes[1], sizes, cnp.NPY_FLOAT32, 0)
+                elif not self.fits(out, 1) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out):
+                    return self._step(x, out)
+                self.bind(given, <cnp.ndarray> x, 0)
+                self.bind(written, <cnp.ndarray> out, 1)
+                self.begin_call(call)
+                call.inputs, call.outputs = &given, &written
+                if self.work < RELEASE_WORK:
+                    result = advance(self.program.program, call, wrong)
+                else:
+                    with nogil:
+                        result = advance(self.program.program, call, wrong)
+                if result == advance_index:
+                    self._out_of_range(wrong)
+                return out
+            return self._step(x, out)
+        finally:
+            self.free()
+
+    # A call of one frame of all rows.
+    cdef void begin_call(self, Advance& call):
+        call.shape = Shape(self.shape.rows, 1, self.shape.room)
+        call.memory = <char*> cnp.PyArray_DATA(<cnp.ndarray> self.memory)
+        call.rows, call.frames = cnp.PyArray_DIM(<cnp.ndarray> self.numbers, 0), 1
+        call.states, call.places = self.state_rows, self.place_rows
+        call.given = call.end = endless
+        call.early = call.late = 0
+        call.watch = NULL
+
+    def advance(self, rows, inputs, outputs, int64_t frames, given, end, int64_t late, int threads):
+        """Some rows, or all, by some frames: arrays with their axes of time and of rows, in the order of the ports.
+
+        Returns -1, or the number of the step that met an index out of range.
+        """
+        cdef Advance call
+        cdef Array[32] read
+        cdef Array[32] written
+        cdef int64_t wrong = -1, i, count
+        cdef Outcome outcome
+        cdef float** states = self.state_rows
+        cdef Place** places = self.place_rows
+        for i, (array, time, axis) in enumerate(inputs):
+            self.program.bind(read[i], array, time, axis)
+        for i, (array, time, axis) in enumerate(outputs):
+            self.program.bind(written[i], array, time, axis)
+        self.begin_call(call)
+        call.shape = Shape(self.shape.rows, min(frames, self.shape.frames), self.shape.room)
+        call.frames, call.late = frames, late
+        if given is not None:
+            call.given = given
+        if end is not None:
+            call.end = end
+        call.inputs, call.outputs = read, written
+        try:
+            if rows is not None:
+                count = call.rows = len(rows)
+                states = <float**> calloc(count + 1, sizeof(float*))
+                places = <Place**> calloc(count + 1, sizeof(Place*))
+                if not states or not places:
+                    raise MemoryError(f"no memory for {count} rows")
+                for i in range(count):
+                    states[i], places[i] = self.state_rows[<int64_t> rows[i]], self.place_rows[<int64_t> rows[i]]
+            call.states, call.places = states, places
+            with nogil:
+                outcome = advance_rows(self.program.program, call, threads, wrong)
+        finally:
+            if rows is not None:
+                free(states)
+                free(places)
+        finish(outcome)
+        return wrong
+
+
+# From so many operations a step on, a step lets other threads run; below, that would cost more than the step.
+cdef int64_t RELEASE_WORK = 1 << 21
+
+
+def aligned(shape, dtype):
+    """Zeros from a cache line on."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.zeros(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].view(dtype).reshape(shape)
