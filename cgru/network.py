@@ -82,7 +82,7 @@ class Network:
         max_memory: int = MAX_MEMORY,
         dtype: DTypeLike = np.float32,
     ) -> Network:
-        """The network in a file: .onnx, or cgru's own .safetensors.
+        """The network in a file: .onnx, .keras, .h5, RTNeural's .json, or cgru's own .safetensors.
 
         Parameters
         ----------
@@ -110,7 +110,16 @@ class Network:
             return cls.from_onnx(path, states=states, max_memory=max_memory, dtype=dtype)
         if suffix == ".safetensors":
             return cls._of(own.load(path, max_memory=max_memory), dtype)
-        raise FormatError(f"{path}: expected a network in .onnx or .safetensors, got {suffix or 'no suffix'}")
+        if suffix in (".keras", ".h5", ".hdf5"):
+            return cls.from_keras(path, max_memory=max_memory, dtype=dtype)
+        if suffix == ".json":
+            from cgru.formats.rtneural_network import network_of
+
+            return cls._of(network_of(path, max_memory), dtype)
+        raise FormatError(
+            f"{path}: expected a network in .onnx, .safetensors, .keras, .h5 or RTNeural's .json, got "
+            f"{suffix or 'no suffix'}"
+        )
 
     @classmethod
     def from_onnx(
@@ -126,6 +135,52 @@ class Network:
         with FORMATS["onnx"].using():
             from cgru.formats.onnx.network import from_onnx
         return cls._of(from_onnx(model, states, max_memory), dtype)
+
+    @classmethod
+    def from_keras(cls, model: Any, max_memory: int = MAX_MEMORY, dtype: DTypeLike = np.float32) -> Network:
+        """The network that a Sequential or functional Keras model is, live or in a .keras or .h5 file; see `load`."""
+        from cgru.formats.keras.network import network_of
+
+        return cls._of(network_of(model, max_memory), dtype)
+
+    @classmethod
+    def from_torch(
+        cls,
+        module: Any,
+        example: Any = None,
+        *,
+        axes: Mapping[str, Any] | None = None,
+        input_names: Sequence[str] | None = None,
+        output_names: Sequence[str] | None = None,
+        states: Mapping[str, str] | None = None,
+        max_memory: int = MAX_MEMORY,
+        dtype: DTypeLike = np.float32,
+    ) -> Network:
+        """The network that a torch.nn.Module is in eval().
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            An nn.Sequential of known layers, or any module that torch.export takes.
+        example : tensor or tuple of tensors, optional
+            What the module is called with, where it is no nn.Sequential.
+        axes, input_names, output_names
+            See `cgru.formats.aten.network_of`.
+        states, max_memory, dtype
+            See `load`.
+
+        Raises
+        ------
+        cgru.FormatError
+            Operators that cgru has not, all of them listed.
+        """
+        from cgru.formats.aten import network_of
+
+        graph = network_of(
+            module, example, axes=axes, input_names=input_names, output_names=output_names, states=states,
+            max_memory=max_memory,
+        )  # fmt: skip
+        return cls._of(graph, dtype)
 
     # --- Facts --------------------------------------------------------------------------------------------------------
 

@@ -675,9 +675,15 @@ Outcome advance_rows(const Program& program, const Advance& call, int threads, i
 }
 
 Outcome run_sequences(const Program& program, const Sequences& call, int64_t& wrong_step) {
+    int64_t steps = program.early + call.steps + program.delay;
+    for (int64_t i = 0, more = 0; i < program.output_count; ++i)
+        if (program.outputs[i].more > more) {  // an output longer than the sequence
+            steps += program.outputs[i].more - more;
+            more = program.outputs[i].more;
+        }
     const int64_t fits = larger(1, arena_bytes / larger(1, program.arena * int64_t(sizeof(float))));
     const int64_t most = smaller(fits, block_frames);  // frames of a block
-    const int64_t rows = smaller(call.batch, most), frames = larger(1, smaller(most / rows, call.steps + program.delay));
+    const int64_t rows = smaller(call.batch, most), frames = larger(1, smaller(most / rows, steps));
     const Shape shape = {rows, frames, 4 * frames};
     const int64_t state = (state_size(program, shape.room) + 15) / 16 * 16;
     const int64_t size = (Parts::size<float>(state * rows) + Parts::size<Place>(rows) + 2 * Parts::size<char*>(rows) +
@@ -714,7 +720,7 @@ Outcome run_sequences(const Program& program, const Sequences& call, int64_t& wr
                 outputs[i] = call.outputs[i];
                 outputs[i].data += row * outputs[i].row_stride;
             }
-            const Advance own = {shape, room.take<char>(0), count, program.early + call.steps + program.delay, state_rows,
+            const Advance own = {shape, room.take<char>(0), count, steps, state_rows,
                                  place_rows, inputs, outputs, program.early, call.steps, call.steps, program.delay, &watch};
             int64_t at = -1;
             const int result = advance(program, own, at);
