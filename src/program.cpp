@@ -11,7 +11,7 @@
 namespace cgru {
 namespace {
 
-const int64_t at_once = 64;    // rows of a product, or of a recurrent layer, that are taken at once
+const int64_t at_once = 128;    // rows of a product, or of a recurrent layer, that are taken at once
 const int64_t chunk = 256;     // elements of an operand that is read with gaps
 const int64_t block_frames = 64;           // of all rows of a block, together
 const int64_t arena_bytes = 512 * 1024;    // of a block's arena, about

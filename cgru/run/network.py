@@ -29,8 +29,11 @@ if TYPE_CHECKING:
 BLOCK = 32
 """Frames that a stream's chunk runs at once."""
 
-BLOCK_ROWS = 64
-"""Rows of a pool that run at once."""
+BLOCK_ROWS = 128
+"""Rows of a pool that run at once, and fewer where their arena would be too large for a core's caches."""
+
+BLOCK_BYTES = 2**20
+"""Of such an arena."""
 
 PIECE = 2e9
 """Operations of a chunk after which signals are looked at."""
@@ -336,7 +339,9 @@ class NetworkPool(_States):
         ready = net.runner.streaming(1)
         if net.graph.batch is not None and net.runner.mixed:
             raise ValueError(f"expected a network whose rows run apart, got {'; '.join(net.runner.mixed[:4])}")
-        pool: NetworkPool = super().__new__(cls, ready.door, capacity, min(capacity, BLOCK_ROWS), 1, 4)
+        fitting = BLOCK_BYTES // (4 * max(1, ready.compiled.program.arena))
+        block = min(capacity, BLOCK_ROWS, max(8, fitting))
+        pool: NetworkPool = super().__new__(cls, ready.door, capacity, block, 1, 4)
         pool._net, pool._ready = net, ready
         pool._inputs = [frames.pooled(net.graph, ready, name) for name in net.graph.inputs]
         pool._outputs = [frames.pooled(net.graph, ready, name) for name in net.graph.outputs]
