@@ -383,6 +383,7 @@ cdef class States(Exclusive):
         cdef Outcome outcome
         cdef float** states = self.state_rows
         cdef Place** places = self.place_rows
+        cdef const int64_t[::1] numbers
         for i, (array, time, axis) in enumerate(inputs):
             self.program.bind(read[i], array, time, axis)
         for i, (array, time, axis) in enumerate(outputs):
@@ -402,8 +403,9 @@ cdef class States(Exclusive):
                 places = <Place**> calloc(count + 1, sizeof(Place*))
                 if not states or not places:
                     raise MemoryError(f"no memory for {count} rows")
+                numbers = rows
                 for i in range(count):
-                    states[i], places[i] = self.state_rows[<int64_t> rows[i]], self.place_rows[<int64_t> rows[i]]
+                    states[i], places[i] = self.state_rows[numbers[i]], self.place_rows[numbers[i]]
             call.states, call.places = states, places
             with nogil:
                 outcome = advance_rows(self.program.program, call, threads, wrong)
