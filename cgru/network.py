@@ -331,7 +331,20 @@ class Network:
     # --- Out of it ----------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the network to cgru's own .safetensors; the file appears whole, or the one before it stays."""
+        """Write the network to cgru's own .safetensors; the file appears whole, or the one before it stays.
+
+        Raises
+        ------
+        ValueError
+            The network is quantized: save the one that it was made from.
+        OSError
+            The file cannot be written.
+        """
+        if self.precise is not None:
+            raise ValueError(
+                f"save: expected a network of float32 weights, got one of {self.precise.name}; save the network that it "
+                "was made from, and quantize it after loading"
+            )
         own.save(self.graph, path)
 
     def to(self, device: str) -> Network:
