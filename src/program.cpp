@@ -514,7 +514,8 @@ struct Run {
                 const int64_t step = done + t - block.early - block.late;
                 const int64_t last = block.end == endless
                                          ? block.frames - block.early
-                                         : block.end + port.more + program.delay - block.late - begun - block.early;
+                                         : block.end + (port.over_time ? port.more + program.delay : program.tail) -
+                                               block.late - begun - block.early;
                 if (step < 0 || step >= last || (!port.over_time && step + 1 != last)) return;
                 char* to = array.data + r * array.row_stride + (port.over_time ? step * array.frame_stride : 0);
                 copy_out(port, array, at(port.at, r, t), 0, to);
@@ -662,7 +663,7 @@ Outcome advance_rows(const Program& program, const Advance& call, int threads, i
 Outcome run_sequences(const Program& program, const Sequences& call, int64_t& wrong_step) {
     const int64_t fits = larger(1, arena_bytes / larger(1, program.arena * int64_t(sizeof(float))));
     const int64_t most = smaller(fits, block_frames);  // frames of a block
-    const int64_t rows = smaller(call.batch, most), frames = larger(1, smaller(most / rows, call.steps + program.delay));
+    const int64_t rows = smaller(call.batch, most), frames = larger(1, smaller(most / rows, call.steps + program.tail));
     const Shape shape = {rows, frames, 4 * frames};
     const int64_t state = (state_size(program, shape.room) + 15) / 16 * 16;
     const int64_t size = (Parts::size<float>(state * rows) + Parts::size<Place>(rows) + 2 * Parts::size<char*>(rows) +
@@ -699,7 +700,7 @@ Outcome run_sequences(const Program& program, const Sequences& call, int64_t& wr
                 outputs[i] = call.outputs[i];
                 outputs[i].data += row * outputs[i].row_stride;
             }
-            const Advance own = {shape, room.take<char>(0), count, program.early + call.steps + program.delay, state_rows,
+            const Advance own = {shape, room.take<char>(0), count, program.early + call.steps + program.tail, state_rows,
                                  place_rows, inputs, outputs, program.early, call.steps, call.steps, program.delay, &watch};
             int64_t at = -1;
             const int result = advance(program, own, at);
