@@ -259,8 +259,8 @@ class Network:
         outputs = frames.written(results, out, sizes, arrays)
         rows = batch if any(axes.rows >= 0 for axes in ready.axes.values()) else 1
         wrong = ready.door.run(
-            [(arrays[form.name], form.time, form.rows) for form in forms],
-            [(outputs[form.name], form.time, form.rows) for form in results],
+            [form.port(arrays[form.name]) for form in forms],
+            [form.port(outputs[form.name]) for form in results],
             steps if ready.compiled.streams else 1, rows, threads,
         )  # fmt: skip
         if wrong >= 0:

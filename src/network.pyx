@@ -110,7 +110,7 @@ cdef class Program:
         self.program.constants = <const float*> self.address(value.constants, np.float32)
         self.program.fresh = <const float*> self.address(value.fresh, np.float32)
         self.program.arena, self.program.plain, self.program.delay = value.arena, len(value.fresh), value.delay
-        self.program.flops, self.program.early = value.flops, value.early
+        self.program.flops, self.program.early, self.program.tail = value.flops, value.early, value.tail
 
     def __dealloc__(self):
         free(self.steps)

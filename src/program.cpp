@@ -514,7 +514,8 @@ struct Run {
                 const int64_t step = done + t - block.early - block.late;
                 const int64_t last = block.end == endless
                                          ? block.frames - block.early
-                                         : block.end + port.more + program.delay - block.late - begun - block.early;
+                                         : block.end + (port.over_time ? port.more + program.delay : program.tail) -
+                                               block.late - begun - block.early;
                 if (step < 0 || step >= last || (!port.over_time && step + 1 != last)) return;
                 char* to = array.data + r * array.row_stride + (port.over_time ? step * array.frame_stride : 0);
                 copy_out(port, array, at(port.at, r, t), 0, to);
@@ -675,12 +676,7 @@ Outcome advance_rows(const Program& program, const Advance& call, int threads, i
 }
 
 Outcome run_sequences(const Program& program, const Sequences& call, int64_t& wrong_step) {
-    int64_t steps = program.early + call.steps + program.delay;
-    for (int64_t i = 0, more = 0; i < program.output_count; ++i)
-        if (program.outputs[i].more > more) {  // an output longer than the sequence
-            steps += program.outputs[i].more - more;
-            more = program.outputs[i].more;
-        }
+    const int64_t steps = program.early + call.steps + program.tail;
     const int64_t fits = larger(1, arena_bytes / larger(1, program.arena * int64_t(sizeof(float))));
     const int64_t most = smaller(fits, block_frames);  // frames of a block
     const int64_t rows = smaller(call.batch, most), frames = larger(1, smaller(most / rows, steps));

@@ -124,6 +124,7 @@ struct Program {
     int64_t plain;             // numbers of a state without its rings
     int64_t delay;
     int64_t early;             // steps that a row runs before its first frame: some values have frames before that
+    int64_t tail;              // steps behind the last frame until every value has all of its frames; delay or more
     double flops;              // of a frame
 };
 

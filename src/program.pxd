@@ -76,7 +76,7 @@ cdef extern from "program.h" namespace "cgru" nogil:
         int64_t input_count, output_count
         const float* constants
         const float* fresh
-        int64_t arena, plain, delay, early
+        int64_t arena, plain, delay, early, tail
         double flops
 
     cdef struct Shape:

@@ -27,6 +27,12 @@ class Form(NamedTuple):
     """The axis of frames, -1 where there is none."""
     rows: int
     dtype: np.dtype[Any]
+    dropped: int = -1
+    """Where the network has an axis of size 1 that the array has not, -1: nowhere."""
+
+    def port(self, array: Array) -> tuple[Array, int, int]:
+        """An array as the network has it, with its axes of frames and of rows."""
+        return (np.expand_dims(array, self.dropped) if self.dropped >= 0 else array), self.time, self.rows
 
 
 def whole(graph: Graph, ready: Ready, name: str) -> Form:
@@ -60,9 +66,10 @@ def pooled(graph: Graph, ready: Ready, name: str) -> Form:
     if form.rows >= 0:
         shape[form.rows] = "N"
         return form._replace(shape=tuple(shape))
-    if 1 in shape[:2]:
-        del shape[shape.index(1)]
-    return form._replace(shape=("N", *shape), rows=0)
+    dropped = shape.index(1) if 1 in shape[:2] else -1
+    if dropped >= 0:
+        del shape[dropped]
+    return form._replace(shape=("N", *shape), rows=0, dropped=dropped + 1 if dropped >= 0 else -1)
 
 
 def _bound(graph: Graph, ready: Ready, name: str, batch: int) -> tuple[int | str, ...]:

@@ -49,7 +49,7 @@ class _States(_program.States):
         """Every part of some rows' states, the rows first."""
         program = self._ready.compiled.program
         numbers, places = self.numbers[rows], self.places[rows]
-        found = {"frames": places[:, 1].copy()} if program.delay or program.early else {}
+        found = {"frames": places[:, 1].copy()} if program.counts else {}
         for part in program.named[: program.plain]:
             size = math.prod(part.shape)
             found[part.name] = numbers[:, part.at : part.at + size].reshape(-1, *part.shape).copy()
@@ -69,7 +69,7 @@ class _States(_program.States):
         program = self._ready.compiled.program
         numbers, places = self.numbers[rows].copy(), self.places[rows].copy()
         parts: dict[str, State | None] = {part.name: part for part in program.named}
-        if program.delay or program.early:
+        if program.counts:
             parts["frames"] = None
         if not isinstance(state, dict) or state.keys() != parts.keys():
             got = checks.listed(state) or "none" if isinstance(state, dict) else type(state).__name__
@@ -144,8 +144,8 @@ class NetworkStream(_States):
         self, inputs: Mapping[str, Array], outputs: Mapping[str, Array], reading: list[Form], writing: list[Form],
         count: int, threads: int, **ends: Any,
     ) -> None:  # fmt: skip
-        reads = [(inputs[form.name], form.time, form.rows) for form in reading]
-        writes = [(outputs[form.name], form.time, form.rows) for form in writing]
+        reads = [form.port(inputs[form.name]) for form in reading]
+        writes = [form.port(outputs[form.name]) for form in writing]
         known = {"given": None, "end": None, "late": 0} | ends
         wrong = self.advance(None, reads, writes, count, known["given"], known["end"], known["late"], threads)
         if wrong >= 0:
@@ -227,12 +227,14 @@ class NetworkStream(_States):
         }
         results = [frames.as_many(form, lengths[form.name]) for form in results]
         outputs = frames.written(results, None, {}, {})
-        most = max(lengths.values(), default=0)
         late = max(0, delay - seen)
-        if most and seen:
+        if program.tail and seen:
             shapes = {form.name: tuple(1 if isinstance(size, str) else size for size in form.shape) for form in forms}
             inputs = {form.name: np.zeros(shapes[form.name], form.dtype) for form in forms}
-            self._go(inputs, outputs, forms, results, late + most, 1, given=0, end=seen, late=late)
+            for form in forms:
+                if form.time < 0:
+                    inputs[form.name] = self._last(form)
+            self._go(inputs, outputs, forms, results, program.tail, 1, given=0, end=seen, late=late)
         self._begin()
         return frames.given_back(outputs)
 
@@ -271,6 +273,16 @@ class NetworkStream(_States):
     @alone
     def _decode(self, *arguments: Any) -> Array:
         return self.decode_rows(*arguments)
+
+    def _last(self, form: Form) -> Array:
+        """An input without a time axis, as it was given last."""
+        program = self._ready.compiled.program
+        part = next(part for part in program.named if part.name == form.name)
+        kept = self.numbers[:, part.at : part.at + math.prod(part.shape)].reshape(-1, *part.shape)
+        sizes = tuple(size for axis, size in enumerate(form.shape) if axis != form.rows)
+        rows = kept.reshape(len(kept), *sizes)
+        array = np.moveaxis(rows, 0, form.rows) if form.rows >= 0 else rows[0]
+        return array.astype(form.dtype)
 
     def _begin(self) -> None:
         for row in range(len(self.numbers)):
@@ -454,8 +466,8 @@ class NetworkPool(_States):
         inputs = {form.name: frames.checked(form, given[form.name], {}, limits) for form in forms}
         outputs = frames.written(results, out, {}, inputs)
         if len(chosen):
-            reads = [(inputs[form.name], form.time, form.rows) for form in forms]
-            writes = [(outputs[form.name], form.time, form.rows) for form in results]
+            reads = [form.port(inputs[form.name]) for form in forms]
+            writes = [form.port(outputs[form.name]) for form in results]
             wrong = self.advance(chosen, reads, writes, 1, None, None, 0, threads)
             if wrong >= 0:
                 raise ValueError(
