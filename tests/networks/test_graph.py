@@ -105,7 +105,7 @@ def test_time_by_its_name():
 def test_numbers_for_each_step_cannot_stream():
     nodes = [node("ConstantOfShape", "", "ones", shape=(T, 1)), node("Concat", "x ones", "y", axis=1)]
     graph = build(nodes, {}, {"x": (T, 2)}, ["y"])
-    with pytest.raises(ValueError, match="ConstantOfShape .* makes as many frames as there are steps"):
+    with pytest.raises(ValueError, match=r"ConstantOfShape .* makes as many frames as there are steps"):
         Stream(graph)
 
 

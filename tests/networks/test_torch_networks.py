@@ -57,12 +57,11 @@ def streamed(graph, x, expected, axis):
 TIME_FIRST, BATCH_FIRST, CHANNELS = ("T", "B", 5), ("B", "T", 5), ("B", 5, "T")
 
 CHAINS = {
-    "dense": (TIME_FIRST, lambda: [nn.Linear(5, 7), nn.ReLU(), nn.Dropout(0.5), nn.Linear(7, 4, bias=False), nn.LayerNorm(4), nn.Identity()]),
+    "dense": (TIME_FIRST, lambda: [nn.Linear(5, 7), nn.ReLU(), nn.Dropout(0.5), nn.Linear(7, 4, bias=False), nn.LayerNorm(4, eps=0.1), nn.Identity()]),
     "gru": (TIME_FIRST, lambda: [nn.Linear(5, 7), nn.GRU(7, 4, num_layers=2), nn.Sequential(nn.Linear(4, 3), nn.Tanh())]),
     "batch first": (BATCH_FIRST, lambda: [nn.LayerNorm(5), nn.GRU(5, 4, batch_first=True, bias=False), nn.RNN(4, 3, batch_first=True)]),
     "rnn": (TIME_FIRST, lambda: [nn.RNN(5, 4, num_layers=2, nonlinearity="relu"), nn.RNN(4, 3, bias=False)]),
-    "causal": (CHANNELS, lambda: [nn.ConstantPad1d((4, 0), 0.0), nn.Conv1d(5, 6, 3, dilation=2), nn.BatchNorm1d(6), nn.PReLU(6), nn.Conv1d(6, 6, 3, padding="same", groups=3), nn.GLU(dim=1)]),
-    "activations": (TIME_FIRST, lambda: [nn.Linear(5, 6), nn.PReLU(), nn.LeakyReLU(0.2), nn.ELU(0.7), nn.GELU(), nn.GELU("tanh"), nn.SiLU(), nn.Hardswish(), nn.Hardsigmoid(), nn.Softplus(2.0), nn.Softsign(), nn.CELU(0.5), nn.SELU(), nn.Mish(), nn.Hardtanh(-0.5, 0.4), nn.ReLU6(), nn.Softshrink(0.1), nn.Hardshrink(0.1), nn.Tanhshrink(), nn.LogSigmoid(), nn.Threshold(-0.6, 0.3), nn.Softmax(-1), nn.LogSoftmax(-1), nn.Sigmoid(), nn.Softmin(-1)]),
+    "causal": (CHANNELS, lambda: [nn.ConstantPad1d((4, 0), 0.0), nn.Conv1d(5, 6, 3, dilation=2), nn.BatchNorm1d(6, eps=0.1), nn.PReLU(6), nn.Conv1d(6, 6, 4, padding="same", groups=3), nn.GLU(dim=1)]),
 }  # fmt: skip
 
 
@@ -102,7 +101,7 @@ def test_sequentials_without_an_example(name):
     (lambda: [nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)], (3, 5), ("B", 5)),
     (lambda: [nn.GRU(5, 3, bidirectional=True, num_layers=2)], (7, 2, 5), TIME_FIRST),
     (lambda: [nn.RNN(5, 3, bidirectional=True, num_layers=2, batch_first=True)], (2, 7, 5), BATCH_FIRST),
-    (lambda: [nn.Conv1d(5, 4, 3, stride=2), nn.MaxPool1d(2), nn.AvgPool1d(3, 1), nn.ConvTranspose1d(4, 3, 3, stride=2), nn.InstanceNorm1d(3, affine=True), nn.GroupNorm(3, 3)], (2, 5, 40), CHANNELS),
+    (lambda: [nn.Conv1d(5, 4, 3, stride=2), nn.MaxPool1d(2), nn.AvgPool1d(3, 1), nn.ConvTranspose1d(4, 3, 3, stride=2), nn.InstanceNorm1d(3, eps=0.1, affine=True), nn.GroupNorm(3, 3, eps=0.1)], (2, 5, 40), CHANNELS),
     (lambda: [nn.InstanceNorm1d(5), nn.GroupNorm(1, 5, affine=False), nn.AdaptiveAvgPool1d(1)], (2, 5, 40), CHANNELS),
     (lambda: [nn.Conv1d(5, 3, 4), nn.AdaptiveMaxPool1d(1), nn.Flatten(), nn.Linear(3, 2)], (2, 5, 40), CHANNELS),
 ])  # fmt: skip
@@ -119,6 +118,21 @@ def test_indices():
     assert graph.inputs == {"x": ("B", "T")}
     assert graph.types["x"] == np.int64
     compared(graph, Heads(module), torch.randint(0, 9, (2, 6)))
+
+
+class Take(nn.Module):
+    """What people put behind a GRU in a Sequential."""
+
+    def forward(self, x):
+        return x[0]
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_a_sequential_that_takes_the_sequence_itself(inner):
+    layers = [nn.GRU(4, 3), nn.Sequential(Take(), nn.Linear(3, 5)), nn.GRU(5, 2), Take()]
+    layers = [nn.Sequential(layers[0]), *layers[1:]] if inner else layers
+    module = randomized(nn.Sequential(*layers))
+    compared(network_of(module), module, torch.randn(5, 2, 4, dtype=torch.float64))
 
 
 def test_one_layer_alone():
@@ -239,7 +253,41 @@ def images(x, w):
     return torch.cat([y.flatten(1).mean(1)[:, None], nn.functional.adaptive_avg_pool2d(y, 1)[:, :, 0, 0]], 1)
 
 
+ACTIVATIONS = [
+    nn.LeakyReLU(0.2), nn.ELU(0.7), nn.GELU(), nn.GELU("tanh"), nn.SiLU(), nn.Hardswish(), nn.Hardsigmoid(),
+    nn.Softplus(2.0), nn.Softplus(), nn.Softsign(), nn.CELU(0.5), nn.SELU(), nn.Mish(), nn.Hardtanh(-0.5, 0.4), nn.ReLU6(),
+    nn.Softshrink(0.1), nn.Hardshrink(0.1), nn.Tanhshrink(), nn.LogSigmoid(), nn.Threshold(-0.6, 0.3), nn.Softmax(-1),
+    nn.LogSoftmax(-1), nn.Sigmoid(), nn.Softmin(-1), nn.Tanh(), nn.ReLU(), nn.GLU(),
+]  # fmt: skip
+
+
+class Given(nn.Module):
+    """Recurrent layers with states that are inputs and outputs."""
+
+    def __init__(self, batch_first):
+        super().__init__()
+        self.gru = nn.GRU(4, 3, num_layers=2, bidirectional=True, batch_first=batch_first)
+        self.rnn = nn.RNN(6, 2, num_layers=2, bidirectional=True, batch_first=batch_first, nonlinearity="relu")
+
+    def forward(self, x, h, g):
+        y, h_n = self.gru(x, h)
+        z, g_n = self.rnn(y, g)
+        return y, z, h_n, g_n
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_states_that_are_given(batch_first):
+    module = randomized(Given(batch_first))
+    axes = {"x": ("B", "T", None) if batch_first else ("T", "B", None), "h": (None, "B", None), "g": (None, "B", None)}
+    example = torch.zeros(3, 3, 4).double(), torch.zeros(4, 3, 3).double(), torch.zeros(4, 3, 2).double()
+    graph = network_of(module, example, axes=axes, states={})
+    assert graph.inputs == {"x": (*axes["x"][:2], 4), "h": (4, "B", 3), "g": (4, "B", 2)}
+    shapes = ((2, 5, 4) if batch_first else (5, 2, 4), (4, 2, 3), (4, 2, 2))
+    compared(graph, module, *(torch.randn(shape, dtype=torch.float64) for shape in shapes))
+
+
 FUNCTIONS = {
+    "activations": lambda x, w: torch.cat([layer(x * 2) for layer in ACTIVATIONS], -1),
     "arithmetic": lambda x, w: (2 - x) / (x.abs() + 1.5) * 3 - torch.add(x, w[0], alpha=2) ** 2 + x.exp().log1p().sqrt() - x.square().rsqrt().clamp(max=2),
     "bounds": lambda x, w: x.clamp(-0.5, 0.7) + x.clamp_min(0.1) + torch.maximum(x, w[1]) + torch.minimum(x, -x) + x.sign() + x.floor() + x.ceil() + x.round(),
     "conditions": lambda x, w: torch.where((x > 0) & (x <= 1), x, 0.5) + x.masked_fill(x < -0.3, 2.0) + torch.where(~(x == x), x, w[2]) * (x != 0).double() + ((x >= 0.5) | (x < 0)).to(x.dtype),

@@ -44,7 +44,8 @@ def network_of(
     states : mapping, optional
         Inputs that are states, and the outputs that they come out of; see `cgru.model.building.build`.
 
-    A GRU or RNN in a torch.nn.Sequential hands on its sequence, and not its last states too.
+    A GRU or RNN in a torch.nn.Sequential hands on its sequence alone to layers of torch.nn and at the end, where
+    PyTorch itself would hand on its last states, too.
 
     Raises
     ------
@@ -52,6 +53,8 @@ def network_of(
         torch.export cannot follow the module, or it has operators that networks do not have; all are listed.
     TypeError
         The module is none, or needs an example.
+    ImportError
+        PyTorch is older than 2.6.
     """
     from cgru.formats.aten import reading
 
