@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cgru.errors import FormatError
 from cgru.model.graph import MAX_MEMORY
 
 if TYPE_CHECKING:
@@ -61,6 +60,3 @@ def network_of(
     if not reading.is_module(module):
         raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}")
     return reading.network(module, example, axes, input_names, output_names, states, max_memory)
-
-
-__all__ = ["FormatError", "network_of"]
