@@ -10,7 +10,7 @@ import numpy as np
 
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from libc.stdint cimport int32_t, int64_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -94,7 +94,7 @@ cdef class Program:
             self.put_step(self.steps[i], step)
         for i, kept in enumerate(value.kept):
             put_operand(self.states[i].source, kept.source, True)
-            self.states[i].to, self.states[i].count = kept.to, kept.count
+            self.states[i].to, self.states[i].count = kept.to, kept.size
         for i, ring in enumerate(value.rings):
             self.rings[i].frame, self.rings[i].history, self.rings[i].empty = ring.frame, ring.history, ring.empty
         for i, port in enumerate(value.inputs):
@@ -413,6 +413,55 @@ cdef class States(Exclusive):
                 free(places)
         finish(outcome)
         return wrong
+
+
+    def decode_rows(self, int64_t[::1] tokens, input, outputs, int chosen, stop, cnp.ndarray indices, sampling):
+        """Feed each row the index that comes out, until all have met `stop` or `indices` (limit, rows) is full.
+
+        `tokens` (rows,) is what the array of `input` holds; of `outputs` the chosen one has the indices, (rows,), or,
+        where `sampling` (seed, temperature) is given, the logits (rows, V). Returns the length of each row.
+        """
+        cdef Advance call
+        cdef Array read
+        cdef Array[32] written
+        cdef int64_t wrong = -1, k, row, rows = tokens.shape[0], limit = cnp.PyArray_DIM(indices, 0), running = rows
+        cdef int64_t end = -1 if stop is None else stop, size = 0
+        cdef int64_t* found = <int64_t*> cnp.PyArray_DATA(indices)
+        cdef int64_t* lengths
+        cdef int64_t* best = NULL
+        cdef float* logits = NULL
+        cdef double temperature = 1
+        cdef uint64_t seed = 0
+        cdef cnp.ndarray result = outputs[chosen][0], counts = np.full(rows, limit, np.int64)
+        lengths = <int64_t*> cnp.PyArray_DATA(counts)
+        if sampling is None:
+            best = <int64_t*> cnp.PyArray_DATA(result)
+        else:
+            seed, temperature = sampling
+            logits, size = <float*> cnp.PyArray_DATA(result), cnp.PyArray_DIM(result, 1)
+        self.program.bind(read, input[0], input[1], input[2])
+        for i, (array, time, axis) in enumerate(outputs):
+            self.program.bind(written[i], array, time, axis)
+        self.begin_call(call)
+        call.inputs, call.outputs = &read, written
+        with nogil:
+            for k in range(limit):
+                if advance(self.program.program, call, wrong) == advance_index:
+                    break
+                for row in range(rows):
+                    if best != NULL:
+                        tokens[row] = best[row]
+                    else:
+                        tokens[row] = sample_index(logits + row * size, size, temperature, seed, k, row)
+                    found[k * rows + row] = tokens[row]
+                    if lengths[row] == limit and tokens[row] == end:
+                        lengths[row] = k
+                        running -= 1
+                if running == 0:
+                    break
+        if wrong >= 0:
+            self._out_of_range(wrong)
+        return counts
 
 
 # From so many operations a step on, a step lets other threads run; below, that would cost more than the step.

@@ -622,6 +622,21 @@ const int elementwise_operands[] = {
 #undef X
 };
 
+int64_t sample_index(const float* logits, int64_t count, double temperature, uint64_t seed, int64_t step, int64_t row) {
+    // SplitMix64 (Steele, Lea and Flood 2014)
+    uint64_t z = seed + (uint64_t(step) * 0x100000001u + uint64_t(row) + 1) * 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    const double uniform = double((z ^ (z >> 31)) >> 11) / 9007199254740992.0;
+    double most = logits[0], total = 0;
+    for (int64_t i = 1; i < count; ++i) most = logits[i] > most ? double(logits[i]) : most;
+    for (int64_t i = 0; i < count; ++i) total += exp((double(logits[i]) - most) / temperature);
+    double left = uniform * total;
+    for (int64_t i = 0; i < count; ++i)
+        if ((left -= exp((double(logits[i]) - most) / temperature)) < 0) return i;
+    return count - 1;
+}
+
 Outcome advance_rows(const Program& program, const Advance& call, int threads, int64_t& wrong_step) {
     const int64_t size = (memory_size(program, call.shape) + 127) / 64 * 64;
     const double work = program.flops * double(call.rows) * double(call.frames);
@@ -660,9 +675,15 @@ Outcome advance_rows(const Program& program, const Advance& call, int threads, i
 }
 
 Outcome run_sequences(const Program& program, const Sequences& call, int64_t& wrong_step) {
+    int64_t steps = program.early + call.steps + program.delay;
+    for (int64_t i = 0, more = 0; i < program.output_count; ++i)
+        if (program.outputs[i].more > more) {  // an output longer than the sequence
+            steps += program.outputs[i].more - more;
+            more = program.outputs[i].more;
+        }
     const int64_t fits = larger(1, arena_bytes / larger(1, program.arena * int64_t(sizeof(float))));
     const int64_t most = smaller(fits, block_frames);  // frames of a block
-    const int64_t rows = smaller(call.batch, most), frames = larger(1, smaller(most / rows, call.steps + program.delay));
+    const int64_t rows = smaller(call.batch, most), frames = larger(1, smaller(most / rows, steps));
     const Shape shape = {rows, frames, 4 * frames};
     const int64_t state = (state_size(program, shape.room) + 15) / 16 * 16;
     const int64_t size = (Parts::size<float>(state * rows) + Parts::size<Place>(rows) + 2 * Parts::size<char*>(rows) +
@@ -699,7 +720,7 @@ Outcome run_sequences(const Program& program, const Sequences& call, int64_t& wr
                 outputs[i] = call.outputs[i];
                 outputs[i].data += row * outputs[i].row_stride;
             }
-            const Advance own = {shape, room.take<char>(0), count, program.early + call.steps + program.delay, state_rows,
+            const Advance own = {shape, room.take<char>(0), count, steps, state_rows,
                                  place_rows, inputs, outputs, program.early, call.steps, call.steps, program.delay, &watch};
             int64_t at = -1;
             const int result = advance(program, own, at);

@@ -164,6 +164,9 @@ int advance(const Program& program, const Advance& call, int64_t& wrong_step);
 // threads.
 Outcome advance_rows(const Program& program, const Advance& call, int threads, int64_t& wrong_step);
 
+// An index drawn by the softmax of logits (count,) over a temperature: by a seed, a step and a row.
+int64_t sample_index(const float* logits, int64_t count, double temperature, uint64_t seed, int64_t step, int64_t row);
+
 // Whole sequences, rows shared out among threads.
 struct Sequences {
     int64_t steps, batch;

@@ -1,6 +1,6 @@
 # A network's program as Cython sees it; what each is is written in program.h.
 
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from kernels cimport Interrupted, NodeKernels, Outcome, PackedKernels, PackedLayer
 
@@ -109,4 +109,5 @@ cdef extern from "program.h" namespace "cgru" nogil:
     void begin_state(const CProgram&, int64_t, float*)
     int advance(const CProgram&, const Advance&, int64_t&)
     Outcome advance_rows(const CProgram&, const Advance&, int, int64_t&)
+    int64_t sample_index(const float*, int64_t, double, uint64_t, int64_t, int64_t)
     Outcome run_sequences(const CProgram&, const Sequences&, int64_t&)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cgru import checks
-from cgru.engines.host.network import dtype_of
+from cgru.engines.host.network import dtype_of as dtype_of
 from cgru.model.nodes.sizes import Size
 
 if TYPE_CHECKING:
@@ -75,6 +75,18 @@ def _bound(graph: Graph, ready: Ready, name: str, batch: int) -> tuple[int | str
     return tuple(shape)
 
 
+def as_many(form: Form, count: int) -> Form:
+    """With so many frames."""
+    if form.time < 0:
+        return form
+    return form._replace(shape=(*form.shape[: form.time], count, *form.shape[form.time + 1 :]))
+
+
+def of_rows(form: Form, count: int) -> Form:
+    """Of a pool: of so many rows."""
+    return form._replace(shape=tuple(count if size == "N" else size for size in form.shape))
+
+
 def named(inputs: Mapping[str, Any] | Any, names: tuple[str, ...]) -> Mapping[str, Any]:
     """Inputs by name; one may stand alone."""
     if not isinstance(inputs, dict):
@@ -108,9 +120,7 @@ def checked(form: Form, value: Any, sizes: dict[str, int], limits: Mapping[str, 
     return array
 
 
-def written(
-    forms: list[Form], out: Any, sizes: Mapping[str, int], inputs: Mapping[str, Array]
-) -> dict[str, Array]:
+def written(forms: list[Form], out: Any, sizes: Mapping[str, int], inputs: Mapping[str, Array]) -> dict[str, Array]:
     """The arrays that outputs go to: those given, or new ones."""
     names = tuple(form.name for form in forms)
     given = {} if out is None else named_outputs(out, names)

@@ -65,7 +65,7 @@ class _States(_program.States):
         """The numbers and places that states of this form mean."""
         program = self._ready.compiled.program
         numbers, places = self.numbers[rows].copy(), self.places[rows].copy()
-        parts = {part.name: part for part in program.named}
+        parts: dict[str, State | None] = {part.name: part for part in program.named}
         if program.delay or program.early:
             parts["frames"] = None
         if not isinstance(state, dict) or state.keys() != parts.keys():
@@ -95,7 +95,8 @@ class NetworkStream(_States):
         graph = net.graph
         if batch_size is not None and graph.batch is None:
             raise ValueError(
-                f"batch_size: expected None, as no axis of {checks.listed(graph.inputs)} is a dynamic batch, got {batch}"
+                f"batch_size: expected None, as no axis of {checks.listed(graph.inputs)} is a dynamic batch, "
+                f"got {batch}"
             )
         ready = net.runner.streaming(batch)
         one_by_one = not ready.compiled.streams or bool(graph.states)
@@ -117,7 +118,7 @@ class NetworkStream(_States):
 
     def __init__(self, net: Network, batch_size: int | None = None) -> None:
         # A warm-up: memory is touched and code is in the caches before the first step that matters.
-        zeros = {form.name: np.zeros(form.shape, form.dtype) for form in self._inputs}
+        zeros = {form.name: np.zeros(tuple(map(int, form.shape)), form.dtype) for form in self._inputs}
         for _ in range(3):
             self.step(zeros)
         self.reset()
@@ -148,7 +149,9 @@ class NetworkStream(_States):
             self._out_of_range(wrong)
 
     def _out_of_range(self, step: int) -> None:
-        raise ValueError(f"{self._ready.compiled.program.steps[step].title}: expected indices within its table, got others")
+        raise ValueError(
+            f"{self._ready.compiled.program.steps[step].title}: expected indices within its table, got others"
+        )
 
     @alone
     def process(self, x: Any, out: Any = None, *, num_threads: int | None = None) -> Any:
@@ -182,7 +185,7 @@ class NetworkStream(_States):
         count = next((inputs[form.name].shape[form.time] for form in forms if form.time >= 0), 1)
         if graph.steps is not None:
             sizes[graph.steps] = count
-        results = [_as_many(form, count) for form in results]
+        results = [frames.as_many(form, count) for form in results]
         outputs = frames.written(results, out, sizes, inputs)
         if count == 0:
             return frames.given_back(outputs)
@@ -219,7 +222,7 @@ class NetworkStream(_States):
             port.name: max(0, seen + port.more - max(0, seen - delay)) if form.time >= 0 else 0
             for port, form in zip(program.outputs, results, strict=True)
         }
-        results = [_as_many(form, lengths[form.name]) for form in results]
+        results = [frames.as_many(form, lengths[form.name]) for form in results]
         outputs = frames.written(results, None, {}, {})
         most = max(lengths.values(), default=0)
         late = max(0, delay - seen)
@@ -229,6 +232,42 @@ class NetworkStream(_States):
             self._go(inputs, outputs, forms, results, late + most, 1, given=0, end=seen, late=late)
         self._begin()
         return frames.given_back(outputs)
+
+    def decode(
+        self, start: Any, stop: int | None, limit: int, *, seed: int | None = None, temperature: float | None = None
+    ) -> Any:
+        """Feed the network the index that it gives, from `start` on.
+
+        Its one input is an index, and one of its outputs an ArgMax. The state goes on from where it is.
+
+        Parameters
+        ----------
+        start : int, or (B,) integers
+            The first input.
+        stop : int or None
+            The index that ends a sequence; it is not among those returned.
+        limit : int
+            Indices at most.
+        seed, temperature : optional
+            Draw indices by the softmax of what ArgMax sees, divided by the temperature, 1 where it is not given; the
+            same seed gives the same indices.
+
+        Returns
+        -------
+        indices : (n,) int64, or a list of them for a batch
+
+        Raises
+        ------
+        ValueError
+            The network is not such, or an argument does not fit; the state is as it was.
+        """
+        from cgru.run.decoding import decode
+
+        return decode(self, start, stop, limit, seed, temperature)
+
+    @alone
+    def _decode(self, *arguments: Any) -> Array:
+        return self.decode_rows(*arguments)
 
     def _begin(self) -> None:
         for row in range(len(self.numbers)):
@@ -275,13 +314,6 @@ def _restore(net: Network, batch_size: int | None, state: dict[str, Array]) -> N
     stream = NetworkStream(net, batch_size)
     stream.state = state
     return stream
-
-
-def _as_many(form: Form, count: int) -> Form:
-    """With so many frames."""
-    if form.time < 0:
-        return form
-    return form._replace(shape=(*form.shape[: form.time], count, *form.shape[form.time + 1 :]))
 
 
 def _piece(array: Array, axis: int, first: int, size: int) -> Array:
@@ -382,7 +414,9 @@ class NetworkPool(_States):
             raise ValueError(f"i: expected the number of an open stream, got {i}, which is closed")
         return i
 
-    def step(self, ids: Iterable[int] | Array, x: Any, out: Any = None, *, num_threads: int | None = None) -> Any:
+    def step(  # type: ignore[override]
+        self, ids: Iterable[int] | Array, x: Any, out: Any = None, *, num_threads: int | None = None
+    ) -> Any:
         """One more frame of the streams named.
 
         Parameters
@@ -410,8 +444,8 @@ class NetworkPool(_States):
         chosen = self._many(ids)
         given = frames.named(x, tuple(self._net.graph.inputs))
         limits = self._ready.compiled.program.limits
-        forms = [_of_rows(form, len(chosen)) for form in self._inputs]
-        results = [_of_rows(form, len(chosen)) for form in self._outputs]
+        forms = [frames.of_rows(form, len(chosen)) for form in self._inputs]
+        results = [frames.of_rows(form, len(chosen)) for form in self._outputs]
         inputs = {form.name: frames.checked(form, given[form.name], {}, limits) for form in forms}
         outputs = frames.written(results, out, {}, inputs)
         if len(chosen):
@@ -419,7 +453,9 @@ class NetworkPool(_States):
             writes = [(outputs[form.name], form.time, form.rows) for form in results]
             wrong = self.advance(chosen, reads, writes, 1, None, None, 0, threads)
             if wrong >= 0:
-                raise ValueError(f"{self._ready.compiled.program.steps[wrong].title}: expected indices within its table")
+                raise ValueError(
+                    f"{self._ready.compiled.program.steps[wrong].title}: expected indices within its table"
+                )
         return frames.given_back(outputs)
 
     def _many(self, ids: Array) -> Array:
@@ -460,7 +496,3 @@ def _restore_pool(net: Network, is_open: Array, numbers: Array, places: Array) -
     pool._open = is_open
     pool.replace(numbers, places)
     return pool
-
-
-def _of_rows(form: Form, count: int) -> Form:
-    return form._replace(shape=tuple(count if size == "N" else size for size in form.shape))

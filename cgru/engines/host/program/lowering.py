@@ -14,8 +14,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgru import _program
-from cgru.engines.host.program.plan import Buffer, Kept, Port, Ring, Step, Use, View, collapsed, lay_out, operand
-from cgru.engines.host.program.plan import Program, State, row_major
+from cgru.engines.host.program.plan import (
+    Buffer,
+    Kept,
+    NotSoError,
+    Port,
+    Program,
+    Ring,
+    State,
+    Step,
+    Use,
+    View,
+    collapsed,
+    lay_out,
+    operand,
+    row_major,
+)
 from cgru.errors import FormatError
 from cgru.model.nodes.sizes import Size
 
@@ -27,10 +41,6 @@ if TYPE_CHECKING:
     from cgru.types import Array
 
     Lower = Callable[["Compiler", Node], None]
-
-
-class NotSoError(ValueError):
-    """A network cannot be compiled in this way; why."""
 
 
 class Compiler:
@@ -76,7 +86,9 @@ class Compiler:
     def attributes(self, node: Node) -> dict[str, Any]:
         """A node's, with sizes that are known."""
         return {
-            key: tuple(map(self.size, value)) if isinstance(value, tuple) and any(isinstance(v, Size) for v in value) else value
+            key: tuple(map(self.size, value))
+            if isinstance(value, tuple) and any(isinstance(v, Size) for v in value)
+            else value
             for key, value in node.attributes.items()
         }
 
@@ -400,7 +412,12 @@ class Compiler:
             delay,
             early,
             sum(step.work for step in self.steps) + 100.0 * len(self.steps),
-            self.named + [State(buffer.name or f"window {i}", i, (buffer.history, buffer.size)) for i, buffer in enumerate(self.rings) if buffer.history],
+            self.named
+            + [
+                State(buffer.name or f"window {i}", i, (buffer.history, buffer.size))
+                for i, buffer in enumerate(self.rings)
+                if buffer.history
+            ],
             len(self.named),
             self.limits,
         )
@@ -412,5 +429,5 @@ def frames_more(graph: Graph, name: str) -> int:
     size = graph.shapes[name][axis] if axis is not None else 0
     if not isinstance(size, Size) or graph.steps is None:
         return 0
-    others = {other: 1 for other in size.names}
+    others = dict.fromkeys(size.names, 1)
     return size.at({**others, graph.steps: 1}) - 1

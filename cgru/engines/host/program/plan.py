@@ -21,6 +21,10 @@ LINE = 16
 """Numbers from which on buffers begin: a cache line's."""
 
 
+class NotSoError(ValueError):
+    """A network cannot be compiled in this way; why."""
+
+
 @dataclass(eq=False)
 class Buffer:
     """Numbers of a frame that lie beside each other."""
@@ -216,7 +220,7 @@ class Kept(NamedTuple):
 
     source: Any  # Use, then Operand
     to: int
-    count: int
+    size: int
 
 
 class Ring(NamedTuple):
