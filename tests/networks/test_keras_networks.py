@@ -82,7 +82,7 @@ FRAMES = {
     "same": lambda: [L.Conv1D(4, 4, padding="same"), L.Conv1D(3, 5, padding="same", dilation_rate=2)],
     "idle": lambda: [L.Dropout(0.5), L.SpatialDropout1D(0.3), L.GaussianNoise(0.3), L.GaussianDropout(0.2), L.AlphaDropout(0.1), L.Identity(), L.Dense(3)],
     "distributed": lambda: [L.TimeDistributed(L.Dense(6, activation="elu")), L.TimeDistributed(L.Reshape((2, 3))), L.TimeDistributed(L.Flatten())],
-    "activations": lambda: [L.ReLU(max_value=1.5, negative_slope=0.2, threshold=0.3), L.ReLU(threshold=0.5), L.ReLU(6.0), L.LeakyReLU(0.15), L.ELU(0.7), L.PReLU(shared_axes=[1]), L.Softmax(), L.Activation("selu"), L.Dense(4, activation=L.LeakyReLU(0.4))],
+    "activations": lambda: [L.LeakyReLU(0.15), L.ELU(0.7), L.PReLU(shared_axes=[1]), L.Dense(4, activation=L.LeakyReLU(0.4)), L.Softmax()],
     "rescaled": lambda: [L.Rescaling(0.25, offset=0.5), L.Rescaling([1.0, 2.0, 3.0, 4.0, 5.0])],
     "padded": lambda: [L.ZeroPadding1D((4, 0)), L.Conv1D(3, 5), L.ZeroPadding1D(2), L.Cropping1D((2, 2))],
     "nested": lambda: [keras.Sequential([L.Input((None, 5)), L.Dense(4, activation="tanh"), keras.Sequential([L.Input((None, 4)), L.GRU(3, return_sequences=True)])]), L.Dense(2)],
@@ -156,6 +156,13 @@ def test_shapes_that_are_fixed(layers):
     shape, make = FIXED[layers]
     graph, _, _ = compared(sequential(*make(), inputs=shape))
     assert graph.inputs == {"x": ("B", *shape)}
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"max_value": 0.9}, {"negative_slope": 0.2}, {"threshold": 0.3}, {"max_value": 0.9, "negative_slope": 0.2, "threshold": 0.3}
+], ids=str)  # fmt: skip
+def test_relu(options):
+    compared(sequential(L.ReLU(**options)), steps=5)
 
 
 NAMES = "relu relu6 tanh sigmoid hard_sigmoid softmax log_softmax elu selu celu gelu silu hard_silu mish leaky_relu softplus softsign exponential log_sigmoid tanh_shrink hard_tanh hard_shrink soft_shrink glu linear"  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cgru.errors import FormatError
 from cgru.model.graph import MAX_MEMORY
 
 if TYPE_CHECKING:
@@ -44,7 +43,8 @@ def network_of(
     states : mapping, optional
         Inputs that are states, and the outputs that they come out of; see `cgru.model.building.build`.
 
-    A GRU or RNN in a torch.nn.Sequential hands on its sequence, and not its last states too.
+    A GRU or RNN in a torch.nn.Sequential hands on its sequence alone to layers of torch.nn and at the end, where
+    PyTorch itself would hand on its last states, too.
 
     Raises
     ------
@@ -52,12 +52,11 @@ def network_of(
         torch.export cannot follow the module, or it has operators that networks do not have; all are listed.
     TypeError
         The module is none, or needs an example.
+    ImportError
+        PyTorch is older than 2.6.
     """
     from cgru.formats.aten import reading
 
     if not reading.is_module(module):
         raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}")
     return reading.network(module, example, axes, input_names, output_names, states, max_memory)
-
-
-__all__ = ["FormatError", "network_of"]

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from cgru.model.graph import Graph
 
 
+OLDEST = (2, 6)
+"""The version of PyTorch whose torch.export finds dynamic axes itself."""
+
+
 def is_module(value: Any) -> bool:
     """Whether a value is a torch.nn.Module."""
     return isinstance(value, torch.nn.Module)
@@ -32,6 +36,8 @@ def network(
     max_memory: int,
 ) -> Graph:
     """See `cgru.formats.aten.network_of`."""
+    if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST:
+        raise ImportError(f"modules are followed from torch 2.6 on, got {torch.__version__}")
     source, hint = type(module).__name__, ""
     chain = sequential.is_chain(module)
     if example is None:

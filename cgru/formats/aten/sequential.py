@@ -34,11 +34,18 @@ class _Sequence(nn.Module):  # type: ignore[misc]
         return self.layer(x)[0]
 
 
-def sequences(module: Any) -> Any:
-    """A chain whose recurrent layers hand on their sequences; the layers are the same objects."""
+def sequences(module: Any, after: Any = None) -> Any:
+    """A chain whose recurrent layers hand on their sequences; the layers are the same objects.
+
+    Before a layer of somebody's own, which may be there to take the sequence, they hand on the states, too.
+    """
     if type(module) is nn.Sequential:
-        return nn.Sequential(*map(sequences, module))
-    return _Sequence(module) if isinstance(module, nn.RNNBase) else module
+        parts = list(module)
+        return nn.Sequential(*(sequences(part, next_) for part, next_ in zip(parts, [*parts[1:], after], strict=True)))
+    while type(after) is nn.Sequential and len(after):
+        after = after[0]
+    known = after is None or type(after).__module__.startswith("torch.nn.")
+    return _Sequence(module) if isinstance(module, nn.RNNBase) and known else module
 
 
 def _layers(module: Any) -> Iterator[Any]:
