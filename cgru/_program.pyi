@@ -28,8 +28,15 @@ class States(Exclusive):
     def replace(self, numbers: npt.NDArray[Any], places: npt.NDArray[Any]) -> None: ...
     def begin(self, row: int) -> None: ...
     def simply(
-        self, input_sizes: Sequence[Any], input_rows: int, output_sizes: Sequence[Any], output_rows: int
+        self,
+        input_sizes: Sequence[Any],
+        input_rows: int,
+        input_frames: int,
+        output_sizes: Sequence[Any],
+        output_rows: int,
+        output_frames: int,
     ) -> None: ...
+    def chunk(self, x: Any, out: Any) -> Any: ...
     def step(self, x: Any, out: Any = None) -> Any: ...
     def advance(
         self,

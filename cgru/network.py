@@ -342,8 +342,8 @@ class Network:
         """
         if self.precise is not None:
             raise ValueError(
-                f"save: expected a network of float32 weights, got one of {self.precise.name}; save the network that it "
-                "was made from, and quantize it after loading"
+                f"save: expected a network of float32 weights, got one of {self.precise.name}; save the network that "
+                "it was made from, and quantize it after loading"
             )
         own.save(self.graph, path)
 

@@ -1,6 +1,7 @@
 # distutils: language = c++
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""A network's program in compiled form: what cgru/engines/host/compile.py has written, and the states of those who run it.
+"""A network's program in compiled form: what cgru/engines/host/program/ has written, and
+the states of those who run it.
 
 No arithmetic here, and no choice: program.h says what a program is. Arrays are checked before they arrive, but those of
 a single step, which are looked at here.
@@ -16,7 +17,8 @@ from libc.string cimport memset
 
 from interrupt cimport ask_signals, finish
 from kernels cimport (
-    CanonicalLayer, CanonicalMatrix, Kernels, Outcome, PackedLayer, elementwise_count, pack_dense, storage_bfloat16, storage_float16,
+    CanonicalLayer, CanonicalMatrix, Kernels, Outcome, PackedLayer, elementwise_count, pack_dense, storage_bfloat16,
+    storage_float16,
     storage_float32, storage_int8
 )
 from program cimport *
@@ -236,8 +238,10 @@ cdef class States(Exclusive):
     cdef int64_t axes[2]
     cdef int64_t sizes[2][8]
     cdef int row_axis[2]
+    cdef int frame_axis[2]  # of chunks; beside it their axes are those of a step
 
-    def __cinit__(self, Program program, int64_t rows, int64_t block_rows, int64_t frames, int64_t room, *args, **kwargs):
+    def __cinit__(self, Program program, int64_t rows, int64_t block_rows, int64_t frames, int64_t room, *args,
+                  **kwargs):
         cdef int64_t r
         self.program = program
         self.shape = Shape(block_rows, frames, room)
@@ -293,37 +297,45 @@ cdef class States(Exclusive):
             call.inputs = call.outputs = NULL
             advance(self.program.program, call, wrong)
 
-    def simply(self, input_sizes, int input_rows, output_sizes, int output_rows):
-        """Let `step` take arrays of these shapes as they are; an axis may be rows, -1: none is."""
+    def simply(self, input_sizes, int input_rows, int input_frames, output_sizes, int output_rows, int output_frames):
+        """Let `step` and `chunk` take arrays of these shapes as they are; an axis may be rows, -1: none is.
+
+        Of a chunk there is one axis more, that of its frames.
+        """
         self.simple = True
+        self.frame_axis[0], self.frame_axis[1] = input_frames, output_frames
         for k, (sizes, rows) in enumerate(((input_sizes, input_rows), (output_sizes, output_rows))):
             self.axes[k], self.row_axis[k] = len(sizes), rows
             for i, size in enumerate(sizes):
                 self.sizes[k][i] = size
 
-    cdef inline bint fits(self, object array, int which):
+    cdef inline bint fits(self, object array, int which, int64_t frames=-1):
         cdef cnp.ndarray a
-        cdef int axis
+        cdef int axis, own
         if not cnp.PyArray_CheckExact(array):
             return False
         a = <cnp.ndarray> array
-        if cnp.PyArray_TYPE(a) != cnp.NPY_FLOAT32 or cnp.PyArray_NDIM(a) != self.axes[which] or (
+        if cnp.PyArray_TYPE(a) != cnp.NPY_FLOAT32 or cnp.PyArray_NDIM(a) != self.axes[which] + (frames >= 0) or (
                 not cnp.PyArray_ISBEHAVED_RO(a)):
             return False
-        for axis in range(self.axes[which]):
-            if cnp.PyArray_DIM(a, axis) != self.sizes[which][axis]:
+        for own in range(self.axes[which]):
+            axis = own + (frames >= 0 and own >= self.frame_axis[which])
+            if cnp.PyArray_DIM(a, axis) != self.sizes[which][own]:
                 return False
-        return True
+        return frames < 0 or cnp.PyArray_DIM(a, self.frame_axis[which]) == frames
 
-    cdef void bind(self, Array& to, cnp.ndarray array, int which):
-        cdef int axis, place = most_axes - 1
+    cdef void bind(self, Array& to, cnp.ndarray array, int which, bint frames=False):
+        cdef int axis, own, place = most_axes - 1
         to.data = <char*> cnp.PyArray_DATA(array)
         to.type = type_float32
         to.frame_stride = to.row_stride = 0
+        if frames:
+            to.frame_stride = cnp.PyArray_STRIDE(array, self.frame_axis[which])
         for axis in range(most_axes):
             to.stride[axis] = 0
-        for axis in range(self.axes[which] - 1, -1, -1):
-            if axis == self.row_axis[which]:
+        for own in range(self.axes[which] - 1, -1, -1):
+            axis = own + (frames and own >= self.frame_axis[which])
+            if own == self.row_axis[which]:
                 to.row_stride = cnp.PyArray_STRIDE(array, axis)
             else:
                 to.stride[place] = cnp.PyArray_STRIDE(array, axis)
@@ -360,6 +372,47 @@ cdef class States(Exclusive):
             return self._step(x, out)
         finally:
             self.free()
+
+    def chunk(self, x, out):
+        """Some frames of each row, where arrays are of the usual form; None where they need a look."""
+        cdef cnp.npy_intp sizes[8]
+        cdef Array given, written
+        cdef Advance call
+        cdef int64_t wrong = -1, frames
+        cdef int axis, result
+        cdef cnp.ndarray a
+        if not self.simple or self.frame_axis[0] < 0 or self.frame_axis[1] < 0 or not cnp.PyArray_CheckExact(x):
+            return None
+        a = <cnp.ndarray> x
+        if cnp.PyArray_NDIM(a) != self.axes[0] + 1:
+            return None
+        frames = cnp.PyArray_DIM(a, self.frame_axis[0])
+        if cnp.PyArray_DIM(<cnp.ndarray> self.numbers, 0) > 1 and self.work * frames > SHARED_WORK:
+            return None  # rows may be shared out among threads
+        if frames < 1 or self.work * frames > MOST_WORK or not self.fits(x, 0, frames):
+            return None
+        if out is None:
+            for axis in range(self.axes[1] + 1):
+                sizes[axis] = frames if axis == self.frame_axis[1] else self.sizes[1][axis - (axis > self.frame_axis[1])]
+            out = cnp.PyArray_EMPTY(<int> self.axes[1] + 1, sizes, cnp.NPY_FLOAT32, 0)
+        elif not self.fits(out, 1, frames) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out) or (
+                not cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray> out) or not cnp.PyArray_IS_C_CONTIGUOUS(a)
+                or meets(a, <cnp.ndarray> out)):
+            return None
+        self.bind(given, a, 0, True)
+        self.bind(written, <cnp.ndarray> out, 1, True)
+        self.begin_call(call)
+        call.shape = Shape(self.shape.rows, min(frames, self.shape.frames), self.shape.room)
+        call.frames = frames
+        call.inputs, call.outputs = &given, &written
+        if self.work * frames < RELEASE_WORK:
+            result = advance(self.program.program, call, wrong)
+        else:
+            with nogil:
+                result = advance(self.program.program, call, wrong)
+        if result == advance_index:
+            self._out_of_range(wrong)
+        return out
 
     # A call of one frame of all rows.
     cdef void begin_call(self, Advance& call):
@@ -464,6 +517,19 @@ cdef class States(Exclusive):
         if wrong >= 0:
             self._out_of_range(wrong)
         return counts
+
+
+# Whether two contiguous arrays share memory.
+cdef inline bint meets(cnp.ndarray a, cnp.ndarray b):
+    cdef uintptr_t first = <uintptr_t> cnp.PyArray_DATA(a), second = <uintptr_t> cnp.PyArray_DATA(b)
+    return first < second + <uintptr_t> cnp.PyArray_NBYTES(b) and second < first + <uintptr_t> cnp.PyArray_NBYTES(a)
+
+
+# From so many operations a chunk on, its rows may be shared out among threads.
+cdef int64_t SHARED_WORK = 1 << 20
+
+# Up to so many operations a chunk is not interrupted.
+cdef int64_t MOST_WORK = 1 << 31
 
 
 # From so many operations a step on, a step lets other threads run; below, that would cost more than the step.

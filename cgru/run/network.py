@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cgru.run.frames import Form
     from cgru.types import Array
 
-BLOCK = 32
+BLOCK = 64
 """Frames that a stream's chunk runs at once."""
 
 BLOCK_ROWS = 128
@@ -112,7 +112,8 @@ class NetworkStream(_States):
         forms = [*stream._inputs, *stream._outputs]
         if len(forms) == 2 and all(form.dtype == np.float32 for form in forms):
             x, y = forms
-            stream.simply(x.shape, x.rows, y.shape, y.rows)
+            ends = [frames.chunk(graph, ready, form.name, batch).time for form in forms]
+            stream.simply(x.shape, x.rows, ends[0], y.shape, y.rows, ends[1])
         return stream
 
     _batch_size: int | None
@@ -176,8 +177,11 @@ class NetworkStream(_States):
         RuntimeError
             Another thread is using this stream.
         """
-        graph, ready = self._net.graph, self._ready
         threads = config.threads_for(num_threads)
+        result = self.chunk(x, out)
+        if result is not None:  # the usual arguments: no more to check
+            return result
+        graph, ready = self._net.graph, self._ready
         batch = self._batch_size or 1
         forms = [frames.chunk(graph, ready, name, batch) for name in graph.inputs]
         results = [frames.chunk(graph, ready, name, batch) for name in graph.outputs]
