@@ -191,6 +191,8 @@ class Compiler:
 
     def emit(self, kind: str, written: Use, *read: Use | None, **fields: Any) -> Step:
         """Add a step."""
+        if len(fields.get("sizes", ())) > _program.AXES:
+            self.refuse(f"elements along at most {_program.AXES} axes", len(fields["sizes"]))
         ahead = self.node_ahead(self.node) if self.node else 0
         step = Step(kind, self.title, written, list(read), ahead=ahead, more=self.more(), **fields)
         self.steps.append(step)
@@ -209,8 +211,6 @@ class Compiler:
         order = sorted(range(len(out.shape)), key=lambda axis: (-abs(out.strides[axis]), axis))
         shape = [out.shape[axis] for axis in order]
         sizes, strides = collapsed(shape, *([view.strides[axis] for axis in order] for view in (out, *views)))
-        if len(sizes) > _program.AXES:
-            self.refuse(f"elements along at most {_program.AXES} axes", len(sizes))
         whole = all(view.contiguous and view.size == view.buffer.size == out.size for view in (out, *operands))
         self.emit(
             "elementwise", Use(out, strides[0]), *(Use(v, s) for v, s in zip(operands, strides[1:], strict=True)),
@@ -261,6 +261,9 @@ class Compiler:
         graph = self.graph
         for name in graph.constants:
             self.ahead[name] = 0
+        for title, names in (("inputs", graph.inputs), ("outputs", graph.outputs)):
+            if len(names) > _program.PORTS:
+                raise FormatError(f"expected at most {_program.PORTS} {title} beside states, got {len(names)}")
         inputs = [self.input(name) for name in graph.inputs]
         for name in graph.states:
             self.state(name)
@@ -353,7 +356,10 @@ class Compiler:
     def port_sizes(self, name: str) -> tuple[int, ...]:
         """The sizes of a frame's axes, without those of time and of rows."""
         time, batch = self.axes(name)
-        return tuple(size for axis, size in enumerate(self.shape(name)) if axis not in (time, batch))
+        sizes = tuple(size for axis, size in enumerate(self.shape(name)) if axis not in (time, batch))
+        if len(sizes) > _program.AXES:
+            raise FormatError(f"{name!r}: expected at most {_program.AXES} axes beside time and batch, got {len(sizes)}")
+        return sizes
 
     def axes(self, name: str) -> tuple[int | None, int | None]:
         """The axes of an input or output that are time and rows."""
