@@ -3,8 +3,6 @@
 from collections import Counter
 
 import numpy as np
-import onnx
-import pytest
 from onnx import numpy_helper
 
 import cgru

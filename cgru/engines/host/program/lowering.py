@@ -246,7 +246,9 @@ class Compiler:
         taken = set() if self.graph.states else {"frames"}  # which streams have themselves
         found = []
         for part in self.named + rings:
-            name = next(n for n in (part.name, *(f"{part.name} ({i})" for i in range(2, 10**6))) if n not in taken)
+            name, number = part.name, 2
+            while name in taken:
+                name, number = f"{part.name} ({number})", number + 1
             taken.add(name)
             found.append(part._replace(name=name))
         return found
