@@ -19,7 +19,7 @@ from cgru.run.precision import Precision, quantized
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import DTypeLike
 
@@ -201,7 +201,8 @@ class Network:
         ValueError
             They are quantized, or of different dtypes.
         """
-        named = dict(networks) if isinstance(networks, dict) else {str(i): net for i, net in enumerate(networks)}
+        pairs = networks.items() if isinstance(networks, dict) else enumerate(networks)
+        named: dict[str, Any] = {str(name): net for name, net in pairs}
         for name, net in named.items():
             if not isinstance(net, Network):
                 raise TypeError(f"networks: expected cgru.Network objects, got {type(net).__name__} as {name!r}")
@@ -405,7 +406,7 @@ def _restored(graph: Graph, dtype: DTypeLike, precision: Precision | None) -> Ne
     return Network._of(graph, dtype, precision)
 
 
-def _graph_of(layers: Iterable[Any]) -> Graph:
+def _graph_of(layers: Sequence[Any]) -> Graph:
     from cgru.nodes import graph_of
 
     return graph_of(layers)

@@ -204,6 +204,8 @@ class _Node:
             return letters[position][axis] in result
         if node.operator == "MatMul":
             return axis < len(shape) - 2
+        if node.row.recurrence is not None and position == node.row.recurrence.initial:
+            return True  # its dynamic axis is the batch
         return node.row.pointwise or node.operator in ("Concat", "Gather")
 
     def _role(self, role: str, flow: Flow) -> Flow:

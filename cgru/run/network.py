@@ -18,7 +18,7 @@ from cgru.run import frames
 from cgru.run.pool import integers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from cgru.engines.host.network import Ready
     from cgru.engines.host.program.plan import State
@@ -45,6 +45,24 @@ class _States(_program.States):
     _net: Network
     _ready: Ready
 
+    def _all_or_nothing(self, rows: Any, count: int, call: Callable[[], None]) -> None:
+        """Let rows go on by so many frames; where that fails they are as they were.
+
+        Of one frame it is enough to keep the plain numbers: windows still hold the frames before it.
+        """
+        if count == 1 and not self._ready.compiled.program.fails:  # nothing is kept before the frame is whole
+            call()
+            return
+        part = slice(len(self._ready.compiled.program.fresh)) if count == 1 else slice(None)
+        numbers, places = np.array(self.numbers[rows, part]), np.array(self.places[rows])
+        try:
+            call()
+        except BaseException:
+            if count == 1:
+                places[:, 0] = self.places[rows, 0] - (self.places[rows, 1] - places[:, 1])
+            self.numbers[rows, part], self.places[rows] = numbers, places
+            raise
+
     def _frames_of(self, rows: slice) -> dict[str, Array]:
         """Every part of some rows' states, the rows first."""
         program = self._ready.compiled.program
@@ -63,6 +81,11 @@ class _States(_program.States):
                 ]
             )
         return found
+
+    def _out_of_range(self, step: int) -> None:
+        raise ValueError(
+            f"{self._ready.compiled.program.steps[step].title}: expected indices within its table, got others"
+        )
 
     def _with(self, rows: slice, state: Any) -> tuple[Array, Array]:
         """The numbers and places that states of this form mean."""
@@ -138,7 +161,7 @@ class NetworkStream(_States):
         limits = self._ready.compiled.program.limits
         inputs = {form.name: frames.checked(form, given[form.name], {}, limits) for form in self._inputs}
         outputs = frames.written(self._outputs, out, {}, inputs)
-        self._go(inputs, outputs, self._inputs, self._outputs, 1, 1)
+        self._all_or_nothing(slice(None), 1, lambda: self._go(inputs, outputs, self._inputs, self._outputs, 1, 1))
         return frames.given_back(outputs)
 
     def _go(
@@ -151,11 +174,6 @@ class NetworkStream(_States):
         wrong = self.advance(None, reads, writes, count, known["given"], known["end"], known["late"], threads)
         if wrong >= 0:
             self._out_of_range(wrong)
-
-    def _out_of_range(self, step: int) -> None:
-        raise ValueError(
-            f"{self._ready.compiled.program.steps[step].title}: expected indices within its table, got others"
-        )
 
     @alone
     def process(self, x: Any, out: Any = None, *, num_threads: int | None = None) -> Any:
@@ -197,11 +215,8 @@ class NetworkStream(_States):
         if count == 0:
             return frames.given_back(outputs)
         each = max(1, int(PIECE / (ready.compiled.program.flops * batch)))
-        if count <= each:
-            self._go(inputs, outputs, forms, results, count, threads)
-            return frames.given_back(outputs)
-        before = self.numbers.copy(), self.places.copy()
-        try:
+
+        def go() -> None:
             for first in range(0, count, each):
                 size = min(each, count - first)
                 pieces = [
@@ -209,9 +224,8 @@ class NetworkStream(_States):
                     for of, arrays in ((forms, inputs), (results, outputs))
                 ]
                 self._go(pieces[0], pieces[1], forms, results, size, threads)
-        except BaseException:
-            self.replace(*before)
-            raise
+
+        self._all_or_nothing(slice(None), count, go)
         return frames.given_back(outputs)
 
     @alone
@@ -238,7 +252,10 @@ class NetworkStream(_States):
             for form in forms:
                 if form.time < 0:
                     inputs[form.name] = self._last(form)
-            self._go(inputs, outputs, forms, results, program.tail, 1, given=0, end=seen, late=late)
+            ends = {"given": 0, "end": seen, "late": late}
+            self._all_or_nothing(
+                slice(None), program.tail, lambda: self._go(inputs, outputs, forms, results, program.tail, 1, **ends)
+            )
         self._begin()
         return frames.given_back(outputs)
 
@@ -472,11 +489,13 @@ class NetworkPool(_States):
         if len(chosen):
             reads = [form.port(inputs[form.name]) for form in forms]
             writes = [form.port(outputs[form.name]) for form in results]
-            wrong = self.advance(chosen, reads, writes, 1, None, None, 0, threads)
-            if wrong >= 0:
-                raise ValueError(
-                    f"{self._ready.compiled.program.steps[wrong].title}: expected indices within its table"
-                )
+
+            def go() -> None:
+                wrong = self.advance(chosen, reads, writes, 1, None, None, 0, threads)
+                if wrong >= 0:
+                    self._out_of_range(wrong)
+
+            self._all_or_nothing(chosen, 1, go)
         return frames.given_back(outputs)
 
     def _many(self, ids: Array) -> Array:

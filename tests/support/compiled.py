@@ -83,7 +83,7 @@ def streamed(stream, net, inputs, lengths, by_step=False):
             outputs[name] = pieces[-1]
             continue
         whole = np.concatenate(pieces, axis)
-        silent, kept = np.split(whole, [min(stream.delay, whole.shape[axis])], axis)
+        silent, kept = np.split(whole, [min(stream.delay, sum(lengths))], axis)
         assert not silent.any(), name
         outputs[name] = kept
     return outputs

@@ -45,7 +45,7 @@ class Runner:
         """Why rows do not run apart."""
         self._obstacles = obstacles(graph)
         self._programs: OrderedDict[tuple[tuple[str, int], ...], Ready] = OrderedDict()
-        if graph.steps is not None and not self._obstacles:
+        if not self._obstacles:  # so that what no program can have is refused when the network is made
             try:
                 self._ready({})
             except NotSoError as error:

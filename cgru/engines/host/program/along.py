@@ -72,6 +72,8 @@ def reduce(compiler: Compiler, node: Node) -> None:
         compiler.refuse("reductions of floating point numbers", compiler.graph.types[node.inputs[0]])
     if node.operator == "ReduceLogSumExp":
         most = reduced(compiler, x, "max", axes)
+        for bound, code in ((np.finfo(np.float32).max, "min"), (np.finfo(np.float32).min, "max")):
+            compiler.elementwise(code, most, most, compiler.put_constant(np.float32(bound)))  # inf - inf would be NaN
         shifted = compiler.elementwise("sub", compiler.new(x.shape), x, most)
         total = reduced(compiler, compiler.elementwise("exp", shifted, shifted), "sum", axes)
         out = compiler.elementwise("log", compiler.new(total.shape), total)

@@ -58,6 +58,7 @@ class Compiler:
         self.fresh: list[Array] = []
         self.named: list[State] = []
         self.limits: dict[str, int] = {}
+        self.fails = False
         self.fused: dict[str, Fused] = {}
         """By name what joins products."""
         self.plain = 0
@@ -203,6 +204,8 @@ class Compiler:
 
     def emit(self, kind: str, written: Use, *read: Use | None, **fields: Any) -> Step:
         """Add a step."""
+        if len(fields.get("sizes", ())) > _program.AXES:
+            self.refuse(f"elements along at most {_program.AXES} axes", len(fields["sizes"]))
         ahead = self.node_ahead(self.node) if self.node else 0
         step = Step(kind, self.title, written, list(read), ahead=ahead, more=self.more(), **fields)
         self.steps.append(step)
@@ -221,8 +224,6 @@ class Compiler:
         order = sorted(range(len(out.shape)), key=lambda axis: (-abs(out.strides[axis]), axis))
         shape = [out.shape[axis] for axis in order]
         sizes, strides = collapsed(shape, *([view.strides[axis] for axis in order] for view in (out, *views)))
-        if len(sizes) > _program.AXES:
-            self.refuse(f"elements along at most {_program.AXES} axes", len(sizes))
         whole = all(view.contiguous and view.size == view.buffer.size == out.size for view in (out, *operands))
         self.emit(
             "elementwise", Use(out, strides[0]), *(Use(v, s) for v, s in zip(operands, strides[1:], strict=True)),
@@ -258,7 +259,9 @@ class Compiler:
         taken = set() if self.graph.states else {"frames"}  # which streams have themselves
         found = []
         for part in self.named + rings:
-            name = next(n for n in (part.name, *(f"{part.name} ({i})" for i in range(2, 10**6))) if n not in taken)
+            name, number = part.name, 2
+            while name in taken:
+                name, number = f"{part.name} ({number})", number + 1
             taken.add(name)
             found.append(part._replace(name=name))
         return found
@@ -273,6 +276,9 @@ class Compiler:
         graph = self.graph
         for name in graph.constants:
             self.ahead[name] = 0
+        for title, names in (("inputs", graph.inputs), ("outputs", graph.outputs)):
+            if len(names) > _program.PORTS:
+                raise FormatError(f"expected at most {_program.PORTS} {title} beside states, got {len(names)}")
         inputs = [self.input(name) for name in graph.inputs]
         for name in graph.states:
             self.state(name)
@@ -365,7 +371,12 @@ class Compiler:
     def port_sizes(self, name: str) -> tuple[int, ...]:
         """The sizes of a frame's axes, without those of time and of rows."""
         time, batch = self.axes(name)
-        return tuple(size for axis, size in enumerate(self.shape(name)) if axis not in (time, batch))
+        sizes = tuple(size for axis, size in enumerate(self.shape(name)) if axis not in (time, batch))
+        if len(sizes) > _program.AXES:
+            raise FormatError(
+                f"{name!r}: expected at most {_program.AXES} axes beside time and batch, got {len(sizes)}"
+            )
+        return sizes
 
     def axes(self, name: str) -> tuple[int | None, int | None]:
         """The axes of an input or output that are time and rows."""
@@ -457,6 +468,7 @@ class Compiler:
             self.states(),
             len(self.named),
             self.limits,
+            self.fails,
         )
 
 

@@ -114,9 +114,10 @@ def gather(compiler: Compiler, node: Node) -> None:
         compiler.refuse("a table of at most 2^24 rows", len(rows))
     x = compiler.dense(compiler.view(node.inputs[1]))
     width = rows[0].size
-    for name in compiler.graph.inputs:
-        if x.buffer.name == name and x.buffer is compiler.views[name].buffer:
-            compiler.limits[name] = min(len(rows), compiler.limits.get(name, len(rows)))
+    given = [name for name in compiler.graph.inputs if x.buffer is compiler.views[name].buffer]
+    for name in given:
+        compiler.limits[name] = min(len(rows), compiler.limits.get(name, len(rows)))
+    compiler.fails |= not given
     out = compiler.new((*x.shape, *rows.shape[1:]), node.outputs[0])
     compiler.emit(
         "lookup", Use(out), Use(x, (1,)), Use(compiler.put_constant(rows.reshape(len(rows), -1))),

@@ -272,6 +272,8 @@ class Program(NamedTuple):
     """How many of them are plain."""
     limits: dict[str, int]
     """Of inputs that are integers: of indices how many rows the smallest table has, else what float32 has exactly."""
+    fails: bool
+    """Whether a call may meet an index out of range that the inputs do not show."""
 
     @property
     def counts(self) -> bool:

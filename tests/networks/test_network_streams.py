@@ -1,0 +1,574 @@
+"""Streams and pools of networks: states, copies, wrong arguments, failures, interrupts, threads, forks and memory."""
+
+import copy
+import os
+import pickle
+import signal
+import threading
+import tracemalloc
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+
+import cgru
+from cgru.model.interpret import run
+
+from ..support import compiled
+from ..support.concurrency import held
+from ..support.networks import Net
+
+F = np.float32
+RNG = np.random.default_rng(0)
+
+
+def numbers(*shape):
+    return RNG.standard_normal(shape).astype(F)
+
+
+def gru(net, x, inputs, hidden, start=""):
+    """Over (T, B, inputs); states of all steps, and the last."""
+    weights = [net.weight(1, 3 * hidden, inputs), net.weight(1, 3 * hidden, hidden), net.weight(1, 6 * hidden)]
+    y, last = net.op("GRU", x, *weights, "", start, outputs=2, hidden_size=hidden)
+    return net.op("Squeeze", y, net.constant(np.array([1]))), last
+
+
+def over_channels(net, y, layer):
+    """What a layer over (B, C, T) makes of (T, B, C)."""
+    return net.op("Transpose", layer(net.op("Transpose", y, perm=[1, 2, 0])), perm=[2, 0, 1])
+
+
+def conv(net, y, channels, before, behind):
+    weights = [net.weight(3, channels, before + behind + 1), net.weight(3)]
+    return over_channels(net, y, lambda z: net.op("Conv", z, *weights, pads=[before, behind]))
+
+
+def simple():
+    """One input and one output, a window and a state."""
+    net = Net(0)
+    y, _ = gru(net, conv(net, net.input("x", ["T", "B", 4]), 4, 2, 0), 3, 5)
+    return cgru.Network.from_onnx(net.model(y))
+
+
+def looking_ahead():
+    """Two outputs, one the last state; frames wait."""
+    net = Net(1)
+    y, last = gru(net, conv(net, net.input("x", ["T", "B", 4]), 4, 1, 2), 3, 5)
+    return cgru.Network.from_onnx(net.model(y, last))
+
+
+def started():
+    """Its state begins as an input says, and an input without frames is added."""
+    net = Net(2)
+    x, start, speaker = (net.input(*of) for of in (("x", ["T", "B", 4]), ("h", [1, "B", 5]), ("s", ["B", 5])))
+    y, last = gru(net, conv(net, x, 4, 1, 1), 3, 5, net.op("Tanh", start))
+    return cgru.Network.from_onnx(net.model(net.op("Add", y, speaker), last))
+
+
+def longer():
+    """More frames go out than come in."""
+    net = Net(3)
+    y, last = gru(net, conv(net, net.input("x", ["T", "B", 4]), 4, 3, 2), 3, 5)
+    return cgru.Network.from_onnx(net.model(y, last))
+
+
+def words():
+    """Indices in, and a table chosen from by what is computed too."""
+    net = Net(4)
+    x, extra = net.input("x", ["T", "B"], TensorProto.INT64), net.input("e", ["T", "B"])
+    chosen = net.op("Gather", net.weight(6, 3), net.op("Cast", extra, to=TensorProto.INT64), axis=0)
+    y, _ = gru(net, net.op("Add", net.op("Gather", net.weight(7, 3), x, axis=0), chosen), 3, 5)
+    return cgru.Network.from_onnx(net.model(y))
+
+
+def frame_graph():
+    """Its caches go in and come out."""
+    net = Net(5)
+    x, cache = net.input("x", [1, 2, 6]), net.input("cache", [1, 2, 6])
+    both = net.op("Concat", cache, x, axis=1)
+    y = net.op("Tanh", net.op("Conv", both, net.weight(2, 4, 3), net.weight(2), pads=[1, 1]))
+    return cgru.Network.from_onnx(net.model(y, net.op("Add", x, y), names=["y", "cache_out"]), {"cache": "cache_out"})
+
+
+NETS = {"simple": simple, "looking ahead": looking_ahead, "started": started, "longer": longer, "words": words}
+SHAPES = {"x": (4,), "h": (5,), "s": (5,)}
+each_net = pytest.mark.parametrize("name", NETS)
+
+
+def given(net, steps=12, batch=2):
+    """Inputs of any of these networks."""
+    if net.graph.types["x"].kind == "i":
+        e = RNG.integers(-6, 6, (steps, batch)).astype(F)
+        return {"x": RNG.integers(-7, 7, (steps, batch)), "e": e}
+    shapes = {"x": (steps, batch, 4), "h": (1, batch, 5), "s": (batch, 5)}
+    return {name: numbers(*shapes[name]) for name in net.inputs}
+
+
+def at(net, x, t):
+    return {name: compiled.frame(net, name, array, t) for name, array in x.items()}
+
+
+def same_states(one, other):
+    assert one.keys() == other.keys()
+    for name, array in one.items():
+        compiled.same(array, other[name], name)
+
+
+# --- States -----------------------------------------------------------------------------------------------------------
+
+
+WAYS = {
+    "copy": lambda stream: stream.copy(),
+    "copy.copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda stream: pickle.loads(pickle.dumps(stream)),
+}
+
+
+def through_state(stream):
+    fresh = stream._net.stream(2)
+    fresh.state = stream.state
+    return fresh
+
+
+@each_net
+@pytest.mark.parametrize("way", [*WAYS, "state"])
+def test_a_copy_goes_on_as_the_stream_would(name, way):
+    net = NETS[name]()
+    x = given(net)
+    whole = compiled.by_name(net, net(x))
+    stream = net.stream(2)
+    found = {name: [] for name in whole}
+    for t in range(12):
+        for key, array in compiled.by_name(net, stream.step(at(net, x, t))).items():
+            found[key].append(array)
+        before = stream
+        stream = through_state(stream) if way == "state" else WAYS[way](stream)
+        same_states(stream.state, before.state)
+        before.step(at(net, x, t))  # which must not be seen by the other
+    rest = compiled.by_name(net, stream.flush())
+    for key, array in whole.items():
+        if net.graph.time[key] is None:
+            compiled.same(rest[key], array, key)
+        else:
+            compiled.same(np.concatenate([np.stack(found[key])[net.delay :], rest[key]]), array, key)
+
+
+@each_net
+def test_reset_begins_anew(name):
+    net = NETS[name]()
+    x = given(net)
+    stream = net.stream(2)
+    fresh, first = stream.state, compiled.by_name(net, stream.process(x))
+    stream.reset()
+    same_states(stream.state, fresh)
+    for key, array in compiled.by_name(net, stream.process(x)).items():
+        compiled.same(array, first[key], key)
+
+
+@each_net
+def test_pools_keep_states_apart(name):
+    net = NETS[name]()
+    x = given(net, 6, 1)
+    pool, stream = net.pool(4), net.stream(1)
+    ids = [pool.open() for _ in range(3)]
+    for t in range(3):
+        stream.step(at(net, x, t))
+        pool.step([ids[1]], at(net, x, t))
+    state = pool.state(ids[1])
+    same_states({key: array[None] for key, array in state.items()}, stream.state)
+    pool.set_state(ids[2], state)
+    for other in (pool, pool.copy(), pickle.loads(pickle.dumps(pool)), copy.deepcopy(pool)):
+        mine = stream.copy()
+        for t in range(3, 6):
+            two = {
+                key: np.concatenate([array] * 2, net.graph.shapes[key].index("B") - (net.graph.time[key] is not None))
+                for key, array in at(net, x, t).items()
+            }
+            expected = compiled.by_name(net, mine.step(at(net, x, t)))
+            for key, array in compiled.by_name(net, other.step([ids[2], ids[1]], two)).items():
+                axis = net.graph.shapes[key].index("B") - (net.graph.time[key] is not None)
+                compiled.same(array, np.concatenate([expected[key]] * 2, axis), key)
+    pool.reset(ids[1])
+    same_states(pool.state(ids[1]), pool.state(ids[0]))
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (1, 3, 4), (3, 1, 4), (4, 1), (1,), (1, 1)])
+def test_a_pool_drops_one_axis_of_size_1(shape):
+    net = Net(0)
+    x = net.input("x", list(shape))
+    net = cgru.Network.from_onnx(net.model(net.op("Mul", x, net.weight(*shape)), net.op("Tanh", x)))
+    rows = [size for axis, size in enumerate(shape) if axis != (shape[:2].index(1) if 1 in shape[:2] else None)]
+    pool, x = net.pool(5), numbers(5, *rows)
+    got = pool.step([pool.open() for _ in range(5)], x)
+    for row in range(5):
+        for key, array in net(x[row].reshape(shape)).items():
+            compiled.same(got[key][row].ravel(), array.ravel(), key)
+
+
+def test_a_frame_graph_keeps_its_caches():
+    net = frame_graph()
+    x, stream, cache = numbers(9, 1, 2, 6), net.stream(), np.zeros((1, 2, 6), F)
+    assert stream.state.keys() == {"cache"}
+    for t in range(9):
+        outputs, states = run(net.graph, {"x": x[t]}, {"cache": cache})
+        compiled.near(stream.step(x[t]), outputs["y"])
+        cache = states["cache"].astype(F)
+        compiled.near(stream.state["cache"][0], states["cache"])
+    stepped = stream.state
+    stream.reset()
+    compiled.same(stream.process(x[:4]), net.stream().process(x[:4]))
+    stream.process(x[4:])
+    same_states(stream.state, stepped)
+
+
+# --- Wrong arguments --------------------------------------------------------------------------------------------------
+
+
+WRONG = {
+    "fewer features": (lambda x: x[:, :3], ValueError),
+    "another batch": (lambda x: x[:1], ValueError),
+    "an axis more": (lambda x: x[None], ValueError),
+    "float64": (lambda x: x.astype(np.float64), TypeError),
+    "integers": (lambda x: x.astype(int), TypeError),
+    "a name that is none": (lambda x: {"z": x}, ValueError),
+    "a name more": (lambda x: {"x": x, "z": x}, ValueError),
+    "nothing": (lambda x: None, TypeError),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_no_frame_is_refused_and_changes_nothing(wrong):
+    change, error = WRONG[wrong]
+    net = simple()
+    stream, pool = net.stream(2), net.pool(3)
+    ids = [pool.open(), pool.open()]
+    stream.step(numbers(2, 4))
+    before = stream.state
+    with pytest.raises(error):
+        stream.step(change(numbers(2, 4)))
+    with pytest.raises(error):
+        pool.step(ids, change(numbers(2, 4)))
+    same_states(stream.state, before)
+    same_states(pool.state(ids[0]), pool.state(pool.open()))
+
+
+def test_states_of_another_form_are_refused():
+    stream = looking_ahead().stream(2)
+    stream.process(numbers(5, 2, 4))
+    before = stream.state
+    for wrong in (
+        {},
+        None,
+        before | {"more": before["frames"]},
+        {key: array[:1] for key, array in before.items()},
+        {key: array.astype(np.float64) for key, array in before.items()},
+    ):
+        with pytest.raises((ValueError, TypeError)):
+            stream.state = wrong
+    same_states(stream.state, before)
+
+
+def test_indices_out_of_range_change_nothing():
+    """Those that come in are looked at before; those that are computed are found on the way."""
+    net = words()
+    stream, x = net.stream(2), given(net, 100, 2)
+    stream.process(given(net))
+    before = stream.state
+    for key, value in (("x", 7), ("x", -8), ("e", 6), ("e", -7), ("e", np.nan), ("e", np.inf), ("e", 1e30)):
+        bad = {name: array.copy() for name, array in x.items()}
+        bad[key][90, 1] = value
+        for call in (stream.process, net, lambda bad: stream.step(at(net, bad, 90))):
+            with pytest.raises(ValueError, match="expected indices"):
+                call(bad)
+            same_states(stream.state, before)
+    pool = net.pool(150)
+    ids = [pool.open() for _ in range(150)]
+    good = {"x": RNG.integers(0, 7, 150), "e": RNG.integers(0, 6, 150).astype(F)}
+    pool.step(ids, good)
+    before = [pool.state(i) for i in ids]
+    good["e"][140] = 6
+    with pytest.raises(ValueError, match="expected indices"):
+        pool.step(ids, good)
+    for i, state in zip(ids, before, strict=True):
+        same_states(pool.state(i), state)
+
+
+def test_integers_that_float32_has_not_are_refused():
+    net = Net(0)
+    x = net.input("x", ["T", "B"], TensorProto.INT64)
+    net = cgru.Network.from_onnx(net.model(net.op("Cast", net.op("Equal", x, net.constant(np.array(2**24))), to=1)))
+    assert not net(np.full((3, 2), 2**24 - 1)).any()
+    with pytest.raises(ValueError, match="16777217"):
+        net(np.full((3, 2), 2**24 + 1))
+
+
+# --- Arrays given -----------------------------------------------------------------------------------------------------
+
+
+def spread(array):
+    """The same numbers, far apart and backwards."""
+    wide = np.zeros([2 * size for size in array.shape], array.dtype)
+    view = wide[tuple(slice(None, None, -2) for _ in array.shape)]
+    view[...] = array
+    return view
+
+
+@each_net
+def test_arrays_may_lie_anyhow(name):
+    net = NETS[name]()
+    x = given(net)
+    expected = compiled.by_name(net, net(x))
+    apart = {key: spread(array) for key, array in x.items()}
+    out = {key: spread(np.full_like(array, 7)) for key, array in expected.items()}
+    net(apart, out=out)
+    stream = net.stream(2)
+    for key, array in expected.items():
+        compiled.same(out[key], array, key)
+    first = compiled.by_name(net, stream.process(x))
+    stream.reset()
+    out = {key: spread(np.full_like(array, 7)) for key, array in first.items()}
+    stream.process(apart, out=out)
+    for key, array in first.items():
+        compiled.same(out[key], array, key)
+    stream.reset()
+    for t in range(12):
+        step = at(net, apart, t)
+        one = {key: spread(np.zeros_like(compiled.frame(net, key, a, t))) for key, a in first.items()}
+        stream.step(step, out=one)
+        for key, array in one.items():
+            if net.graph.time[key] is not None:
+                compiled.same(array, first[key][t], key)
+
+
+def test_out_that_is_the_input_is_refused_or_right():
+    net = Net(0)
+    y, _ = gru(net, conv(net, net.input("x", ["T", "B", 3]), 3, 2, 0), 3, 3)
+    net = cgru.Network.from_onnx(net.model(y))
+    x = numbers(8, 2, 3)
+    whole, stream, pool = net(x), net.stream(2), net.pool(2)
+    ids = [pool.open(), pool.open()]
+    for call in (lambda a, o: net(a, out=o), lambda a, o: net.stream(2).process(a, out=o)):
+        for shift in (0, 1):
+            memory = np.concatenate([x, x[:1]])
+            with pytest.raises(ValueError, match="overlap|memory"):
+                call(memory[:8], memory[shift : 8 + shift])
+            compiled.same(memory[:8], x)
+    for t in range(8):
+        for step in (lambda a, o: stream.step(a, out=o), lambda a, o: pool.step(ids, a, out=o)):
+            memory = x[t].copy()
+            try:
+                step(memory, memory)
+            except ValueError:
+                compiled.same(memory, x[t])
+                step(x[t], memory)
+            compiled.same(memory, whole[t])
+
+
+@pytest.mark.parametrize("out", [np.zeros((2, 4), F), np.zeros((2, 5)), [0], np.broadcast_to(F(0), (2, 5))])
+def test_an_out_that_does_not_fit_is_refused(out):
+    stream = simple().stream(2)
+    before = stream.state
+    with pytest.raises((ValueError, TypeError)):
+        stream.step(numbers(2, 4), out=out)
+    same_states(stream.state, before)
+
+
+def test_outputs_that_are_inputs_constants_or_the_same():
+    net = Net(0)
+    x, c = net.input("x", ["T", "B", 4]), net.weight(2, 3)
+    y, last = gru(net, x, 4, 5)
+    model = net.model(x, y, c, y, net.op("Transpose", y, perm=[1, 0, 2]), last, last, names=list("abcdefg"))
+    net, given = cgru.Network.from_onnx(model), {"x": numbers(7, 3, 4)}
+    whole = compiled.as_specified(net, given, model)
+    for lengths in ([7], [1, 4, 2]):
+        for key, array in compiled.streamed(net.stream(3), net, given, lengths).items():
+            compiled.same(array, whole[key], key)
+
+
+# --- What comes in between --------------------------------------------------------------------------------------------
+
+
+class RungError(Exception):
+    """What the handler of the alarm raises."""
+
+
+def ring(*_):
+    raise RungError
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers that send signals")
+def test_an_interrupt_leaves_a_stream_as_it_was():
+    """The alarm rings while compiled code runs: behind it Python raises, and the chunk has not been."""
+    net = Net(0)
+    y, _ = gru(net, conv(net, net.input("x", ["T", "B", 64]), 64, 2, 0), 3, 256)
+    net = cgru.Network.from_onnx(net.model(y))
+    stream, x = net.stream(1), np.broadcast_to(numbers(1, 1, 64), (200_000, 1, 64))
+    stream.process(numbers(5, 1, 64))
+    before, found = stream.state, signal.signal(signal.SIGALRM, ring)
+    try:
+        for call in (stream.process, net):
+            for delay in (0.005, 0.1):
+                signal.setitimer(signal.ITIMER_REAL, delay)
+                with pytest.raises(RungError):
+                    call(x)
+                same_states(stream.state, before)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, found)
+
+
+def test_a_failure_behind_the_program_leaves_states_as_they_were(monkeypatch):
+    """As an interrupt that comes when all rows have gone on."""
+    net = started()
+    x = given(net)
+    stream, pool = net.stream(2), net.pool(3)
+    ids = [pool.open() for _ in range(2)]
+    for t in range(3):
+        stream.step(at(net, x, t))
+        pool.step(ids, at(net, x, t))
+    kept, pooled = stream.state, [pool.state(i) for i in ids]
+    expected = [compiled.by_name(net, stream.copy().step(at(net, x, 3))) for _ in range(1)]
+
+    def fails(self, *arguments):
+        super(type(self), self).advance(*arguments)
+        raise KeyboardInterrupt
+
+    for owner in (type(stream), type(pool)):
+        monkeypatch.setattr(owner, "advance", fails, raising=False)
+    for call in (
+        lambda: stream.step(at(net, x, 3)),
+        lambda: stream.process({key: compiled.frames(net, key, array, 3, 9) for key, array in x.items()}),
+        stream.flush,
+        lambda: pool.step(ids, at(net, x, 3)),
+    ):
+        for _ in range(60):  # so that windows are moved in between
+            with pytest.raises(KeyboardInterrupt):
+                call()
+        same_states(stream.state, kept)
+        for i, state in zip(ids, pooled, strict=True):
+            same_states(pool.state(i), state)
+    monkeypatch.undo()
+    for got in (stream.step(at(net, x, 3)), pool.step(ids, at(net, x, 3))):
+        for key, array in got.items():
+            compiled.same(array, expected[0][key], key)
+
+
+def test_one_thread_at_a_time():
+    net = simple()
+    stream, pool = net.stream(2), net.pool(2)
+    ids = [pool.open(), pool.open()]
+    x = numbers(2, 4)
+    for owner, calls in (
+        (stream, [lambda: stream.step(x), lambda: stream.process(x[None]), stream.flush, stream.reset, stream.copy]),
+        (pool, [lambda: pool.step(ids, x), pool.open, lambda: pool.state(0), lambda: pool.reset(0), pool.copy]),
+    ):
+        before = owner.state if owner is stream else owner.state(0)
+        with held(owner):
+            for call in calls:
+                with pytest.raises(RuntimeError, match="in use by another thread"):
+                    call()
+        same_states(owner.state if owner is stream else owner.state(0), before)
+
+
+def in_threads(work, count=4):
+    found, threads = [None] * count, []
+
+    def run(i):
+        try:
+            found[i] = work(i)
+        except BaseException as error:
+            found[i] = error
+
+    for i in range(count):
+        threads.append(threading.Thread(target=run, args=(i,)))
+        threads[-1].start()
+    for thread in threads:
+        thread.join()
+    for one in found:
+        if isinstance(one, BaseException):
+            raise one
+    return found
+
+
+def test_threads_share_a_network():
+    """Calls of different lengths and batches, streams of their own, networks that are compiled for each length."""
+    net, mixed = simple(), Net(1)
+    x = mixed.input("x", ["T", "B", 4])
+    whole = cgru.Network.from_onnx(
+        mixed.model(mixed.op("Sub", x, mixed.op("ReduceMean", gru(mixed, x, 4, 4)[0], axes=[0])))
+    )
+    given = [numbers(5 + i, 1 + i, 4) for i in range(12)]
+    expected = [(net(x), whole(x)) for x in given]
+
+    def work(i):
+        for k in range(60):
+            j = (i * 5 + k) % 12
+            compiled.same(net(given[j], num_threads=1 + k % 3), expected[j][0])
+            compiled.same(whole(given[j]), expected[j][1])
+            compiled.same(net.stream(1 + j).process(given[j]), expected[j][0])
+
+    in_threads(work)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_goes_on():
+    net = simple()
+    stream, x = net.stream(2), numbers(40, 2, 4)
+    big, many = net(numbers(300, 64, 4), num_threads=3), numbers(300, 64, 4)
+    whole = net(x)
+    compiled.same(stream.process(x[:20]), whole[:20])
+    expected = net(many, num_threads=3)
+    child = os.fork()
+    if child == 0:
+        good = np.array_equal(stream.process(x[20:]), whole[20:]) and np.array_equal(net(many, num_threads=3), expected)
+        os._exit(0 if good else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    compiled.same(stream.process(x[20:]), whole[20:])
+    assert big.shape == expected.shape
+
+
+# --- Rows and threads -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 4, 5, 7, 8, 16, 31, 64, 65, 70])
+def test_rows_do_not_touch_each_other(batch):
+    """NaN and infinities beside a row, other rows, other numbers of threads: the same bits."""
+    for make in (simple, looking_ahead, longer):
+        net = make()
+        x = np.random.default_rng(batch).standard_normal((20, batch, 4)).astype(F)
+        expected = [compiled.by_name(net, net(x[:, b : b + 1])) for b in range(batch)]
+        x[:, 1::3] = np.nan
+        x[:, 2::5] = np.inf
+        for threads in (1, 2, 3):
+            got = compiled.by_name(net, net(x, num_threads=threads))
+            stream = compiled.streamed(net.stream(batch), net, {"x": x}, [7, 13])
+            for key, array in got.items():
+                axis = net.graph.shapes[key].index("B")
+                for b in range(batch):
+                    if np.isfinite(x[:, b]).all():
+                        compiled.same(array.take([b], axis), expected[b][key], key)
+                        compiled.same(stream[key].take([b], axis), expected[b][key], key)
+
+
+# --- Memory -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_step_allocates_nothing():
+    for make in (simple, frame_graph):
+        net = make()
+        stream = net.stream()
+        x = numbers(*([1, 4] if make is simple else [1, 2, 6]))
+        out = np.empty_like(stream.step(x))
+        for _ in range(20):
+            stream.step(x, out=out)
+        tracemalloc.start()
+        stream.step(x, out=out)
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(200):
+            stream.step(x, out=out)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak - before < 200, peak - before
