@@ -214,7 +214,7 @@ class NetworkStream(_States):
         outputs = frames.written(results, out, sizes, inputs)
         if count == 0:
             return frames.given_back(outputs)
-        each = max(1, int(PIECE / (ready.compiled.program.flops * batch)))
+        each = max(1, int(PIECE / max(1.0, ready.compiled.program.flops * batch)))
 
         def go() -> None:
             for first in range(0, count, each):

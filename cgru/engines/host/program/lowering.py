@@ -215,7 +215,9 @@ class Compiler:
         """How many frames more than steps the results of the node in hand have."""
         if not self.streams or self.node is None:
             return 0
-        return max((self.more_of(name) for name in self.node.outputs if name), default=0)
+        outputs = [name for name in self.node.outputs if self.timed(name)]
+        # of a recurrent layer whose last states alone are wanted, what it reads
+        return max((self.more_of(name) for name in outputs or self.node.inputs if self.timed(name)), default=0)
 
     def elementwise(self, code: str, out: View, *operands: View, p: float = 0.0, q: float = 0.0) -> View:
         """out := f(operands), which broadcast to it."""
@@ -362,7 +364,7 @@ class Compiler:
         found = [flow.ahead + frames_more(self.graph, name) for name, flow in self.graph.timing.flows.items()]
         outputs = [self.timed(name) for name in self.graph.outputs]
         found += [self.graph.delay + self.more_of(name) for name in self.graph.outputs if self.timed(name)]
-        return max(0, not all(outputs), *found)
+        return max(0, int(not all(outputs)), *found)
 
     def more_of(self, name: str) -> int:
         """How many frames more than there are steps a value has."""
