@@ -351,7 +351,7 @@ def test_out_that_is_the_input_is_refused_or_right():
     for call in (lambda a, o: net(a, out=o), lambda a, o: net.stream(2).process(a, out=o)):
         for shift in (0, 1):
             memory = np.concatenate([x, x[:1]])
-            with pytest.raises(ValueError, match="overlap|memory"):
+            with pytest.raises(ValueError, match=r"overlap|memory"):
                 call(memory[:8], memory[shift : 8 + shift])
             compiled.same(memory[:8], x)
     for t in range(8):
