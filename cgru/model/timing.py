@@ -66,7 +66,7 @@ def dynamic_axes(
     """The names of the dynamic axes that are time and batch; FormatError where there are others.
 
     Time is what recurrent layers run over, else convolutions, else any operator that runs over an axis; where none
-    does, an axis that is not an input's first.
+    does, an axis of the name T, or else one that is not an input's first.
     """
     names = sorted({str(size) for shape in inputs.values() for size in shape if isinstance(size, Size)})
     if not names:
@@ -84,6 +84,8 @@ def dynamic_axes(
                     if node.operator in family:
                         found |= size.names
     times = next(filter(None, run_over), set())
+    if not times and "T" in names:
+        times = {"T"}
     if not times:
         leading = {str(shape[0]) for shape in inputs.values() if shape}
         times = set(names) - leading if len(names) > 1 or names[0] not in leading else set()

@@ -95,6 +95,13 @@ def test_a_batch_alone_is_no_time():
     assert (graph.kind, graph.batch) == ("frame", "N")
 
 
+def test_time_by_its_name():
+    """Where nothing runs over an axis: T is time, also in front."""
+    for shape, batch in (((T, B, 3), "B"), ((T, 3), None), ((B, T, 3), "B")):
+        graph = build([node("Tanh", "x", "y")], {}, {"x": shape}, ["y"])
+        assert (graph.steps, graph.batch) == ("T", batch)
+
+
 def test_time_that_nothing_runs_over():
     net = Net(0)
     x = net.input("x", [1, "T", 4])
