@@ -49,6 +49,12 @@ __all__ = [
 ]
 
 
+def _nodes() -> Any:
+    import cgru.nodes as module
+
+    return module
+
+
 def _network() -> Any:
     from cgru.network import Network
 
@@ -118,6 +124,7 @@ def _torch() -> Any:
 
 _LATER = {
     "Network": _network,
+    "nodes": _nodes,
     "compare": _compare,
     "load": _load,
     "from_equinox": _from_equinox,

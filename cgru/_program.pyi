@@ -16,9 +16,7 @@ Bound = tuple[npt.NDArray[Any], int, int]
 
 class Program:
     def __init__(self, value: Any) -> None: ...
-    def run(
-        self, inputs: Sequence[Bound], outputs: Sequence[Bound], steps: int, batch: int, threads: int
-    ) -> int: ...
+    def run(self, inputs: Sequence[Bound], outputs: Sequence[Bound], steps: int, batch: int, threads: int) -> int: ...
 
 class States(Exclusive):
     numbers: npt.NDArray[np.float32]
@@ -30,8 +28,15 @@ class States(Exclusive):
     def replace(self, numbers: npt.NDArray[Any], places: npt.NDArray[Any]) -> None: ...
     def begin(self, row: int) -> None: ...
     def simply(
-        self, input_sizes: Sequence[Any], input_rows: int, output_sizes: Sequence[Any], output_rows: int
+        self,
+        input_sizes: Sequence[Any],
+        input_rows: int,
+        input_frames: int,
+        output_sizes: Sequence[Any],
+        output_rows: int,
+        output_frames: int,
     ) -> None: ...
+    def chunk(self, x: Any, out: Any) -> Any: ...
     def step(self, x: Any, out: Any = None) -> Any: ...
     def advance(
         self,
@@ -44,5 +49,15 @@ class States(Exclusive):
         late: int,
         threads: int,
     ) -> int: ...
+    def decode_rows(
+        self,
+        tokens: npt.NDArray[np.int64],
+        input: Bound,
+        outputs: Sequence[Bound],
+        chosen: int,
+        stop: int | None,
+        indices: npt.NDArray[np.int64],
+        sampling: tuple[int, float] | None,
+    ) -> npt.NDArray[np.int64]: ...
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]: ...

@@ -12,14 +12,19 @@ from cgru.engines.host.network import Runner
 from cgru.errors import FormatError
 from cgru.formats import network as own
 from cgru.model.graph import MAX_MEMORY, Graph
+from cgru.model.interpret import run
 from cgru.run import frames
+from cgru.run.precision import Precision, quantized
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Mapping, Sequence
 
+    from numpy.typing import DTypeLike
+
     from cgru.model.nodes.table import Sizes
     from cgru.run.network import NetworkPool, NetworkStream
+    from cgru.run.wide import WidePool, WideStream
     from cgru.types import Array
 
 
@@ -47,18 +52,23 @@ class Network:
         A layer is none, or its inputs are not what the one before it gives.
     """
 
-    def __init__(self, layers: Sequence[Any] | Graph) -> None:
-        self._set(layers if isinstance(layers, Graph) else _graph_of(layers), {})
+    def __init__(self, layers: Sequence[Any] | Graph, *, dtype: DTypeLike = np.float32) -> None:
+        self._set(layers if isinstance(layers, Graph) else _graph_of(layers), dtype, None)
 
-    def _set(self, graph: Graph, options: Mapping[str, Any]) -> None:
+    def _set(self, graph: Graph, dtype: DTypeLike, precision: Precision | None) -> None:
         self.graph = graph
         """The network as a value; see cgru/model/graph.py."""
-        self.runner = Runner(graph, options)
+        self.dtype = checks.floating("dtype", dtype)
+        """What it computes in: float32, compiled; or float64, by the NumPy reference, which is slow."""
+        self.precise = precision
+        self.runner = Runner(graph, {} if precision is None else precision.options(graph))
+        if self.dtype == np.float32:
+            self.runner.check()
 
     @classmethod
-    def _of(cls, graph: Graph, options: Mapping[str, Any] | None = None) -> Network:
+    def _of(cls, graph: Graph, dtype: DTypeLike = np.float32, precision: Precision | None = None) -> Network:
         net = cls.__new__(cls)
-        net._set(graph, options or {})
+        net._set(graph, dtype, precision)
         return net
 
     # --- Into it ------------------------------------------------------------------------------------------------------
@@ -70,8 +80,9 @@ class Network:
         name: str | None = None,
         states: Mapping[str, str] | None = None,
         max_memory: int = MAX_MEMORY,
+        dtype: DTypeLike = np.float32,
     ) -> Network:
-        """The network in a file: .onnx, or cgru's own .safetensors.
+        """The network in a file: .onnx, .keras, .h5, RTNeural's .json, or cgru's own .safetensors.
 
         Parameters
         ----------
@@ -83,6 +94,8 @@ class Network:
             found by shape, and by names that differ in in, out, new and the like alone.
         max_memory : int
             Bytes that the values of the network may take.
+        dtype
+            float32, or float64: then NumPy runs it, slowly.
 
         Raises
         ------
@@ -94,21 +107,80 @@ class Network:
         path = Path(path)
         suffix = path.suffix.lower()
         if suffix == ".onnx":
-            return cls.from_onnx(path, states=states, max_memory=max_memory)
+            return cls.from_onnx(path, states=states, max_memory=max_memory, dtype=dtype)
         if suffix == ".safetensors":
-            return cls._of(own.load(path, max_memory=max_memory))
-        raise FormatError(f"{path}: expected a network in .onnx or .safetensors, got {suffix or 'no suffix'}")
+            return cls._of(own.load(path, max_memory=max_memory), dtype)
+        if suffix in (".keras", ".h5", ".hdf5"):
+            return cls.from_keras(path, max_memory=max_memory, dtype=dtype)
+        if suffix == ".json":
+            from cgru.formats.rtneural_network import network_of
+
+            return cls._of(network_of(path, max_memory), dtype)
+        raise FormatError(
+            f"{path}: expected a network in .onnx, .safetensors, .keras, .h5 or RTNeural's .json, got "
+            f"{suffix or 'no suffix'}"
+        )
 
     @classmethod
     def from_onnx(
-        cls, model: Any, states: Mapping[str, str] | None = None, max_memory: int = MAX_MEMORY
+        cls,
+        model: Any,
+        states: Mapping[str, str] | None = None,
+        max_memory: int = MAX_MEMORY,
+        dtype: DTypeLike = np.float32,
     ) -> Network:
         """The network of an onnx.ModelProto, or of the file at a path; see `load`."""
         from cgru.formats import FORMATS
 
         with FORMATS["onnx"].using():
             from cgru.formats.onnx.network import from_onnx
-        return cls._of(from_onnx(model, states, max_memory))
+        return cls._of(from_onnx(model, states, max_memory), dtype)
+
+    @classmethod
+    def from_keras(cls, model: Any, max_memory: int = MAX_MEMORY, dtype: DTypeLike = np.float32) -> Network:
+        """The network that a Sequential or functional Keras model is, live or in a .keras or .h5 file; see `load`."""
+        from cgru.formats.keras.network import network_of
+
+        return cls._of(network_of(model, max_memory), dtype)
+
+    @classmethod
+    def from_torch(
+        cls,
+        module: Any,
+        example: Any = None,
+        *,
+        axes: Mapping[str, Any] | None = None,
+        input_names: Sequence[str] | None = None,
+        output_names: Sequence[str] | None = None,
+        states: Mapping[str, str] | None = None,
+        max_memory: int = MAX_MEMORY,
+        dtype: DTypeLike = np.float32,
+    ) -> Network:
+        """The network that a torch.nn.Module is in eval().
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            An nn.Sequential of known layers, or any module that torch.export takes.
+        example : tensor or tuple of tensors, optional
+            What the module is called with, where it is no nn.Sequential.
+        axes, input_names, output_names
+            See `cgru.formats.aten.network_of`.
+        states, max_memory, dtype
+            See `load`.
+
+        Raises
+        ------
+        cgru.FormatError
+            Operators that cgru has not, all of them listed.
+        """
+        from cgru.formats.aten import network_of
+
+        graph = network_of(
+            module, example, axes=axes, input_names=input_names, output_names=output_names, states=states,
+            max_memory=max_memory,
+        )  # fmt: skip
+        return cls._of(graph, dtype)
 
     # --- Facts --------------------------------------------------------------------------------------------------------
 
@@ -128,9 +200,9 @@ class Network:
         return {name: self.graph.shapes[name] for name in self.graph.states}
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        """What it computes in."""
-        return np.dtype(np.float32)
+    def precision(self) -> str:
+        """What weights are stored as."""
+        return "float32" if self.precise is None else self.precise.name
 
     @property
     def delay(self) -> int:
@@ -165,6 +237,8 @@ class Network:
         TypeError, ValueError
             An argument does not fit.
         """
+        if self.dtype == np.float64:
+            return self._wide(x, out)
         graph = self.graph
         threads = config.threads_for(num_threads)
         given = frames.named(x, tuple(graph.inputs))
@@ -185,15 +259,31 @@ class Network:
         outputs = frames.written(results, out, sizes, arrays)
         rows = batch if any(axes.rows >= 0 for axes in ready.axes.values()) else 1
         wrong = ready.door.run(
-            [(arrays[form.name], form.time, form.rows) for form in forms],
-            [(outputs[form.name], form.time, form.rows) for form in results],
+            [form.port(arrays[form.name]) for form in forms],
+            [form.port(outputs[form.name]) for form in results],
             steps if ready.compiled.streams else 1, rows, threads,
         )  # fmt: skip
         if wrong >= 0:
-            raise ValueError(f"{ready.compiled.program.steps[wrong].title}: expected indices within its table, got others")
+            raise ValueError(
+                f"{ready.compiled.program.steps[wrong].title}: expected indices within its table, got others"
+            )
         return frames.given_back(outputs)
 
-    def stream(self, batch_size: int | None = None) -> NetworkStream:
+    def _wide(self, x: Any, out: Any) -> Any:
+        """The same in float64."""
+        from cgru.run.wide import ready, widened
+
+        known, sizes = ready(self), dict[str, int]()
+        given = frames.named(x, tuple(self.graph.inputs))
+        forms = [widened(frames.whole(self.graph, known, name)) for name in self.graph.inputs]
+        arrays = {form.name: frames.checked(form, given[form.name], sizes, {}) for form in forms}
+        results = [widened(frames.whole(self.graph, known, name)) for name in self.graph.outputs]
+        outputs = frames.written(results, out, sizes, arrays)
+        for name, array in run(self.graph, arrays)[0].items():
+            outputs[name][...] = array
+        return frames.given_back(outputs)
+
+    def stream(self, batch_size: int | None = None) -> NetworkStream | WideStream:
         """States kept between frames.
 
         Parameters
@@ -207,19 +297,54 @@ class Network:
             The network cannot run while time passes; the message names the nodes.
         """
         from cgru.run.network import NetworkStream
+        from cgru.run.wide import WideStream
 
-        return NetworkStream(self, batch_size)
+        return (NetworkStream if self.dtype == np.float32 else WideStream)(self, batch_size)
 
-    def pool(self, capacity: int) -> NetworkPool:
+    def pool(self, capacity: int) -> NetworkPool | WidePool:
         """So many streams served together; see `stream`."""
         from cgru.run.network import NetworkPool
+        from cgru.run.wide import WidePool
 
-        return NetworkPool(self, capacity)
+        return (NetworkPool if self.dtype == np.float32 else WidePool)(self, capacity)
+
+    def quantize(self, precision: str, calibrate: Any = None) -> Network:
+        """The network with the weights of its products and recurrent layers in fewer bits.
+
+        Parameters
+        ----------
+        precision : "int8", "bfloat16" or "float16"
+        calibrate : array, dict of arrays, or a list of these, optional
+            Inputs as the network takes them, for int8: bounds of what recurrent layers meet are chosen by them.
+
+        Raises
+        ------
+        ValueError
+            Another precision, a network of float64, or one that is quantized already.
+        """
+        if self.dtype != np.float32 or self.precise is not None:
+            raise ValueError(
+                f"expected a network of float32 weights, got {self.precise.name if self.precise else self.dtype}"
+            )
+        return self._of(self.graph, self.dtype, quantized(self.graph, precision, calibrate))
 
     # --- Out of it ----------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the network to cgru's own .safetensors; the file appears whole, or the one before it stays."""
+        """Write the network to cgru's own .safetensors; the file appears whole, or the one before it stays.
+
+        Raises
+        ------
+        ValueError
+            The network is quantized: save the one that it was made from.
+        OSError
+            The file cannot be written.
+        """
+        if self.precise is not None:
+            raise ValueError(
+                f"save: expected a network of float32 weights, got one of {self.precise.name}; save the network that "
+                "it was made from, and quantize it after loading"
+            )
         own.save(self.graph, path)
 
     def to(self, device: str) -> Network:
@@ -234,23 +359,20 @@ class Network:
         return described(self)
 
     def __copy__(self) -> Network:
-        return type(self)._of(self.graph, self.runner.options)
+        return type(self)._of(self.graph, self.dtype, self.precise)
 
     def __deepcopy__(self, memo: object) -> Network:
         return self.__copy__()
 
     def __reduce__(self) -> Any:
-        return _restored, (self.graph, self.runner.options)
+        return _restored, (self.graph, self.dtype, self.precise)
 
 
-def _restored(graph: Graph, options: Mapping[str, Any]) -> Network:
-    return Network._of(graph, options)
+def _restored(graph: Graph, dtype: DTypeLike, precision: Precision | None) -> Network:
+    return Network._of(graph, dtype, precision)
 
 
 def _graph_of(layers: Iterable[Any]) -> Graph:
     from cgru.nodes import graph_of
 
     return graph_of(layers)
-
-
-

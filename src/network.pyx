@@ -1,6 +1,7 @@
 # distutils: language = c++
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""A network's program in compiled form: what cgru/engines/host/compile.py has written, and the states of those who run it.
+"""A network's program in compiled form: what cgru/engines/host/program/ has written, and
+the states of those who run it.
 
 No arithmetic here, and no choice: program.h says what a program is. Arrays are checked before they arrive, but those of
 a single step, which are looked at here.
@@ -10,13 +11,14 @@ import numpy as np
 
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from libc.stdint cimport int32_t, int64_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from interrupt cimport ask_signals, finish
 from kernels cimport (
-    CanonicalLayer, CanonicalMatrix, Kernels, Outcome, PackedLayer, elementwise_count, pack_dense, storage_bfloat16, storage_float16,
+    CanonicalLayer, CanonicalMatrix, Kernels, Outcome, PackedLayer, elementwise_count, pack_dense, storage_bfloat16,
+    storage_float16,
     storage_float32, storage_int8
 )
 from program cimport *
@@ -94,7 +96,7 @@ cdef class Program:
             self.put_step(self.steps[i], step)
         for i, kept in enumerate(value.kept):
             put_operand(self.states[i].source, kept.source, True)
-            self.states[i].to, self.states[i].count = kept.to, kept.count
+            self.states[i].to, self.states[i].count = kept.to, kept.size
         for i, ring in enumerate(value.rings):
             self.rings[i].frame, self.rings[i].history, self.rings[i].empty = ring.frame, ring.history, ring.empty
         for i, port in enumerate(value.inputs):
@@ -110,7 +112,7 @@ cdef class Program:
         self.program.constants = <const float*> self.address(value.constants, np.float32)
         self.program.fresh = <const float*> self.address(value.fresh, np.float32)
         self.program.arena, self.program.plain, self.program.delay = value.arena, len(value.fresh), value.delay
-        self.program.flops, self.program.early = value.flops, value.early
+        self.program.flops, self.program.early, self.program.tail = value.flops, value.early, value.tail
 
     def __dealloc__(self):
         free(self.steps)
@@ -236,8 +238,10 @@ cdef class States(Exclusive):
     cdef int64_t axes[2]
     cdef int64_t sizes[2][8]
     cdef int row_axis[2]
+    cdef int frame_axis[2]  # of chunks; beside it their axes are those of a step
 
-    def __cinit__(self, Program program, int64_t rows, int64_t block_rows, int64_t frames, int64_t room, *args, **kwargs):
+    def __cinit__(self, Program program, int64_t rows, int64_t block_rows, int64_t frames, int64_t room, *args,
+                  **kwargs):
         cdef int64_t r
         self.program = program
         self.shape = Shape(block_rows, frames, room)
@@ -293,37 +297,45 @@ cdef class States(Exclusive):
             call.inputs = call.outputs = NULL
             advance(self.program.program, call, wrong)
 
-    def simply(self, input_sizes, int input_rows, output_sizes, int output_rows):
-        """Let `step` take arrays of these shapes as they are; an axis may be rows, -1: none is."""
+    def simply(self, input_sizes, int input_rows, int input_frames, output_sizes, int output_rows, int output_frames):
+        """Let `step` and `chunk` take arrays of these shapes as they are; an axis may be rows, -1: none is.
+
+        Of a chunk there is one axis more, that of its frames.
+        """
         self.simple = True
+        self.frame_axis[0], self.frame_axis[1] = input_frames, output_frames
         for k, (sizes, rows) in enumerate(((input_sizes, input_rows), (output_sizes, output_rows))):
             self.axes[k], self.row_axis[k] = len(sizes), rows
             for i, size in enumerate(sizes):
                 self.sizes[k][i] = size
 
-    cdef inline bint fits(self, object array, int which):
+    cdef inline bint fits(self, object array, int which, int64_t frames=-1):
         cdef cnp.ndarray a
-        cdef int axis
+        cdef int axis, own
         if not cnp.PyArray_CheckExact(array):
             return False
         a = <cnp.ndarray> array
-        if cnp.PyArray_TYPE(a) != cnp.NPY_FLOAT32 or cnp.PyArray_NDIM(a) != self.axes[which] or (
+        if cnp.PyArray_TYPE(a) != cnp.NPY_FLOAT32 or cnp.PyArray_NDIM(a) != self.axes[which] + (frames >= 0) or (
                 not cnp.PyArray_ISBEHAVED_RO(a)):
             return False
-        for axis in range(self.axes[which]):
-            if cnp.PyArray_DIM(a, axis) != self.sizes[which][axis]:
+        for own in range(self.axes[which]):
+            axis = own + (frames >= 0 and own >= self.frame_axis[which])
+            if cnp.PyArray_DIM(a, axis) != self.sizes[which][own]:
                 return False
-        return True
+        return frames < 0 or cnp.PyArray_DIM(a, self.frame_axis[which]) == frames
 
-    cdef void bind(self, Array& to, cnp.ndarray array, int which):
-        cdef int axis, place = most_axes - 1
+    cdef void bind(self, Array& to, cnp.ndarray array, int which, bint frames=False):
+        cdef int axis, own, place = most_axes - 1
         to.data = <char*> cnp.PyArray_DATA(array)
         to.type = type_float32
         to.frame_stride = to.row_stride = 0
+        if frames:
+            to.frame_stride = cnp.PyArray_STRIDE(array, self.frame_axis[which])
         for axis in range(most_axes):
             to.stride[axis] = 0
-        for axis in range(self.axes[which] - 1, -1, -1):
-            if axis == self.row_axis[which]:
+        for own in range(self.axes[which] - 1, -1, -1):
+            axis = own + (frames and own >= self.frame_axis[which])
+            if own == self.row_axis[which]:
                 to.row_stride = cnp.PyArray_STRIDE(array, axis)
             else:
                 to.stride[place] = cnp.PyArray_STRIDE(array, axis)
@@ -361,6 +373,47 @@ cdef class States(Exclusive):
         finally:
             self.free()
 
+    def chunk(self, x, out):
+        """Some frames of each row, where arrays are of the usual form; None where they need a look."""
+        cdef cnp.npy_intp sizes[8]
+        cdef Array given, written
+        cdef Advance call
+        cdef int64_t wrong = -1, frames
+        cdef int axis, result
+        cdef cnp.ndarray a
+        if not self.simple or self.frame_axis[0] < 0 or self.frame_axis[1] < 0 or not cnp.PyArray_CheckExact(x):
+            return None
+        a = <cnp.ndarray> x
+        if cnp.PyArray_NDIM(a) != self.axes[0] + 1:
+            return None
+        frames = cnp.PyArray_DIM(a, self.frame_axis[0])
+        if cnp.PyArray_DIM(<cnp.ndarray> self.numbers, 0) > 1 and self.work * frames > SHARED_WORK:
+            return None  # rows may be shared out among threads
+        if frames < 1 or self.work * frames > MOST_WORK or not self.fits(x, 0, frames):
+            return None
+        if out is None:
+            for axis in range(self.axes[1] + 1):
+                sizes[axis] = frames if axis == self.frame_axis[1] else self.sizes[1][axis - (axis > self.frame_axis[1])]
+            out = cnp.PyArray_EMPTY(<int> self.axes[1] + 1, sizes, cnp.NPY_FLOAT32, 0)
+        elif not self.fits(out, 1, frames) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out) or (
+                not cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray> out) or not cnp.PyArray_IS_C_CONTIGUOUS(a)
+                or meets(a, <cnp.ndarray> out)):
+            return None
+        self.bind(given, a, 0, True)
+        self.bind(written, <cnp.ndarray> out, 1, True)
+        self.begin_call(call)
+        call.shape = Shape(self.shape.rows, min(frames, self.shape.frames), self.shape.room)
+        call.frames = frames
+        call.inputs, call.outputs = &given, &written
+        if self.work * frames < RELEASE_WORK:
+            result = advance(self.program.program, call, wrong)
+        else:
+            with nogil:
+                result = advance(self.program.program, call, wrong)
+        if result == advance_index:
+            self._out_of_range(wrong)
+        return out
+
     # A call of one frame of all rows.
     cdef void begin_call(self, Advance& call):
         call.shape = Shape(self.shape.rows, 1, self.shape.room)
@@ -383,6 +436,7 @@ cdef class States(Exclusive):
         cdef Outcome outcome
         cdef float** states = self.state_rows
         cdef Place** places = self.place_rows
+        cdef const int64_t[::1] numbers
         for i, (array, time, axis) in enumerate(inputs):
             self.program.bind(read[i], array, time, axis)
         for i, (array, time, axis) in enumerate(outputs):
@@ -402,8 +456,9 @@ cdef class States(Exclusive):
                 places = <Place**> calloc(count + 1, sizeof(Place*))
                 if not states or not places:
                     raise MemoryError(f"no memory for {count} rows")
+                numbers = rows
                 for i in range(count):
-                    states[i], places[i] = self.state_rows[<int64_t> rows[i]], self.place_rows[<int64_t> rows[i]]
+                    states[i], places[i] = self.state_rows[numbers[i]], self.place_rows[numbers[i]]
             call.states, call.places = states, places
             with nogil:
                 outcome = advance_rows(self.program.program, call, threads, wrong)
@@ -413,6 +468,68 @@ cdef class States(Exclusive):
                 free(places)
         finish(outcome)
         return wrong
+
+
+    def decode_rows(self, int64_t[::1] tokens, input, outputs, int chosen, stop, cnp.ndarray indices, sampling):
+        """Feed each row the index that comes out, until all have met `stop` or `indices` (limit, rows) is full.
+
+        `tokens` (rows,) is what the array of `input` holds; of `outputs` the chosen one has the indices, (rows,), or,
+        where `sampling` (seed, temperature) is given, the logits (rows, V). Returns the length of each row.
+        """
+        cdef Advance call
+        cdef Array read
+        cdef Array[32] written
+        cdef int64_t wrong = -1, k, row, rows = tokens.shape[0], limit = cnp.PyArray_DIM(indices, 0), running = rows
+        cdef int64_t end = -1 if stop is None else stop, size = 0
+        cdef int64_t* found = <int64_t*> cnp.PyArray_DATA(indices)
+        cdef int64_t* lengths
+        cdef int64_t* best = NULL
+        cdef float* logits = NULL
+        cdef double temperature = 1
+        cdef uint64_t seed = 0
+        cdef cnp.ndarray result = outputs[chosen][0], counts = np.full(rows, limit, np.int64)
+        lengths = <int64_t*> cnp.PyArray_DATA(counts)
+        if sampling is None:
+            best = <int64_t*> cnp.PyArray_DATA(result)
+        else:
+            seed, temperature = sampling
+            logits, size = <float*> cnp.PyArray_DATA(result), cnp.PyArray_DIM(result, 1)
+        self.program.bind(read, input[0], input[1], input[2])
+        for i, (array, time, axis) in enumerate(outputs):
+            self.program.bind(written[i], array, time, axis)
+        self.begin_call(call)
+        call.inputs, call.outputs = &read, written
+        with nogil:
+            for k in range(limit):
+                if advance(self.program.program, call, wrong) == advance_index:
+                    break
+                for row in range(rows):
+                    if best != NULL:
+                        tokens[row] = best[row]
+                    else:
+                        tokens[row] = sample_index(logits + row * size, size, temperature, seed, k, row)
+                    found[k * rows + row] = tokens[row]
+                    if lengths[row] == limit and tokens[row] == end:
+                        lengths[row] = k
+                        running -= 1
+                if running == 0:
+                    break
+        if wrong >= 0:
+            self._out_of_range(wrong)
+        return counts
+
+
+# Whether two contiguous arrays share memory.
+cdef inline bint meets(cnp.ndarray a, cnp.ndarray b):
+    cdef uintptr_t first = <uintptr_t> cnp.PyArray_DATA(a), second = <uintptr_t> cnp.PyArray_DATA(b)
+    return first < second + <uintptr_t> cnp.PyArray_NBYTES(b) and second < first + <uintptr_t> cnp.PyArray_NBYTES(a)
+
+
+# From so many operations a chunk on, its rows may be shared out among threads.
+cdef int64_t SHARED_WORK = 1 << 20
+
+# Up to so many operations a chunk is not interrupted.
+cdef int64_t MOST_WORK = 1 << 31
 
 
 # From so many operations a step on, a step lets other threads run; below, that would cost more than the step.

@@ -11,7 +11,7 @@
 namespace cgru {
 namespace {
 
-const int64_t at_once = 64;    // rows of a product, or of a recurrent layer, that are taken at once
+const int64_t at_once = 128;    // rows of a product, or of a recurrent layer, that are taken at once
 const int64_t chunk = 256;     // elements of an operand that is read with gaps
 const int64_t block_frames = 64;           // of all rows of a block, together
 const int64_t arena_bytes = 512 * 1024;    // of a block's arena, about
@@ -93,7 +93,8 @@ struct Run {
     }
 
     // call(out, in) for each line of the innermost axis
-    template <class F> void each_line(const Step& step, int axis, float* out, const float* const* in, const F& call) const {
+    template <class F>
+    void each_line(const Step& step, int axis, float* out, const float* const* in, const F& call) const {
         while (axis < most_axes - 1 && step.size[axis] == 1) ++axis;
         if (axis == most_axes - 1) {
             call(out, in);
@@ -280,7 +281,8 @@ struct Run {
                 Line& row = rows[count];
                 row.x = at(step.in[0], r, t) + line * step.in[0].stride[1];
                 row.y = at(step.out, r, t) + line * step.out.stride[1];
-                const Operand& start = step.has_initial && block.places[r]->seen == -program.early ? step.in[3] : step.in[1];
+                const bool begins = step.has_initial && block.places[r]->seen == -program.early;
+                const Operand& start = step.in[begins ? 3 : 1];
                 row.start = start.space ? at(start, r, t) + line * start.stride[1] : nullptr;
                 row.end = step.has_end ? at(step.in[2], r, step.over_time ? width - 1 : t) + line * step.in[2].stride[1]
                                        : nullptr;
@@ -401,7 +403,8 @@ struct Run {
             int64_t first, last;
             valid(step.ahead, step.more, r, first, last);
             for (int64_t t = 0; t < width; ++t)
-                if (t < first || t >= last) fill_with(frame_of(step.out, r, t), step.out.row, program.rings[step.out.offset].empty);
+                if (t < first || t >= last)
+                    fill_with(frame_of(step.out, r, t), step.out.row, program.rings[step.out.offset].empty);
         }
     }
     float* frame_of(const Operand& of, int64_t r, int64_t t) const { return at(of, r, t) - of.inside % of.row; }
@@ -458,19 +461,42 @@ struct Run {
 
     // --- In and out -----------------------------------------------------------------------------------------------
 
-    // Frames of the inputs from `done` on; behind the last there are zeros.
+    // Whether the numbers of a frame lie in an array as they do in the program.
+    static bool alike(const Port& port, const Array& array) {
+        int64_t expected = sizeof(float);
+        for (int axis = most_axes - 1; axis >= 0; --axis) {
+            if (port.size[axis] != 1 && array.stride[axis] != expected) return false;
+            expected *= port.size[axis];
+        }
+        return array.type == type_float32;
+    }
+
+    // Frames of the inputs from `done` on; before the first and behind the last there are zeros.
     void read(int64_t done) const {
         for (int64_t i = 0; i < program.input_count; ++i) {
             const Port& port = program.inputs[i];
             const Array array = block.inputs ? block.inputs[i] : Array();
-            each_frame([&](int64_t r, int64_t t) {
-                float* to = at(port.at, r, t);
-                const int64_t frame = done + t - block.early;
-                if (!block.inputs || (port.over_time && (frame < 0 || frame >= block.given)))
-                    memset(to, 0, size_t(port.count()) * sizeof(float));
-                else
-                    copy_in(port, array, array.data + r * array.row_stride + frame * array.frame_stride, 0, to);
-            });
+            const int64_t count = port.count(), bytes = count * int64_t(sizeof(float));
+            const bool same = alike(port, array), together = same && array.frame_stride == bytes && port.at.row == count;
+            int64_t first = 0, last = block.inputs ? width : 0;
+            if (port.over_time && block.inputs) {
+                first = smaller(width, larger(0, block.early - done));
+                last = larger(first, smaller(width, block.given + block.early - done));
+            }
+            for (int64_t r = 0; r < block.rows; ++r) {
+                for (int64_t t = 0; t < width; ++t)
+                    if (t < first || t >= last) memset(at(port.at, r, t), 0, size_t(bytes));
+                const char* from = array.data + r * array.row_stride + (done - block.early + first) * array.frame_stride;
+                if (together && last > first) {
+                    memcpy(at(port.at, r, first), from, size_t((last - first) * bytes));
+                    continue;
+                }
+                for (int64_t t = first; t < last; ++t, from += array.frame_stride)
+                    if (same)
+                        memcpy(at(port.at, r, t), from, size_t(bytes));
+                    else
+                        copy_in(port, array, from, 0, at(port.at, r, t));
+            }
         }
     }
     static float* copy_in(const Port& port, const Array& array, const char* from, int axis, float* to) {
@@ -505,20 +531,36 @@ struct Run {
         return float(*from != 0);
     }
 
-    // Frames to the outputs, of which the first is that of step `late`; of those that have one a row, the last there is.
+    // Frames to the outputs, of which the first is that of step `late`; of those that have one a row, the last.
     void write(int64_t done) const {
         for (int64_t i = 0; block.outputs && i < program.output_count; ++i) {
             const Port& port = program.outputs[i];
             const Array& array = block.outputs[i];
-            each_frame([&](int64_t r, int64_t t) {
-                const int64_t step = done + t - block.early - block.late;
-                const int64_t last = block.end == endless
-                                         ? block.frames - block.early
-                                         : block.end + port.more + program.delay - block.late - begun - block.early;
-                if (step < 0 || step >= last || (!port.over_time && step + 1 != last)) return;
-                char* to = array.data + r * array.row_stride + (port.over_time ? step * array.frame_stride : 0);
-                copy_out(port, array, at(port.at, r, t), 0, to);
-            });
+            const int64_t count = port.count(), bytes = count * int64_t(sizeof(float));
+            const bool same = alike(port, array), together = same && array.frame_stride == bytes && port.at.row == count;
+            const int64_t step = done - block.early - block.late;  // the block's first frame's
+            const int64_t behind = block.end == endless
+                                       ? block.frames - block.early
+                                       : block.end + (port.over_time ? port.more + program.delay : program.tail) -
+                                             block.late - begun - block.early;
+            int64_t first = smaller(width, larger(0, -step));
+            const int64_t last = larger(first, smaller(width, behind - step));
+            if (!port.over_time) {
+                if (step + last != behind || last == first) continue;
+                first = last - 1;
+            }
+            for (int64_t r = 0; r < block.rows; ++r) {
+                char* to = array.data + r * array.row_stride + (port.over_time ? (step + first) * array.frame_stride : 0);
+                if (together && last > first) {
+                    memcpy(to, at(port.at, r, first), size_t((last - first) * bytes));
+                    continue;
+                }
+                for (int64_t t = first; t < last; ++t, to += array.frame_stride)
+                    if (same)
+                        memcpy(to, at(port.at, r, t), size_t(bytes));
+                    else
+                        copy_out(port, array, at(port.at, r, t), 0, to);
+            }
         }
     }
     static const float* copy_out(const Port& port, const Array& array, const float* from, int axis, char* to) {
@@ -622,6 +664,21 @@ const int elementwise_operands[] = {
 #undef X
 };
 
+int64_t sample_index(const float* logits, int64_t count, double temperature, uint64_t seed, int64_t step, int64_t row) {
+    // SplitMix64 (Steele, Lea and Flood 2014)
+    uint64_t z = seed + (uint64_t(step) * 0x100000001u + uint64_t(row) + 1) * 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    const double uniform = double((z ^ (z >> 31)) >> 11) / 9007199254740992.0;
+    double most = logits[0], total = 0;
+    for (int64_t i = 1; i < count; ++i) most = logits[i] > most ? double(logits[i]) : most;
+    for (int64_t i = 0; i < count; ++i) total += exp((double(logits[i]) - most) / temperature);
+    double left = uniform * total;
+    for (int64_t i = 0; i < count; ++i)
+        if ((left -= exp((double(logits[i]) - most) / temperature)) < 0) return i;
+    return count - 1;
+}
+
 Outcome advance_rows(const Program& program, const Advance& call, int threads, int64_t& wrong_step) {
     const int64_t size = (memory_size(program, call.shape) + 127) / 64 * 64;
     const double work = program.flops * double(call.rows) * double(call.frames);
@@ -660,9 +717,10 @@ Outcome advance_rows(const Program& program, const Advance& call, int threads, i
 }
 
 Outcome run_sequences(const Program& program, const Sequences& call, int64_t& wrong_step) {
+    const int64_t steps = program.early + call.steps + program.tail;
     const int64_t fits = larger(1, arena_bytes / larger(1, program.arena * int64_t(sizeof(float))));
     const int64_t most = smaller(fits, block_frames);  // frames of a block
-    const int64_t rows = smaller(call.batch, most), frames = larger(1, smaller(most / rows, call.steps + program.delay));
+    const int64_t rows = smaller(call.batch, most), frames = larger(1, smaller(most / rows, steps));
     const Shape shape = {rows, frames, 4 * frames};
     const int64_t state = (state_size(program, shape.room) + 15) / 16 * 16;
     const int64_t size = (Parts::size<float>(state * rows) + Parts::size<Place>(rows) + 2 * Parts::size<char*>(rows) +
@@ -699,8 +757,9 @@ Outcome run_sequences(const Program& program, const Sequences& call, int64_t& wr
                 outputs[i] = call.outputs[i];
                 outputs[i].data += row * outputs[i].row_stride;
             }
-            const Advance own = {shape, room.take<char>(0), count, program.early + call.steps + program.delay, state_rows,
-                                 place_rows, inputs, outputs, program.early, call.steps, call.steps, program.delay, &watch};
+            const Advance own = {shape, room.take<char>(0), count, steps, state_rows,
+                                 place_rows, inputs, outputs, program.early, call.steps, call.steps, program.delay,
+                                 &watch};
             int64_t at = -1;
             const int result = advance(program, own, at);
             if (result == advance_index) wrong = at;

@@ -124,6 +124,7 @@ struct Program {
     int64_t plain;             // numbers of a state without its rings
     int64_t delay;
     int64_t early;             // steps that a row runs before its first frame: some values have frames before that
+    int64_t tail;              // steps behind the last frame until every value has all of its frames; delay or more
     double flops;              // of a frame
 };
 
@@ -163,6 +164,9 @@ int advance(const Program& program, const Advance& call, int64_t& wrong_step);
 // The same for any number of rows, in blocks of as many as there is memory for in `shape`; they are shared out among
 // threads.
 Outcome advance_rows(const Program& program, const Advance& call, int threads, int64_t& wrong_step);
+
+// An index drawn by the softmax of logits (count,) over a temperature: by a seed, a step and a row.
+int64_t sample_index(const float* logits, int64_t count, double temperature, uint64_t seed, int64_t step, int64_t row);
 
 // Whole sequences, rows shared out among threads.
 struct Sequences {

@@ -1,6 +1,6 @@
 # A network's program as Cython sees it; what each is is written in program.h.
 
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from kernels cimport Interrupted, NodeKernels, Outcome, PackedKernels, PackedLayer
 
@@ -76,7 +76,7 @@ cdef extern from "program.h" namespace "cgru" nogil:
         int64_t input_count, output_count
         const float* constants
         const float* fresh
-        int64_t arena, plain, delay, early
+        int64_t arena, plain, delay, early, tail
         double flops
 
     cdef struct Shape:
@@ -109,4 +109,5 @@ cdef extern from "program.h" namespace "cgru" nogil:
     void begin_state(const CProgram&, int64_t, float*)
     int advance(const CProgram&, const Advance&, int64_t&)
     Outcome advance_rows(const CProgram&, const Advance&, int, int64_t&)
+    int64_t sample_index(const float*, int64_t, double, uint64_t, int64_t, int64_t)
     Outcome run_sequences(const CProgram&, const Sequences&, int64_t&)

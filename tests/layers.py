@@ -16,7 +16,10 @@ ROOMS = {  # a room: its files and folders, and the rooms below it that it may i
     "formats": (("formats",), ("ground", "model")),
     "engines": (("engines",), ("ground", "model")),
     "run": (("run",), ("ground", "model", "engines")),
-    "classes": (("parameters", "recurrent", "gru", "mingru", "network", "nodes"), ("ground", "model", "formats", "engines", "run")),
+    "classes": (
+        ("parameters", "recurrent", "gru", "mingru", "network", "nodes"),
+        ("ground", "model", "formats", "engines", "run"),
+    ),
     "earlier paths": (
         ("activations", "calibration", "layer", "masks", "precision", "reference", "stream", "training"),
         ("model", "run"),

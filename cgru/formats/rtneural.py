@@ -21,7 +21,7 @@ from cgru.model.value import Value, face
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from cgru.gru import GRU
     from cgru.types import Array
@@ -61,15 +61,15 @@ def read(path: str | os.PathLike[str], name: str | None = None) -> Value:
             raise FormatError(
                 "layers: expected RTNeural's list of layers, or a state_dict's weight_ih_l0, ..., got none"
             )
-        weights = _Weights(layers)
-        chosen = choose(list(find(_as_keras(layers))), name)
+        weights = Weights(layers)
+        chosen = choose(list(find(as_keras(layers))), name)
         value = make(chosen, weights)
         if chosen[0].name == "0" and _width(content, "in_shape") != value.spec.input_size:
             raise FormatError(f"in_shape: expected {value.spec.input_size} inputs, got {content['in_shape']}")
         return value
 
 
-def _as_keras(layers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def as_keras(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The layers as Keras would describe them, named by their positions."""
     described = []
     for position, layer in enumerate(layers):
@@ -83,7 +83,7 @@ def _as_keras(layers: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"class_name": "Sequential", "config": {"layers": described}}
 
 
-def _width(layer: dict[str, Any], field: str) -> Any:
+def _width(layer: Mapping[str, Any], field: str) -> Any:
     """The last of a shape such as [null, null, 8]."""
     shape = layer.get(field)
     if not isinstance(shape, list) or not shape:
@@ -91,16 +91,17 @@ def _width(layer: dict[str, Any], field: str) -> Any:
     return shape[-1]
 
 
-class _Weights:
+class Weights:
     """The layers' lists of numbers."""
 
     version = 3
     reset_after: bool | None = None
 
-    def __init__(self, layers: Sequence[dict[str, Any]]) -> None:
+    def __init__(self, layers: Sequence[Mapping[str, Any]]) -> None:
         self.layers = layers
 
     def arrays(self, found: Found, directions: int) -> list[list[Array]]:
+        """Kernel, recurrent kernel and bias of a GRU."""
         weights = self.layers[int(found.name)].get("weights")
         if not isinstance(weights, list) or len(weights) != 3:
             raise FormatError(f"layers[{found.name}]: weights: expected kernel, recurrent kernel and bias, got others")

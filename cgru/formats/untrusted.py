@@ -75,7 +75,9 @@ def parse_json(name: str, text: str | bytes) -> dict[str, Any]:
 
 def numbers(name: str, lists: Any) -> Array:
     """Nested lists of JSON as an array of float32."""
-    rows = lists if isinstance(lists, list) and any(isinstance(row, list) for row in lists) else [lists]
+    rows = [lists]
+    while all(isinstance(row, list) for row in rows) and any(isinstance(part, list) for row in rows for part in row):
+        rows = [part for row in rows for part in row]
     if not all(isinstance(row, list) and set(map(type, row)) <= {int, float} for row in rows):
         # Of text NumPy would make an array in which each is as wide as the longest.
         raise FormatError(f"{name}: expected finite numbers of float32, got others")

@@ -40,9 +40,16 @@ def run(
     outputs, states : dict
         By the names of `graph.outputs`, and the states after the call by the names they have as inputs.
     """
-    precision = np.dtype(dtype)
+    values = values_of(graph, inputs, states or {}, np.dtype(dtype))
+    return {name: values[name] for name in graph.outputs}, {name: values[to] for name, to in graph.states.items()}
+
+
+def values_of(
+    graph: Graph, inputs: Mapping[str, Array], states: Mapping[str, Array], precision: np.dtype[Any]
+) -> dict[str, Array]:
+    """Every value of a network; see `run`."""
     values = {name: _as(array, precision) for name, array in graph.constants.items()}
-    sizes, given = bound(graph, inputs, states or {}, precision)
+    sizes, given = bound(graph, inputs, states, precision)
     values |= given
     for node in graph.nodes:
         for name, array in evaluate(node, values, sizes, precision).items():
@@ -52,7 +59,7 @@ def run(
                 got = checks.describe(array.shape)
                 raise ValueError(f"{node.title}: expected {checks.describe(expected)}, got {got}; {told} is too short")
             values[name] = array
-    return {name: values[name] for name in graph.outputs}, {name: values[to] for name, to in graph.states.items()}
+    return values
 
 
 def evaluate(

@@ -128,7 +128,7 @@ def analyse(graph: Graph) -> Timing:
         if flow is not None:
             for name in written:
                 found.flows[name] = flow
-            own = max(0, flow.ahead) - max(0, *(found.flows[name].ahead for name in timed))
+            own = max(0, flow.ahead) - max([0, *(found.flows[name].ahead for name in timed)])
             if own > 0:
                 found.ahead[node.name] = own
     outputs = [found.flows[name] for name in graph.outputs if name in found.flows]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cgru import checks
-from cgru.engines.host.network import dtype_of
+from cgru.engines.host.network import dtype_of as dtype_of
 from cgru.model.nodes.sizes import Size
 
 if TYPE_CHECKING:
@@ -27,6 +27,12 @@ class Form(NamedTuple):
     """The axis of frames, -1 where there is none."""
     rows: int
     dtype: np.dtype[Any]
+    dropped: int = -1
+    """Where the network has an axis of size 1 that the array has not, -1: nowhere."""
+
+    def port(self, array: Array) -> tuple[Array, int, int]:
+        """An array as the network has it, with its axes of frames and of rows."""
+        return (np.expand_dims(array, self.dropped) if self.dropped >= 0 else array), self.time, self.rows
 
 
 def whole(graph: Graph, ready: Ready, name: str) -> Form:
@@ -60,9 +66,10 @@ def pooled(graph: Graph, ready: Ready, name: str) -> Form:
     if form.rows >= 0:
         shape[form.rows] = "N"
         return form._replace(shape=tuple(shape))
-    if 1 in shape[:2]:
-        del shape[shape.index(1)]
-    return form._replace(shape=("N", *shape), rows=0)
+    dropped = shape.index(1) if 1 in shape[:2] else -1
+    if dropped >= 0:
+        del shape[dropped]
+    return form._replace(shape=("N", *shape), rows=0, dropped=dropped + 1 if dropped >= 0 else -1)
 
 
 def _bound(graph: Graph, ready: Ready, name: str, batch: int) -> tuple[int | str, ...]:
@@ -73,6 +80,18 @@ def _bound(graph: Graph, ready: Ready, name: str, batch: int) -> tuple[int | str
             size = size.at({graph.batch: batch})
         shape.append(size)
     return tuple(shape)
+
+
+def as_many(form: Form, count: int) -> Form:
+    """With so many frames."""
+    if form.time < 0:
+        return form
+    return form._replace(shape=(*form.shape[: form.time], count, *form.shape[form.time + 1 :]))
+
+
+def of_rows(form: Form, count: int) -> Form:
+    """Of a pool: of so many rows."""
+    return form._replace(shape=tuple(count if size == "N" else size for size in form.shape))
 
 
 def named(inputs: Mapping[str, Any] | Any, names: tuple[str, ...]) -> Mapping[str, Any]:
@@ -108,9 +127,7 @@ def checked(form: Form, value: Any, sizes: dict[str, int], limits: Mapping[str, 
     return array
 
 
-def written(
-    forms: list[Form], out: Any, sizes: Mapping[str, int], inputs: Mapping[str, Array]
-) -> dict[str, Array]:
+def written(forms: list[Form], out: Any, sizes: Mapping[str, int], inputs: Mapping[str, Array]) -> dict[str, Array]:
     """The arrays that outputs go to: those given, or new ones."""
     names = tuple(form.name for form in forms)
     given = {} if out is None else named_outputs(out, names)

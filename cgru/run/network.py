@@ -26,11 +26,14 @@ if TYPE_CHECKING:
     from cgru.run.frames import Form
     from cgru.types import Array
 
-BLOCK = 32
+BLOCK = 64
 """Frames that a stream's chunk runs at once."""
 
-BLOCK_ROWS = 64
-"""Rows of a pool that run at once."""
+BLOCK_ROWS = 128
+"""Rows of a pool that run at once, and fewer where their arena would be too large for a core's caches."""
+
+BLOCK_BYTES = 2**20
+"""Of such an arena."""
 
 PIECE = 2e9
 """Operations of a chunk after which signals are looked at."""
@@ -46,7 +49,7 @@ class _States(_program.States):
         """Every part of some rows' states, the rows first."""
         program = self._ready.compiled.program
         numbers, places = self.numbers[rows], self.places[rows]
-        found = {"frames": places[:, 1].copy()} if program.delay or program.early else {}
+        found = {"frames": places[:, 1].copy()} if program.counts else {}
         for part in program.named[: program.plain]:
             size = math.prod(part.shape)
             found[part.name] = numbers[:, part.at : part.at + size].reshape(-1, *part.shape).copy()
@@ -65,8 +68,8 @@ class _States(_program.States):
         """The numbers and places that states of this form mean."""
         program = self._ready.compiled.program
         numbers, places = self.numbers[rows].copy(), self.places[rows].copy()
-        parts = {part.name: part for part in program.named}
-        if program.delay or program.early:
+        parts: dict[str, State | None] = {part.name: part for part in program.named}
+        if program.counts:
             parts["frames"] = None
         if not isinstance(state, dict) or state.keys() != parts.keys():
             got = checks.listed(state) or "none" if isinstance(state, dict) else type(state).__name__
@@ -95,7 +98,8 @@ class NetworkStream(_States):
         graph = net.graph
         if batch_size is not None and graph.batch is None:
             raise ValueError(
-                f"batch_size: expected None, as no axis of {checks.listed(graph.inputs)} is a dynamic batch, got {batch}"
+                f"batch_size: expected None, as no axis of {checks.listed(graph.inputs)} is a dynamic batch, "
+                f"got {batch}"
             )
         ready = net.runner.streaming(batch)
         one_by_one = not ready.compiled.streams or bool(graph.states)
@@ -108,7 +112,8 @@ class NetworkStream(_States):
         forms = [*stream._inputs, *stream._outputs]
         if len(forms) == 2 and all(form.dtype == np.float32 for form in forms):
             x, y = forms
-            stream.simply(x.shape, x.rows, y.shape, y.rows)
+            ends = [frames.chunk(graph, ready, form.name, batch).time for form in forms]
+            stream.simply(x.shape, x.rows, ends[0], y.shape, y.rows, ends[1])
         return stream
 
     _batch_size: int | None
@@ -117,7 +122,7 @@ class NetworkStream(_States):
 
     def __init__(self, net: Network, batch_size: int | None = None) -> None:
         # A warm-up: memory is touched and code is in the caches before the first step that matters.
-        zeros = {form.name: np.zeros(form.shape, form.dtype) for form in self._inputs}
+        zeros = {form.name: np.zeros(tuple(map(int, form.shape)), form.dtype) for form in self._inputs}
         for _ in range(3):
             self.step(zeros)
         self.reset()
@@ -140,15 +145,17 @@ class NetworkStream(_States):
         self, inputs: Mapping[str, Array], outputs: Mapping[str, Array], reading: list[Form], writing: list[Form],
         count: int, threads: int, **ends: Any,
     ) -> None:  # fmt: skip
-        reads = [(inputs[form.name], form.time, form.rows) for form in reading]
-        writes = [(outputs[form.name], form.time, form.rows) for form in writing]
+        reads = [form.port(inputs[form.name]) for form in reading]
+        writes = [form.port(outputs[form.name]) for form in writing]
         known = {"given": None, "end": None, "late": 0} | ends
         wrong = self.advance(None, reads, writes, count, known["given"], known["end"], known["late"], threads)
         if wrong >= 0:
             self._out_of_range(wrong)
 
     def _out_of_range(self, step: int) -> None:
-        raise ValueError(f"{self._ready.compiled.program.steps[step].title}: expected indices within its table, got others")
+        raise ValueError(
+            f"{self._ready.compiled.program.steps[step].title}: expected indices within its table, got others"
+        )
 
     @alone
     def process(self, x: Any, out: Any = None, *, num_threads: int | None = None) -> Any:
@@ -170,8 +177,11 @@ class NetworkStream(_States):
         RuntimeError
             Another thread is using this stream.
         """
-        graph, ready = self._net.graph, self._ready
         threads = config.threads_for(num_threads)
+        result = self.chunk(x, out)
+        if result is not None:  # the usual arguments: no more to check
+            return result
+        graph, ready = self._net.graph, self._ready
         batch = self._batch_size or 1
         forms = [frames.chunk(graph, ready, name, batch) for name in graph.inputs]
         results = [frames.chunk(graph, ready, name, batch) for name in graph.outputs]
@@ -182,7 +192,7 @@ class NetworkStream(_States):
         count = next((inputs[form.name].shape[form.time] for form in forms if form.time >= 0), 1)
         if graph.steps is not None:
             sizes[graph.steps] = count
-        results = [_as_many(form, count) for form in results]
+        results = [frames.as_many(form, count) for form in results]
         outputs = frames.written(results, out, sizes, inputs)
         if count == 0:
             return frames.given_back(outputs)
@@ -219,16 +229,64 @@ class NetworkStream(_States):
             port.name: max(0, seen + port.more - max(0, seen - delay)) if form.time >= 0 else 0
             for port, form in zip(program.outputs, results, strict=True)
         }
-        results = [_as_many(form, lengths[form.name]) for form in results]
+        results = [frames.as_many(form, lengths[form.name]) for form in results]
         outputs = frames.written(results, None, {}, {})
-        most = max(lengths.values(), default=0)
         late = max(0, delay - seen)
-        if most and seen:
+        if program.tail and seen:
             shapes = {form.name: tuple(1 if isinstance(size, str) else size for size in form.shape) for form in forms}
             inputs = {form.name: np.zeros(shapes[form.name], form.dtype) for form in forms}
-            self._go(inputs, outputs, forms, results, late + most, 1, given=0, end=seen, late=late)
+            for form in forms:
+                if form.time < 0:
+                    inputs[form.name] = self._last(form)
+            self._go(inputs, outputs, forms, results, program.tail, 1, given=0, end=seen, late=late)
         self._begin()
         return frames.given_back(outputs)
+
+    def decode(
+        self, start: Any, stop: int | None, limit: int, *, seed: int | None = None, temperature: float | None = None
+    ) -> Any:
+        """Feed the network the index that it gives, from `start` on.
+
+        Its one input is an index, and one of its outputs an ArgMax. The state goes on from where it is.
+
+        Parameters
+        ----------
+        start : int, or (B,) integers
+            The first input.
+        stop : int or None
+            The index that ends a sequence; it is not among those returned.
+        limit : int
+            Indices at most.
+        seed, temperature : optional
+            Draw indices by the softmax of what ArgMax sees, divided by the temperature, 1 where it is not given; the
+            same seed gives the same indices.
+
+        Returns
+        -------
+        indices : (n,) int64, or a list of them for a batch
+
+        Raises
+        ------
+        ValueError
+            The network is not such, or an argument does not fit; the state is as it was.
+        """
+        from cgru.run.decoding import decode
+
+        return decode(self, start, stop, limit, seed, temperature)
+
+    @alone
+    def _decode(self, *arguments: Any) -> Array:
+        return self.decode_rows(*arguments)
+
+    def _last(self, form: Form) -> Array:
+        """An input without a time axis, as it was given last."""
+        program = self._ready.compiled.program
+        part = next(part for part in program.named if part.name == form.name)
+        kept = self.numbers[:, part.at : part.at + math.prod(part.shape)].reshape(-1, *part.shape)
+        sizes = tuple(size for axis, size in enumerate(form.shape) if axis != form.rows)
+        rows = kept.reshape(len(kept), *sizes)
+        array = np.moveaxis(rows, 0, form.rows) if form.rows >= 0 else rows[0]
+        return array.astype(form.dtype)
 
     def _begin(self) -> None:
         for row in range(len(self.numbers)):
@@ -277,13 +335,6 @@ def _restore(net: Network, batch_size: int | None, state: dict[str, Array]) -> N
     return stream
 
 
-def _as_many(form: Form, count: int) -> Form:
-    """With so many frames."""
-    if form.time < 0:
-        return form
-    return form._replace(shape=(*form.shape[: form.time], count, *form.shape[form.time + 1 :]))
-
-
 def _piece(array: Array, axis: int, first: int, size: int) -> Array:
     if axis < 0:
         return array
@@ -304,7 +355,9 @@ class NetworkPool(_States):
         ready = net.runner.streaming(1)
         if net.graph.batch is not None and net.runner.mixed:
             raise ValueError(f"expected a network whose rows run apart, got {'; '.join(net.runner.mixed[:4])}")
-        pool: NetworkPool = super().__new__(cls, ready.door, capacity, min(capacity, BLOCK_ROWS), 1, 4)
+        fitting = BLOCK_BYTES // (4 * max(1, ready.compiled.program.arena))
+        block = min(capacity, BLOCK_ROWS, max(8, fitting))
+        pool: NetworkPool = super().__new__(cls, ready.door, capacity, block, 1, 4)
         pool._net, pool._ready = net, ready
         pool._inputs = [frames.pooled(net.graph, ready, name) for name in net.graph.inputs]
         pool._outputs = [frames.pooled(net.graph, ready, name) for name in net.graph.outputs]
@@ -382,7 +435,9 @@ class NetworkPool(_States):
             raise ValueError(f"i: expected the number of an open stream, got {i}, which is closed")
         return i
 
-    def step(self, ids: Iterable[int] | Array, x: Any, out: Any = None, *, num_threads: int | None = None) -> Any:
+    def step(  # type: ignore[override]
+        self, ids: Iterable[int] | Array, x: Any, out: Any = None, *, num_threads: int | None = None
+    ) -> Any:
         """One more frame of the streams named.
 
         Parameters
@@ -410,16 +465,18 @@ class NetworkPool(_States):
         chosen = self._many(ids)
         given = frames.named(x, tuple(self._net.graph.inputs))
         limits = self._ready.compiled.program.limits
-        forms = [_of_rows(form, len(chosen)) for form in self._inputs]
-        results = [_of_rows(form, len(chosen)) for form in self._outputs]
+        forms = [frames.of_rows(form, len(chosen)) for form in self._inputs]
+        results = [frames.of_rows(form, len(chosen)) for form in self._outputs]
         inputs = {form.name: frames.checked(form, given[form.name], {}, limits) for form in forms}
         outputs = frames.written(results, out, {}, inputs)
         if len(chosen):
-            reads = [(inputs[form.name], form.time, form.rows) for form in forms]
-            writes = [(outputs[form.name], form.time, form.rows) for form in results]
+            reads = [form.port(inputs[form.name]) for form in forms]
+            writes = [form.port(outputs[form.name]) for form in results]
             wrong = self.advance(chosen, reads, writes, 1, None, None, 0, threads)
             if wrong >= 0:
-                raise ValueError(f"{self._ready.compiled.program.steps[wrong].title}: expected indices within its table")
+                raise ValueError(
+                    f"{self._ready.compiled.program.steps[wrong].title}: expected indices within its table"
+                )
         return frames.given_back(outputs)
 
     def _many(self, ids: Array) -> Array:
@@ -460,7 +517,3 @@ def _restore_pool(net: Network, is_open: Array, numbers: Array, places: Array) -
     pool._open = is_open
     pool.replace(numbers, places)
     return pool
-
-
-def _of_rows(form: Form, count: int) -> Form:
-    return form._replace(shape=tuple(count if size == "N" else size for size in form.shape))

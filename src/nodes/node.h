@@ -8,14 +8,14 @@ namespace cgru {
 
 // Functions of single elements and how many operands each has, by the names that cgru/engines/host/compile uses. With
 // parameters p and q where the operator has attributes.
-#define CGRU_ELEMENTWISE(X)                                                                                            \
-    X(copy, 1) X(neg, 1) X(abs, 1) X(sign, 1) X(sqrt, 1) X(exp, 1) X(log, 1) X(reciprocal, 1) X(erf, 1) X(floor, 1)    \
-    X(ceil, 1) X(round, 1) X(trunc, 1) X(not_, 1) X(square, 1) X(one_nan, 1)                                                       \
-    X(tanh, 1) X(sigmoid, 1) X(relu, 1) X(hard_sigmoid, 1) X(softsign, 1) X(softplus, 1) X(elu, 1) X(leaky_relu, 1)    \
-    X(thresholded_relu, 1) X(selu, 1) X(celu, 1) X(hard_swish, 1) X(shrink, 1) X(gelu, 1) X(gelu_tanh, 1) X(swish, 1)  \
-    X(mish, 1)                                                                                                         \
-    X(add, 2) X(sub, 2) X(mul, 2) X(div, 2) X(mod, 2) X(fmod, 2) X(pow, 2) X(max, 2) X(min, 2) X(equal, 2)             \
-    X(greater, 2) X(greater_or_equal, 2) X(less, 2) X(less_or_equal, 2) X(and_, 2) X(or_, 2) X(xor_, 2) X(prelu, 2)    \
+#define CGRU_ELEMENTWISE(X)                                                                                           \
+    X(copy, 1) X(neg, 1) X(abs, 1) X(sign, 1) X(sqrt, 1) X(exp, 1) X(log, 1) X(reciprocal, 1) X(erf, 1) X(floor, 1)   \
+    X(ceil, 1) X(round, 1) X(trunc, 1) X(not_, 1) X(square, 1) X(one_nan, 1)                                          \
+    X(tanh, 1) X(sigmoid, 1) X(relu, 1) X(hard_sigmoid, 1) X(softsign, 1) X(softplus, 1) X(elu, 1) X(leaky_relu, 1)   \
+    X(thresholded_relu, 1) X(selu, 1) X(celu, 1) X(hard_swish, 1) X(shrink, 1) X(gelu, 1) X(gelu_tanh, 1) X(swish, 1) \
+    X(mish, 1)                                                                                                        \
+    X(add, 2) X(sub, 2) X(mul, 2) X(div, 2) X(mod, 2) X(fmod, 2) X(pow, 2) X(max, 2) X(min, 2) X(equal, 2)            \
+    X(greater, 2) X(greater_or_equal, 2) X(less, 2) X(less_or_equal, 2) X(and_, 2) X(or_, 2) X(xor_, 2) X(prelu, 2)   \
     X(where, 3) X(multiply_add, 3)
 
 enum {

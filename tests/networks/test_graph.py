@@ -102,6 +102,13 @@ def test_time_by_its_name():
         assert (graph.steps, graph.batch) == ("T", batch)
 
 
+def test_numbers_for_each_step_cannot_stream():
+    nodes = [node("ConstantOfShape", "", "ones", shape=(T, 1)), node("Concat", "x ones", "y", axis=1)]
+    graph = build(nodes, {}, {"x": (T, 2)}, ["y"])
+    with pytest.raises(ValueError, match=r"ConstantOfShape .* makes as many frames as there are steps"):
+        Stream(graph)
+
+
 def test_time_that_nothing_runs_over():
     net = Net(0)
     x = net.input("x", [1, "T", 4])

@@ -51,6 +51,11 @@ class Runner:
             except NotSoError as error:
                 self._obstacles = [str(error)]
 
+    def check(self) -> None:
+        """Refuse what no program can have as soon as the network is made, where no size has to be known for that."""
+        if self.graph.steps is None or not self._obstacles:
+            self._ready({})
+
     @property
     def obstacles(self) -> list[str]:
         """Why the network cannot run while time passes."""
@@ -81,7 +86,9 @@ class Runner:
         if found is None:
             made = compiled(graph, sizes, **self.options)
             names = [graph.steps if made.streams else None, None if graph.batch in sizes else graph.batch]
-            axes = {name: Axes(*(_axis(graph, name, one) for one in names)) for name in (*graph.inputs, *graph.outputs)}
+            axes = {
+                name: Axes(*(axis_named(graph, name, one) for one in names)) for name in (*graph.inputs, *graph.outputs)
+            }
             found = Ready(made, _program.Program(made.program), axes)
             self._programs[key] = found
             while len(self._programs) > KEPT + 1:
@@ -90,7 +97,8 @@ class Runner:
         return found
 
 
-def _axis(graph: Graph, name: str, wanted: str | None) -> int:
+def axis_named(graph: Graph, name: str, wanted: str | None) -> int:
+    """The axis of a value whose size a dynamic axis decides; -1: none."""
     shape = graph.shapes[name]
     return next((i for i, size in enumerate(shape) if isinstance(size, Size) and wanted in size.names), -1)
 

@@ -95,8 +95,24 @@ def _given(config: Config) -> dict[str, Any]:
     raise FormatError(f"config: expected the configuration of a layer or model, got the fields {sorted(config)}")
 
 
-def _archive(path: Path, name: str | None, given: dict[str, Any] | None) -> Value:
-    """A .keras file: a zip archive of config.json, metadata.json and model.weights.h5."""
+def whole(path: Path) -> tuple[dict[str, Any], ByPlace | ByName]:
+    """The configuration of the whole model in a file, and its weights."""
+    if path.suffix == ".keras" or zipfile.is_zipfile(path):
+        metadata, config, weights = _members(path)
+        root = hdf5.File(io.BytesIO(weights), len(weights)).root()
+        version = _major(untrusted.parse_json("metadata.json", metadata).get("keras_version"))
+        return untrusted.parse_json("config.json", config), ByPlace(root, version)
+    content = path.read_bytes()
+    root = hdf5.File(io.BytesIO(content), len(content)).root()
+    text = root.attribute("model_config")
+    if text is None:
+        raise FormatError("expected a whole model, got weights alone; save the model with model.save(path)")
+    version = _version(root.attribute("keras_version"), text)
+    return untrusted.parse_json("model_config", text), ByName(root.child("model_weights"), version, whole=True)
+
+
+def _members(path: Path) -> tuple[bytes, bytes, bytes]:
+    """Of a .keras file, a zip archive: metadata.json, config.json and model.weights.h5."""
     with zipfile.ZipFile(path) as archive:
 
         def member(wanted: str) -> bytes:
@@ -113,11 +129,16 @@ def _archive(path: Path, name: str | None, given: dict[str, Any] | None) -> Valu
             with archive.open(wanted) as file:
                 return file.read(bound + 1)[:bound]
 
-        metadata = untrusted.parse_json("metadata.json", member("metadata.json"))
-        own = _own(untrusted.parse_json("config.json", member("config.json")), name, given)
-        weights = member("model.weights.h5")
+        return member("metadata.json"), member("config.json"), member("model.weights.h5")
+
+
+def _archive(path: Path, name: str | None, given: dict[str, Any] | None) -> Value:
+    """A .keras file."""
+    metadata, config, weights = _members(path)
+    own = _own(untrusted.parse_json("config.json", config), name, given)
     root = hdf5.File(io.BytesIO(weights), len(weights)).root()
-    return _whole(own, ByPlace(root, _major(metadata.get("keras_version"))), root, name, given)
+    version = _major(untrusted.parse_json("metadata.json", metadata).get("keras_version"))
+    return _whole(own, ByPlace(root, version), root, name, given)
 
 
 def _h5(root: Object, name: str | None, given: dict[str, Any] | None) -> Value:

@@ -103,6 +103,43 @@ def _node(keras: Any, layer: Any) -> dict[str, Any]:
     return node
 
 
+def described(model: Any) -> dict[str, Any]:
+    """A model's configuration as files have it, with the live layers beside their own; TypeError of something else."""
+    keras = _library()
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"model: expected a keras.Model, got {type(model).__name__}")
+    return _described(keras, model)
+
+
+def _described(keras: Any, layer: Any) -> dict[str, Any]:
+    try:
+        node = dict(keras.saving.serialize_keras_object(layer))
+    except (NotImplementedError, TypeError, ValueError):  # a layer of somebody's own without get_config
+        return {"class_name": type(layer).__name__, "module": type(layer).__module__, "config": {"name": layer.name}}
+    node |= {"module": type(layer).__module__, "class_name": type(layer).__name__, "layer": layer}
+    if not isinstance(node.get("config"), dict):
+        node["config"] = {"name": layer.name}
+    config = node["config"] = dict(node["config"])
+    if isinstance(layer, keras.Model) and isinstance(config.get("layers"), list):
+        parts = {part.name: part for part in layer.layers} | {part.name: part for part in getattr(layer, "_layers", [])}
+        config["layers"] = [
+            {**part, **_described(keras, parts[name])} if (name := _name_of(part)) in parts else part
+            for part in config["layers"]
+        ]
+    elif isinstance(layer, keras.layers.TimeDistributed):
+        config["layer"] = _described(keras, layer.layer)
+    return node
+
+
+def _name_of(part: Any) -> Any:
+    return part.get("name") or part["config"].get("name")
+
+
+def store() -> _Live:
+    """Weights of the live layers that configurations have beside them."""
+    return _Live(_library())
+
+
 class _Live:
     """Weights of layers in memory."""
 
@@ -121,11 +158,21 @@ class _Live:
         if not cell.built:
             raise FormatError(f"{name}: expected a built layer: call it, or layer.build((None, None, I)), first")
         for field in ("activation", "recurrent_activation"):  # a function of one's own may bear a known name
-            function = getattr(cell, field)
+            function = getattr(cell, field, None)
             known = getattr(self.keras.activations, getattr(function, "__name__", ""), None)
-            if function is not known and getattr(function, "__name__", None) in FUNCTIONS:
-                raise FormatError(f"{name}: {field}: expected Keras' own function, got another {function.__name__}")
-        arrays = [np.asarray(self.keras.ops.convert_to_numpy(variable)) for variable in cell.weights]
+            own = getattr(function, "__name__", None)
+            if function is not known and own in FUNCTIONS:
+                raise FormatError(f"{name}: {field}: expected Keras' own function, got another {own}")
+        return self._arrays(cell)
+
+    def own(self, layer: Any) -> list[Array]:
+        """All arrays of a layer that is not recurrent, in Keras' order."""
+        if not layer.live.built:
+            raise FormatError(f"{layer.title}: expected a built layer: call the model first")
+        return self._arrays(layer.live)
+
+    def _arrays(self, layer: Any) -> list[Array]:
+        arrays = [np.asarray(self.keras.ops.convert_to_numpy(variable)) for variable in layer.weights]
         return [array if array.dtype == np.float64 else array.astype(np.float32) for array in arrays]
 
 

@@ -10,6 +10,8 @@ from cgru.formats.keras import legacy
 from cgru.formats.keras.model import WEIGHTS
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from cgru.formats.keras.hdf5 import Object
     from cgru.formats.keras.tree import Found
     from cgru.types import Array
@@ -39,6 +41,13 @@ class ByPlace:
                 raise FormatError(f"{found.name}: expected weights in {'/'.join(path)}, got none{elsewhere(self.root)}")
             result.append([_array(group, str(number)) for number in range(len(group.members()))])
         return result
+
+    def own(self, layer: Any) -> list[Array]:
+        """All arrays of a layer that is not recurrent, in Keras' order."""
+        renamed = DEPENDENCIES in self.root.members()
+        keys = [DEPENDENCIES if key == "layers" and renamed else key for key in layer.keys]
+        group = self.root.child(*keys, "vars")
+        return [] if group is None else [_array(group, str(number)) for number in range(len(group.members()))]
 
 
 class ByName:
@@ -70,6 +79,15 @@ class ByName:
             arrays = [_array(group, *path) for path in paths[start : start + count]]
             result.append(legacy.joined(found.name, arrays) if count == len(legacy.GATES) else arrays)
         return result
+
+    def own(self, layer: Any) -> list[Array]:
+        """All arrays of a layer that is not recurrent, in Keras' order."""
+        group = None if self.root is None else self.root.child(layer.names[0])
+        if group is None:
+            return []
+        known = self._paths(layer.names[0], group)
+        paths = known.get(layer.names[-1], []) if len(layer.names) > 1 else known[None]
+        return [_array(group, *path) for path in paths]
 
     def _paths(self, name: str, group: Object) -> dict[str | None, list[list[str]]]:
         """The paths of a group's arrays: under None all of them, under a part's name those with that part."""

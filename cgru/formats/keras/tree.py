@@ -122,7 +122,7 @@ def _name(node: Any) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _numbered(kind: str, counts: dict[str, int]) -> str:
+def numbered(kind: str, counts: dict[str, int]) -> str:
     """What Keras 3 calls the next layer of a class among several."""
     name = snake(kind)
     number = counts[name] = counts.get(name, -1) + 1
@@ -147,7 +147,7 @@ def _in_model(layers: list[Any], sequential: bool, names: tuple[str, ...], keys:
     counts: dict[str, int] = {}
     before: tuple[str, ...] = ()
     for place, layer in enumerate(layers):
-        kind, key = layer["class_name"], _numbered(layer["class_name"], counts)
+        kind, key = layer["class_name"], numbered(layer["class_name"], counts)
         name = _name(layer)
         direct = before if sequential else _inbound(layer.get("inbound_nodes", []))
         sources = tuple(origin for source in direct for origin in inputs.get(source, (source,)))
@@ -197,7 +197,7 @@ def _cells(found: Found) -> Iterator[Found]:
     counts: dict[str, int] = {}
     below: tuple[str, ...] = ()
     for k, cell in enumerate(cells):
-        key = _numbered(cell["class_name"], counts)
+        key = numbered(cell["class_name"], counts)
         last = k == len(cells) - 1
         sequences = config.get("return_sequences") if last else True
         yield Found(
@@ -238,6 +238,6 @@ def _inside(part: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...],
     members = part.items() if isinstance(part, Mapping) else enumerate(part) if isinstance(part, list) else ()
     for key, value in members:
         if isinstance(value, Mapping) and isinstance(value.get("class_name"), str) and "config" in value:
-            yield (*keys, key if isinstance(key, str) else _numbered(value["class_name"], counts)), value
+            yield (*keys, key if isinstance(key, str) else numbered(value["class_name"], counts)), value
         elif isinstance(value, (Mapping, list)):
             yield from _inside(value, (*keys, str(key)))

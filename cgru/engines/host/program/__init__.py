@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cgru.engines.host.program.lowering import Compiler, NotSoError
+from cgru.engines.host.program.lowering import Compiler
+from cgru.engines.host.program.plan import NotSoError
 from cgru.model import timing
 
 if TYPE_CHECKING:

@@ -52,9 +52,7 @@ def reduced(compiler: Compiler, view: View, code: str, axes: Sequence[int], name
     view, sizes, order = middle(compiler, view, axes)
     kept = [1 if axis in axes else size for axis, size in zip(order, view.shape, strict=True)]
     out = compiler.new(kept, name)
-    compiler.emit(
-        "reduce", Use(out), Use(view), code=REDUCTIONS.index(code), sizes=sizes, work=float(math.prod(sizes))
-    )
+    compiler.emit("reduce", Use(out), Use(view), code=REDUCTIONS.index(code), sizes=sizes, work=float(math.prod(sizes)))
     return out.transposed([order.index(axis) for axis in range(len(order))])
 
 

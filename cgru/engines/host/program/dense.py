@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 def sections(weights: Array, bias: Array | None, storage: str = "float32", limit: float | None = None) -> list[Section]:
     """A matrix (outputs, inputs) in blocks of three vectors, and of two for the rest."""
     lanes = _program.LANES
-    outputs, inputs = weights.shape
+    outputs = len(weights)
     vectors = -(-outputs // lanes)
-    threes = max(0, vectors - 2) // 3 if vectors % 3 == 2 else max(0, vectors - 4) // 3 if vectors % 3 == 1 else vectors // 3
+    threes = (
+        max(0, vectors - 2) // 3 if vectors % 3 == 2 else max(0, vectors - 4) // 3 if vectors % 3 == 1 else vectors // 3
+    )
     given = np.zeros(outputs, np.float32) if bias is None else np.asarray(bias, np.float32)
     numbers: Array = np.asarray(weights, np.float32)
     scale = None
@@ -54,7 +56,8 @@ def sections(weights: Array, bias: Array | None, storage: str = "float32", limit
 
 def product(
     compiler: Compiler, weights: Array, bias: Array | None, x: View, out: View,
-    *, positions: tuple[Any, ...], pieces: tuple[int, int] = (0, 0), distances: tuple[int, int] = (0, 0), length: int = 0,
+    *, positions: tuple[Any, ...], pieces: tuple[int, int] = (0, 0), distances: tuple[int, int] = (0, 0),
+    length: int = 0,
 ) -> None:  # fmt: skip
     """out := x W^T + bias at every position: sizes of at most two axes, and how far x and out move along each."""
     sizes, of_x, of_out = positions
@@ -64,9 +67,13 @@ def product(
     sizes = [1] * (2 - len(sizes)) + sizes
     after = compiler.fused[compiler.node.name].after if compiler.node and compiler.node.name in compiler.fused else None
     code, p, q = after or (None, 0.0, 0.0)
-    storage, limit = compiler.options.get("storage", lambda node: ("float32", None))(compiler.node)
+    if pieces[0]:  # kernels of float32 alone read inputs in pieces
+        storage, limit = "float32", None
+    else:
+        storage, limit = compiler.options.get("storage", lambda node: ("float32", None))(compiler.node)
     compiler.emit(
-        "product", Use(out, padding[1]), Use(x, padding[0]), sizes=sizes, sections=sections(weights, bias, storage, limit),
+        "product", Use(out, padding[1]), Use(x, padding[0]), sizes=sizes,
+        sections=sections(weights, bias, storage, limit),
         outputs=len(weights), code=code, p=p, q=q, pieces=pieces, distances=distances, length=length,
         work=2.0 * weights.size * math.prod(sizes), weight_bytes=weights.size * 4,
     )  # fmt: skip
@@ -167,7 +174,7 @@ def gemm(compiler: Compiler, node: Node) -> None:
 
 
 def einsum(compiler: Compiler, node: Node) -> None:
-    """A linear layer, perhaps one for each of several groups; of two operands of which one is constant, or one alone."""
+    """A linear layer, perhaps one for each of several groups: one of two operands is constant."""
     letters, result = parts(node.attributes["equation"], len(node.inputs))
     if len(letters) == 1:
         view = compiler.view(node.inputs[0])
@@ -192,7 +199,10 @@ def einsum(compiler: Compiler, node: Node) -> None:
     assert weights is not None
     size = dict(zip(of_x, x.shape, strict=True)) | dict(zip(of_w, weights.shape, strict=True))
     x = x.transposed([of_x.index(letter) for letter in (*groups, *kept, *summed)])
-    if x.reshaped(*x.shape[: len(groups) + len(kept)], math.prod(size[s] for s in summed)) is None or x.strides[-1] != 1:
+    if (
+        x.reshaped(*x.shape[: len(groups) + len(kept)], math.prod(size[s] for s in summed)) is None
+        or x.strides[-1] != 1
+    ):
         x = compiler.copied(x)
     flat = x.reshaped(*x.shape[: len(groups) + len(kept)], math.prod(size[s] for s in summed))
     assert flat is not None
@@ -200,14 +210,18 @@ def einsum(compiler: Compiler, node: Node) -> None:
     width = math.prod(size[letter] for letter in written)
     matrix = matrix.reshape(*(size[letter] for letter in groups), width, -1)
     # groups stand before what each writes, so that results lie as most equations want them
-    out = compiler.new([*(size[letter] for letter in kept), *(size[letter] for letter in groups), width], node.outputs[0])
+    out = compiler.new(
+        [*(size[letter] for letter in kept), *(size[letter] for letter in groups), width], node.outputs[0]
+    )
     for index in np.ndindex(*(size[letter] for letter in groups)):
         own, to = flat, out
         for place in index:
             own = own.part(0, place, 1)._replace(shape=own.shape[1:], strides=own.strides[1:])
             axis = len(kept)
             to = to.part(axis, place, 1)
-            to = to._replace(shape=to.shape[:axis] + to.shape[axis + 1 :], strides=to.strides[:axis] + to.strides[axis + 1 :])
+            to = to._replace(
+                shape=to.shape[:axis] + to.shape[axis + 1 :], strides=to.strides[:axis] + to.strides[axis + 1 :]
+            )
         product(compiler, matrix[index], None, own, to, positions=(own.shape[:-1], own.strides[:-1], to.strides[:-1]))
     order = [*kept, *groups, *written]
     whole = out.reshaped(*(size[letter] for letter in order))

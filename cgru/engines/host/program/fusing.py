@@ -106,19 +106,24 @@ def _join(compiler: Compiler, fused: Fused, reader: Node, axis: int) -> bool:
         factor = scale / np.sqrt(variance + reader.attributes["epsilon"])
         _affine(fused, factor, bias - mean * factor)
         return True
-    if reader.operator not in ("Add", "Sub", "Mul", "Div") or constants[0] is not None and reader.operator in ("Sub", "Div"):
+    if reader.operator not in ("Add", "Sub", "Mul", "Div") or (
+        constants[0] is not None and reader.operator in ("Sub", "Div")
+    ):
         return False
     known = constants[0] if constants[0] is not None else constants[1]
     vector = None if known is None else _vector(known, shape, axis)
     if vector is None:
         return False
-    one, zero = np.ones_like(vector), np.zeros_like(vector)
-    pairs: dict[str, tuple[Any, Any]] = {
-        "Add": (one, vector), "Sub": (one, -vector), "Mul": (vector, zero), "Div": (1 / vector, zero),
-    }  # fmt: skip
     if reader.operator == "Div" and not np.all(vector):
         return False
-    _affine(fused, *pairs[reader.operator])
+    one, zero = np.ones_like(vector), np.zeros_like(vector)
+    pairs: dict[str, Any] = {
+        "Add": lambda: (one, vector),
+        "Sub": lambda: (one, -vector),
+        "Mul": lambda: (vector, zero),
+        "Div": lambda: (1 / vector, zero),
+    }
+    _affine(fused, *pairs[reader.operator]())
     return True
 
 

@@ -14,8 +14,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgru import _program
-from cgru.engines.host.program.plan import Buffer, Kept, Port, Ring, Step, Use, View, collapsed, lay_out, operand
-from cgru.engines.host.program.plan import Program, State, row_major
+from cgru.engines.host.program.plan import (
+    Buffer,
+    Kept,
+    NotSoError,
+    Port,
+    Program,
+    Ring,
+    State,
+    Step,
+    Use,
+    View,
+    collapsed,
+    lay_out,
+    operand,
+    row_major,
+)
 from cgru.errors import FormatError
 from cgru.model.nodes.sizes import Size
 
@@ -27,10 +41,6 @@ if TYPE_CHECKING:
     from cgru.types import Array
 
     Lower = Callable[["Compiler", Node], None]
-
-
-class NotSoError(ValueError):
-    """A network cannot be compiled in this way; why."""
 
 
 class Compiler:
@@ -76,7 +86,9 @@ class Compiler:
     def attributes(self, node: Node) -> dict[str, Any]:
         """A node's, with sizes that are known."""
         return {
-            key: tuple(map(self.size, value)) if isinstance(value, tuple) and any(isinstance(v, Size) for v in value) else value
+            key: tuple(map(self.size, value))
+            if isinstance(value, tuple) and any(isinstance(v, Size) for v in value)
+            else value
             for key, value in node.attributes.items()
         }
 
@@ -236,6 +248,21 @@ class Compiler:
         """out[to] := view's buffer[source]."""
         self.emit("list", Use(out), Use(view._replace(inside=0)), sizes=[len(to)], to=to, source=source)
 
+    def states(self) -> list[State]:
+        """The parts of a row's state, each with a name of its own."""
+        rings = [
+            State(buffer.name or f"window {i}", i, (buffer.history, buffer.size))
+            for i, buffer in enumerate(self.rings)
+            if buffer.history
+        ]
+        taken = set() if self.graph.states else {"frames"}  # which streams have themselves
+        found = []
+        for part in self.named + rings:
+            name = next(n for n in (part.name, *(f"{part.name} ({i})" for i in range(2, 10**6))) if n not in taken)
+            taken.add(name)
+            found.append(part._replace(name=name))
+        return found
+
     # --- The whole ----------------------------------------------------------------------------------------------------
 
     def program(self) -> Program:
@@ -299,12 +326,37 @@ class Compiler:
             self._depends = found
         return self._depends
 
+    def check_dtype(self, name: str) -> None:
+        """Refuse ends of a type that no program reads or writes."""
+        found = self.graph.types[name]
+        if found.kind != "f" and found not in _program.NUMBERS:
+            known = ", ".join(str(dtype) for dtype in _program.NUMBERS)
+            raise FormatError(f"{name!r}: expected an input or output of {known}, got {found}")
+
     def input(self, name: str) -> Port:
         """A buffer that an input's frames are copied to."""
+        self.check_dtype(name)
         view = self.new(self.shape(name), name)
         self.views[name] = view
         self.ahead[name] = 0
+        if self.graph.types[name].kind in "iu" and self.graph.types[name].itemsize > 2:
+            self.limits[name] = 2**24
+        if self.streams and not self.timed(name):
+            if any(flow.ahead < 0 for flow in self.graph.timing.flows.values()):
+                raise NotSoError(f"the input {name!r} has no time axis, and there are frames before the first one")
+            if self.tail:  # the last frames are computed when no input comes any more
+                self.keep_view(view, self.put_fresh(np.zeros(view.shape, np.float32), name))
         return Port(name, Use(view), self.port_sizes(name), self.timed(name) or not self.streams, 0)
+
+    @property
+    def tail(self) -> int:
+        """Steps behind the last frame until every value has all its frames, and what has no time axis is as it ends."""
+        if not self.streams:
+            return 0
+        found = [flow.ahead + frames_more(self.graph, name) for name, flow in self.graph.timing.flows.items()]
+        outputs = [self.timed(name) for name in self.graph.outputs]
+        found += [self.graph.delay + self.more_of(name) for name in self.graph.outputs if self.timed(name)]
+        return max(0, not all(outputs), *found)
 
     def more_of(self, name: str) -> int:
         """How many frames more than there are steps a value has."""
@@ -338,6 +390,7 @@ class Compiler:
 
     def output(self, name: str) -> Port:
         """A value where it is copied from."""
+        self.check_dtype(name)
         view = self.view(name)
         timed = self.timed(name)
         delay = self.graph.delay if self.streams else 0
@@ -378,7 +431,7 @@ class Compiler:
         early = -min(0, *self.ahead.values(), 0)
         for step in self.steps:
             if step.written.view.buffer.space == "ring":
-                step.clears = bool(step.ahead or step.more or delay or early)
+                step.clears = bool(step.ahead or step.more or self.tail or early)
             step.flat = step.flat and all(use.view.buffer.space == "arena" for use in step.uses)
             step.out = operand(step.written)
             step.operands = [operand(use) for use in step.read] + [None] * (4 - len(step.read))
@@ -399,8 +452,9 @@ class Compiler:
             arena,
             delay,
             early,
+            self.tail,
             sum(step.work for step in self.steps) + 100.0 * len(self.steps),
-            self.named + [State(buffer.name or f"window {i}", i, (buffer.history, buffer.size)) for i, buffer in enumerate(self.rings) if buffer.history],
+            self.states(),
             len(self.named),
             self.limits,
         )
@@ -412,5 +466,5 @@ def frames_more(graph: Graph, name: str) -> int:
     size = graph.shapes[name][axis] if axis is not None else 0
     if not isinstance(size, Size) or graph.steps is None:
         return 0
-    others = {other: 1 for other in size.names}
+    others = dict.fromkeys(size.names, 1)
     return size.at({**others, graph.steps: 1}) - 1

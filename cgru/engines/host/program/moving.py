@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cgru.engines.host.program.lowering import NotSoError
-from cgru.engines.host.program.plan import Use, row_major
+from cgru.engines.host.program.plan import NotSoError, Use
 from cgru.model.nodes import movement
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ def shifted(compiler: Compiler, node: Node) -> None:
     found = x
     for place, (first, count, step) in movement.spans(x.shape, **attributes).items():
         if place != axis:
-            found = found.part(place, first, count, step)
+            found = found.part(place, int(first), int(count), step)
     compiler.views[node.outputs[0]] = compiler.copied(found)
 
 
@@ -172,7 +171,9 @@ def scatter(compiler: Compiler, node: Node) -> None:
         compiler.refuse("indices that are constant, and reduction 'none'", node.attributes["reduction"])
     x, updates = compiler.view(node.inputs[0]), compiler.view(node.inputs[2])
     out = compiler.copied(x)
-    places = node.row.run(np.full(x.shape, -1), indices, np.arange(updates.size).reshape(updates.shape), reduction="none")
+    places = node.row.run(
+        np.full(x.shape, -1), indices, np.arange(updates.size).reshape(updates.shape), reduction="none"
+    )
     to = np.flatnonzero(places.ravel() >= 0)
     compiler.listed(out, to, updates, updates.offsets().ravel()[places.ravel()[to]])
     compiler.views[node.outputs[0]] = out

@@ -21,6 +21,10 @@ LINE = 16
 """Numbers from which on buffers begin: a cache line's."""
 
 
+class NotSoError(ValueError):
+    """A network cannot be compiled in this way; why."""
+
+
 @dataclass(eq=False)
 class Buffer:
     """Numbers of a frame that lie beside each other."""
@@ -216,7 +220,7 @@ class Kept(NamedTuple):
 
     source: Any  # Use, then Operand
     to: int
-    count: int
+    size: int
 
 
 class Ring(NamedTuple):
@@ -259,13 +263,21 @@ class Program(NamedTuple):
     arena: int
     delay: int
     early: int
+    tail: int
+    """Steps behind the last frame until every value has all of its frames."""
     flops: float
     named: list[State]
     """Plain parts, and behind them rings."""
     plain: int
     """How many of them are plain."""
     limits: dict[str, int]
-    """Of inputs that are indices: how many rows the smallest table has that they choose from."""
+    """Of inputs that are integers: of indices how many rows the smallest table has, else what float32 has exactly."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether what a row does depends on how many frames it has seen."""
+        initial = (step.kind == "recurrent" and step.operands[3] is not None for step in self.steps)
+        return bool(self.tail or self.early or any(initial))
 
 
 def operand(use: Use | None) -> Operand | None:

@@ -99,7 +99,7 @@ def plain(compiler: Compiler, node: Node) -> Value:
         bias = np.zeros(2 * hidden, np.float32) if b is None else b[d]
         for key, matrix in (("weight_ih_l0", w[d]), ("weight_hh_l0", r[d])):
             parameters[key + end] = np.concatenate([np.zeros((2 * hidden, matrix.shape[1]), np.float32), matrix])
-        open_gates = np.repeat(np.float32([OPEN, -OPEN]), hidden)
+        open_gates = np.repeat(np.array([OPEN, -OPEN], np.float32), hidden)
         parameters["bias_ih_l0" + end] = np.concatenate([open_gates, bias[:hidden]])
         parameters["bias_hh_l0" + end] = np.concatenate([np.zeros(2 * hidden, np.float32), bias[hidden:]])
     options = {

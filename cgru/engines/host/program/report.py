@@ -20,9 +20,15 @@ STEP = 0.02
 
 
 def lines(program: Program) -> Iterator[tuple[str, str, str, int, float]]:
-    """Of each step what it comes from, what it does, the shape it writes, the bytes of its weights, and microseconds."""
+    """Of each step: what it comes from, what it does, the shape that it writes, bytes of weights, microseconds."""
     for step in program.steps:
-        what = step.code if step.kind == "elementwise" else f"{step.kind}, {step.code}" if isinstance(step.code, str) else step.kind
+        what = (
+            step.code
+            if step.kind == "elementwise"
+            else f"{step.kind}, {step.code}"
+            if isinstance(step.code, str)
+            else step.kind
+        )
         shape = "x".join(str(size) for size in step.written.view.shape if size != 1) or "1"
         yield step.title, what, shape, step.weight_bytes, step.work / FLOPS * 1e6 + STEP
 
@@ -30,7 +36,10 @@ def lines(program: Program) -> Iterator[tuple[str, str, str, int, float]]:
 def described(net: Network) -> str:
     """A network and its program; one for whole sequences alone is not made for that."""
     graph = net.graph
-    ends = [", ".join(f"{name} {checks.describe(shape)}" for name, shape in of.items()) for of in (graph.inputs, graph.outputs)]
+    ends = [
+        ", ".join(f"{name} {checks.describe(shape)}" for name, shape in of.items())
+        for of in (graph.inputs, graph.outputs)
+    ]
     head = f"Network({ends[0]} -> {ends[1]}, {sum(a.size for a in graph.constants.values()):,} weights)"
     if net.runner.obstacles:
         return f"{head}\n  whole sequences alone: {net.runner.obstacles[0]}"

@@ -7,13 +7,12 @@ ring keeps; along other axes a padded copy is made where windows reach beyond th
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from cgru.engines.host.program.dense import product
-from cgru.engines.host.program.lowering import NotSoError
-from cgru.engines.host.program.plan import Use, View
+from cgru.engines.host.program.plan import NotSoError, Use, View
 from cgru.model.nodes import convolution
 
 if TYPE_CHECKING:
@@ -53,7 +52,9 @@ def _placed(compiler: Compiler, node: Node, fill: float) -> tuple[View, list[_Ax
         covered = (out_shape[i + 2] - 1) * attributes["strides"][i] + (kernel[i] - 1) * attributes["dilations"][i] + 1
         if i + 2 != time:
             after = max(0, covered - before - x.shape[i + 2])  # no more than windows see
-        axes.append(_Axis(out_shape[i + 2], kernel[i], attributes["strides"][i], attributes["dilations"][i], before, after))
+        axes.append(
+            _Axis(out_shape[i + 2], kernel[i], attributes["strides"][i], attributes["dilations"][i], before, after)
+        )
     order = (0, *range(2, len(x.shape)), 1)
     inner = x.strides[1] == 1 or x.shape[1] == 1
     if any(axis.before or axis.after for axis in axes):
@@ -117,16 +118,16 @@ def run_windows(
             held = slice(g * outputs, (g + 1) * outputs)
             part = own.part(1, g * inputs, inputs)
             written = to.part(1, g * outputs, outputs)
-            pieces, distances, length = _pieces(axes, inputs, part.strides[1])
-            sizes = [axis.count for axis in axes]
+            pieces, distances, length = _pieces(axes, inputs)
+            positions = [axis.count for axis in axes], [axis.step for axis in axes], written.strides[2:]
             product(
-                compiler, np.ascontiguousarray(taps_first[held].reshape(outputs, -1)), None if bias is None else bias[held],
-                part, written, positions=(sizes, [axis.step for axis in axes], written.strides[2:]),
-                pieces=pieces, distances=distances, length=length,
+                compiler, np.ascontiguousarray(taps_first[held].reshape(outputs, -1)),
+                None if bias is None else bias[held], part, written, positions=positions, pieces=pieces,
+                distances=distances, length=length,
             )  # fmt: skip
 
 
-def _pieces(axes: list[_Axis], inputs: int, _: int) -> tuple[tuple[int, int], tuple[int, int], int]:
+def _pieces(axes: list[_Axis], inputs: int) -> tuple[tuple[int, int], tuple[int, int], int]:
     """How a window's numbers lie: a grid of pieces of so many, side by side; (0, 0): one piece."""
     length = inputs
     grid: list[tuple[int, int]] = []
@@ -163,8 +164,8 @@ def _by_channel(
     channels = x.shape[1]
     known = [None if array is None else Use(compiler.put_constant(array)) for array in (weights, bias)]
     compiler.emit(
-        "window", Use(out, to), Use(x, steps), *known, code=kind, sizes=(*counts, *taps, channels), strides=tap, p=scale,
-        work=2.0 * math.prod(counts) * math.prod(taps) * channels,
+        "window", Use(out, to), Use(x, steps), *known, code=kind, sizes=(*counts, *taps, channels), strides=tap,
+        p=scale, work=2.0 * math.prod(counts) * math.prod(taps) * channels,
     )  # fmt: skip
 
 
@@ -175,10 +176,14 @@ def pool(compiler: Compiler, node: Node) -> None:
     x, axes = _placed(compiler, node, 0.0 if mean else -np.inf)
     out = _channels_last(compiler, node)
     taps = math.prod(axis.taps for axis in axes)
-    counted = mean and (bool(attributes["ceil_mode"]) or (any(attributes["pads"]) and not attributes["count_include_pad"]))
+    counted = mean and (
+        bool(attributes["ceil_mode"]) or (any(attributes["pads"]) and not attributes["count_include_pad"])
+    )
     for b in range(x.shape[0]):
         own, to = x.part(0, b, 1), out.part(0, b, 1)
-        _by_channel(compiler, own, to, axes, None, None, MEAN if mean else MOST, 1.0 if counted or not mean else 1 / taps)
+        _by_channel(
+            compiler, own, to, axes, None, None, MEAN if mean else MOST, 1.0 if counted or not mean else 1 / taps
+        )
     if counted:
         _share(compiler, node, out, axes)
     compiler.views[node.outputs[0]] = out
@@ -192,7 +197,8 @@ def _share(compiler: Compiler, node: Node, out: View, axes: list[_Axis]) -> None
     if not compiler.streams or time is None:
         ones = np.ones((1, 1, *shape[2:]))
         found = convolution.windows(
-            shape[2:], *(attributes[key] for key in ("kernel_shape", "strides", "dilations", "pads", "auto_pad", "ceil_mode"))
+            shape[2:],
+            *(attributes[key] for key in ("kernel_shape", "strides", "dilations", "pads", "auto_pad", "ceil_mode")),
         )
         there = np.sum([values for _, values in found.places(found.padded(ones, 0))], axis=0)
         shares = node.row.run(ones, **attributes)  # of what a window counts, what is there
@@ -229,13 +235,12 @@ def conv_transpose(compiler: Compiler, node: Node) -> None:
     fused = compiler.fused[node.name]
     turned = split.swapaxes(1, 2).reshape(-1, weights.shape[0] // groups, *weights.shape[2:])
     turned, bias = fused.weights(turned), fused.bias(bias)
-    choices = [_phases(attributes, i, x.shape[i + 2], out.shape[i + 2], i + 2 == time) for i in range(number)]
-    before = [max(0, *(-first for *_, first, _ in own), 0) for own in choices]
+    choices = [_phases(attributes, i, out.shape[i + 2], i + 2 == time) for i in range(number)]
+    before = [max(0, *(-own.first for own in phases), 0) for phases in choices]
     after = [
-        max(0, *(first + count - 1 + (len(taps) - 1) * between - (x.shape[i + 2] - 1) for taps, _, count, first, between in own), 0)
-        if i + 2 != time else 0
-        for i, own in enumerate(choices)
-    ]  # fmt: skip
+        0 if i + 2 == time else max(0, *(own.last - (x.shape[i + 2] - 1) for own in phases), 0)
+        for i, phases in enumerate(choices)
+    ]
     order = (0, *range(2, len(x.shape)), 1)
     if any(before) or any(after):
         padded = compiler.new(
@@ -253,22 +258,20 @@ def conv_transpose(compiler: Compiler, node: Node) -> None:
         compiler.empty(x, 0.0, node.inputs[0])
         span = convolution.over_axis(node.operator, time, attributes)[0]
         x = compiler.delayed(x, span)
-    for index in np.ndindex(*(len(own) for own in choices)):
-        chosen = [own[i] for own, i in zip(choices, index, strict=True)]
-        axes, where, from_x, to = [], [slice(None), slice(None)], x, out
-        for i, (taps, place, count, first, between) in enumerate(chosen):
-            axis = _Axis(count, len(taps), 1, 1, 0, 0)
-            axis.step, axis.tap = x.strides[i + 2], between * x.strides[i + 2]
+    for index in np.ndindex(*(len(phases) for phases in choices)):
+        axes, own, from_x, to = [], turned, x, out
+        for i, (phases, number_of) in enumerate(zip(choices, index, strict=True)):
+            phase = phases[number_of]
+            axis = _Axis(phase.outputs, len(phase.taps), 1, 1, 0, 0)
             if i + 2 == time:
-                axis.step, axis.tap = 0, attributes["dilations"][i] * x.buffer.size
+                axis.tap = attributes["dilations"][i] * x.buffer.size
             else:
-                from_x = from_x.part(i + 2, before[i] + first, x.shape[i + 2] - before[i] - first)
-                to = to.part(i + 2, place, count, attributes["strides"][i])
-            where.append(taps)  # type: ignore[arg-type]
+                first = before[i] + phase.first
+                axis.step, axis.tap = x.strides[i + 2], phase.between * x.strides[i + 2]
+                from_x = from_x.part(i + 2, first, x.shape[i + 2] - first)
+                to = to.part(i + 2, phase.place, phase.outputs, attributes["strides"][i])
+            own = np.take(own, np.array(phase.taps, np.intp), axis=i + 2)
             axes.append(axis)
-        own = turned[:, :]
-        for i, taps in enumerate(where[2:]):
-            own = np.take(own, taps, axis=i + 2)  # type: ignore[call-overload]
         if 0 in own.shape:
             compiler.filled(to, 0.0)
             if bias is not None:
@@ -280,20 +283,37 @@ def conv_transpose(compiler: Compiler, node: Node) -> None:
     compiler.views[fused.result] = out
 
 
-def _phases(attributes: Any, i: int, size: int, outputs: int, time: bool) -> list[tuple[list[int], int, int, int, int]]:
-    """Of the outputs at each place in a stride: the taps that meet inputs there, in the inputs' order; the place; how
-    many outputs there are; the first one's first input; and how far apart inputs are from tap to tap."""  # noqa: D209
+class _Phase(NamedTuple):
+    """The outputs of a transposed convolution at one place in a stride, along one axis."""
+
+    taps: list[int]
+    """Those that meet inputs there, in the inputs' order."""
+    place: int
+    outputs: int
+    first: int
+    """The first output's first input."""
+    between: int
+    """How far apart inputs are from tap to tap."""
+
+    @property
+    def last(self) -> int:
+        """The last output's last input."""
+        return self.first + self.outputs - 1 + (len(self.taps) - 1) * self.between
+
+
+def _phases(attributes: Any, i: int, outputs: int, time: bool) -> list[_Phase]:
+    """The phases along an axis."""
     stride, dilation = attributes["strides"][i], attributes["dilations"][i]
     taps, pad = attributes["kernel_shape"][i], attributes["pads"][i]
     if time:
-        return [(list(reversed(range(taps))), 0, 1, 0, 1)]
+        return [_Phase(list(reversed(range(taps))), 0, 1, 0, 1)]
     found = []
     for place in range(min(stride, outputs)):
         met = [k for k in reversed(range(taps)) if (place + pad - k * dilation) % stride == 0]
         count = -(-(outputs - place) // stride)
         inputs = [(place + pad - k * dilation) // stride for k in met]
         between = inputs[1] - inputs[0] if len(met) > 1 else 1
-        found.append((met, place, count, inputs[0] if met else 0, between))
+        found.append(_Phase(met, place, count, inputs[0] if met else 0, between))
     return found
 
 
