@@ -13,6 +13,7 @@ from cgru.errors import FormatError
 from cgru.formats import network as own
 from cgru.model.graph import MAX_MEMORY, Graph
 from cgru.model.interpret import run
+from cgru.model.joining import join
 from cgru.run import frames
 from cgru.run.precision import Precision, quantized
 
@@ -181,6 +182,38 @@ class Network:
             max_memory=max_memory,
         )  # fmt: skip
         return cls._of(graph, dtype)
+
+    @classmethod
+    def join(cls, networks: Sequence[Network] | Mapping[str, Network], max_memory: int = MAX_MEMORY) -> Network:
+        """The network that several make together: an output of one is the input of the same name of another.
+
+        Parameters
+        ----------
+        networks : sequence or mapping
+            In any order.
+        max_memory : int
+            As in `load`.
+
+        Raises
+        ------
+        cgru.FormatError
+            They do not go together; see `cgru.model.joining.join`.
+        ValueError
+            They are quantized, or of different dtypes.
+        """
+        named = dict(networks) if isinstance(networks, dict) else {str(i): net for i, net in enumerate(networks)}
+        for name, net in named.items():
+            if not isinstance(net, Network):
+                raise TypeError(f"networks: expected cgru.Network objects, got {type(net).__name__} as {name!r}")
+            if net.precise is not None:
+                raise ValueError(
+                    f"networks: expected float32 weights, got {name!r} of {net.precise.name}; quantize the result"
+                )
+        dtypes = {net.dtype for net in named.values()}
+        if len(dtypes) > 1:
+            raise ValueError("networks: expected one dtype, got float32 and float64")
+        graph = join({name: net.graph for name, net in named.items()}, max_memory)
+        return cls._of(graph, dtypes.pop())
 
     # --- Facts --------------------------------------------------------------------------------------------------------
 

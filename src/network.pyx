@@ -379,7 +379,7 @@ cdef class States(Exclusive):
         cdef Array given, written
         cdef Advance call
         cdef int64_t wrong = -1, frames
-        cdef int axis, result
+        cdef int axis, own, result
         cdef cnp.ndarray a
         if not self.simple or self.frame_axis[0] < 0 or self.frame_axis[1] < 0 or not cnp.PyArray_CheckExact(x):
             return None
@@ -393,7 +393,8 @@ cdef class States(Exclusive):
             return None
         if out is None:
             for axis in range(self.axes[1] + 1):
-                sizes[axis] = frames if axis == self.frame_axis[1] else self.sizes[1][axis - (axis > self.frame_axis[1])]
+                own = axis - (axis > self.frame_axis[1])
+                sizes[axis] = frames if axis == self.frame_axis[1] else self.sizes[1][own]
             out = cnp.PyArray_EMPTY(<int> self.axes[1] + 1, sizes, cnp.NPY_FLOAT32, 0)
         elif not self.fits(out, 1, frames) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out) or (
                 not cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray> out) or not cnp.PyArray_IS_C_CONTIGUOUS(a)

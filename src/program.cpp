@@ -477,7 +477,8 @@ struct Run {
             const Port& port = program.inputs[i];
             const Array array = block.inputs ? block.inputs[i] : Array();
             const int64_t count = port.count(), bytes = count * int64_t(sizeof(float));
-            const bool same = alike(port, array), together = same && array.frame_stride == bytes && port.at.row == count;
+            const bool same = alike(port, array);
+            const bool together = same && array.frame_stride == bytes && port.at.row == count;
             int64_t first = 0, last = block.inputs ? width : 0;
             if (port.over_time && block.inputs) {
                 first = smaller(width, larger(0, block.early - done));
@@ -486,7 +487,8 @@ struct Run {
             for (int64_t r = 0; r < block.rows; ++r) {
                 for (int64_t t = 0; t < width; ++t)
                     if (t < first || t >= last) memset(at(port.at, r, t), 0, size_t(bytes));
-                const char* from = array.data + r * array.row_stride + (done - block.early + first) * array.frame_stride;
+                const int64_t frame = done - block.early + first;
+                const char* from = array.data + r * array.row_stride + frame * array.frame_stride;
                 if (together && last > first) {
                     memcpy(at(port.at, r, first), from, size_t((last - first) * bytes));
                     continue;
@@ -537,7 +539,8 @@ struct Run {
             const Port& port = program.outputs[i];
             const Array& array = block.outputs[i];
             const int64_t count = port.count(), bytes = count * int64_t(sizeof(float));
-            const bool same = alike(port, array), together = same && array.frame_stride == bytes && port.at.row == count;
+            const bool same = alike(port, array);
+            const bool together = same && array.frame_stride == bytes && port.at.row == count;
             const int64_t step = done - block.early - block.late;  // the block's first frame's
             const int64_t behind = block.end == endless
                                        ? block.frames - block.early
@@ -550,7 +553,8 @@ struct Run {
                 first = last - 1;
             }
             for (int64_t r = 0; r < block.rows; ++r) {
-                char* to = array.data + r * array.row_stride + (port.over_time ? (step + first) * array.frame_stride : 0);
+                const int64_t frame = port.over_time ? step + first : 0;
+                char* to = array.data + r * array.row_stride + frame * array.frame_stride;
                 if (together && last > first) {
                     memcpy(to, at(port.at, r, first), size_t((last - first) * bytes));
                     continue;
