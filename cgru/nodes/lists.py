@@ -118,7 +118,7 @@ def _one(name: str, values: Iterable[Any], default: Any) -> Any:
     return next(iter(found.values()), default)
 
 
-def graph_of(layers: Sequence[Any]) -> Graph:
+def graph_of(layers: Iterable[Any]) -> Graph:
     """The network of a list of layers, from an input "x" to an output "y".
 
     x is (T, B, I), or (B, T, I) where recurrent layers are batch_first; where an embedding comes first, int64 (T, B).
@@ -130,22 +130,22 @@ def graph_of(layers: Sequence[Any]) -> Graph:
     ValueError
         A layer does not fit the one before it; the message says which.
     """
-    layers = checked(layers)
-    options = [element.value.spec if is_model(element) else element for element in flat(layers)]
+    elements = checked(layers)
+    options = [element.value.spec if is_model(element) else element for element in flat(elements)]
     batch_first = _one("batch_first", [own.batch_first for own in options if hasattr(own, "batch_first")], False)
     dtype = _one("dtype", [np.dtype(own.dtype) for own in options if own.dtype is not None], np.dtype(np.float32))
-    indices = next((kind for kind in map(taken_by, layers) if kind != "a"), "f") == "i"
+    indices = next((kind for kind in map(taken_by, elements) if kind != "a"), "f") == "i"
     axes: tuple[int | Size, ...] = (Size(BATCH), Size(STEPS)) if batch_first else (Size(STEPS), Size(BATCH))
-    width = None if indices else first_width(layers)
+    width = None if indices else first_width(elements)
     if width is None and not indices:
         raise ValueError(
             f"layers: expected one that says how many inputs there are, as Linear does, before their number changes, "
-            f"got {layers[0]!r} first"
+            f"got {elements[0]!r} first"
         )
     writer = Writer("layers")
     x = writer.input("x", axes if width is None else (*axes, width), np.int64 if indices else dtype)
     place = Place(writer, "", dtype, batch_first, {"x"} if indices else set())
-    y = write_all(place, layers, x)
+    y = write_all(place, elements, x)
     try:
         return writer.graph({"y": y}, states={})
     except FormatError as error:

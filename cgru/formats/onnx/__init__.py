@@ -16,25 +16,17 @@ import onnx
 from cgru import checks
 from cgru.errors import FormatError
 from cgru.formats import files
-from cgru.formats.names import refuse_unknown
-from cgru.formats.onnx import bodies, operator, order, parsing
+from cgru.formats.onnx import bodies, layers, operator, order, parsing
 from cgru.formats.onnx.graph import MAX_USES, Graph
-from cgru.model.nodes import recurrent
 from cgru.model.spec import from_options
 from cgru.model.value import Value, face
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from cgru.gru import GRU
-    from cgru.model.spec import Spec
     from cgru.types import Array
 
 OPSET, IR_VERSION = 14, 8
 """What `to_onnx` writes: the operator's version of 2021, which runtimes since then read."""
-
-MAX_BYTES = 2**31 - 2**20
-"""Of weights in one file: protobuf ends at 2 GiB."""
 
 
 def from_onnx(model: Any, name: str | None = None) -> GRU:
@@ -186,7 +178,7 @@ def _build(source: str, units: list[operator.Unit], batch_major: bool = False) -
 
 def save(value: Value, path: str | os.PathLike[str]) -> None:
     """Write a model of one GRU operator a layer; see `GRU.to_onnx`."""
-    refuse_unknown(value, "ONNX")
+    layers.refuse(value)
     model = _model(value)
     onnx.checker.check_model(model)
     files.write(path, model.SerializeToString())
@@ -199,19 +191,12 @@ to_onnx = save
 def _model(value: Value) -> Any:
     """x -> [Transpose] -> a GRU a layer, each with its directions put side by side -> [Transpose] -> y, h_n."""
     gru = value.spec
-    gates = [direction.gate for direction in gru.by_direction]
-    if gru.update_gate != "state" and not all(gate.mirrored_by_negation for gate in gates):
-        raise FormatError(
-            f"update_gate: ONNX has {gru.update_gate!r} only for sigmoid gates, got {gru.recurrent_activation!r}"
-        )
-    if gru.merge != "concat":
-        raise FormatError(f"merge: the file's GRU knows 'concat' only, got {gru.merge!r}")
-    directions, layers, hidden = gru.directions, gru.num_layers, gru.hidden_size
+    directions, number, hidden = gru.directions, gru.num_layers, gru.hidden_size
     kind = onnx.helper.np_dtype_to_tensor_dtype(gru.dtype)
-    attributes = _written(gru)
+    attributes = layers.attributes_of(gru)
     nodes: list[Any] = []
     constants: dict[str, Array] = {
-        "h0": np.zeros((layers * directions, 1, hidden), gru.dtype),  # for a session's call without h0
+        "h0": np.zeros((number * directions, 1, hidden), gru.dtype),  # for a session's call without h0
         "batch_axis": np.array([0 if gru.batch_first else 1]),
         "one": np.array([1]),
         "side_by_side": np.array([0, 0, directions * hidden]),
@@ -224,12 +209,12 @@ def _model(value: Value) -> Any:
     node("Gather", ["x_shape", "batch_axis"], ["batch"], axis=0)
     node("Concat", ["one", "batch", "one"], ["state_shape"], axis=0)
     node("Expand", ["h0", "state_shape"], ["h0_all"])
-    node("Split", ["h0_all"], [f"h0_l{k}" for k in range(layers)], axis=0)
+    node("Split", ["h0_all"], [f"h0_l{k}" for k in range(number)], axis=0)
     below = "x"
     if gru.batch_first:
         node("Transpose", ["x"], ["x_steps"], perm=[1, 0, 2])
         below = "x_steps"
-    for k, parts in enumerate(_layers(value)):
+    for k, parts in enumerate(layers.weights_of(value)):
         constants.update({f"{part}_l{k}": array for part, array in parts.items()})
         weights = [f"{part}_l{k}" if part in parts else "" for part in "WRB"]
         nodes.append(
@@ -237,59 +222,24 @@ def _model(value: Value) -> Any:
                 "GRU", [below, *weights, "", f"h0_l{k}"], [f"Y_l{k}", f"h_n_l{k}"], name=f"gru_l{k}", **attributes
             )
         )
-        last = k == layers - 1
+        last = k == number - 1
         below = "y" if last and not gru.batch_first else f"y_l{k}"
         node("Transpose", [f"Y_l{k}"], [f"Y_l{k}_steps"], perm=[0, 2, 1, 3])
         node("Reshape", [f"Y_l{k}_steps", "side_by_side"], [below])
     if gru.batch_first:
         node("Transpose", [below], ["y"], perm=[1, 0, 2])
-    node("Concat", [f"h_n_l{k}" for k in range(layers)], ["h_n"], axis=0)
-    if sum(array.nbytes for array in constants.values()) > MAX_BYTES:
-        raise FormatError(f"an ONNX file holds up to {MAX_BYTES} bytes of weights; save a .safetensors file")
+    node("Concat", [f"h_n_l{k}" for k in range(number)], ["h_n"], axis=0)
+    if sum(array.nbytes for array in constants.values()) > layers.MAX_BYTES:
+        raise FormatError(f"an ONNX file holds up to {layers.MAX_BYTES} bytes of weights; save a .safetensors file")
 
     steps = ["B", "T"] if gru.batch_first else ["T", "B"]
     tensor = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph(
         nodes,
         "gru",
-        [tensor("x", kind, [*steps, gru.input_size]), tensor("h0", kind, [layers * directions, "B0", hidden])],
-        [tensor("y", kind, [*steps, directions * hidden]), tensor("h_n", kind, [layers * directions, "B", hidden])],
+        [tensor("x", kind, [*steps, gru.input_size]), tensor("h0", kind, [number * directions, "B0", hidden])],
+        [tensor("y", kind, [*steps, directions * hidden]), tensor("h_n", kind, [number * directions, "B", hidden])],
         [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
     opset = onnx.helper.make_opsetid("", OPSET)
     return onnx.helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="cgru")
-
-
-def _written(gru: Spec) -> dict[str, Any]:
-    """The operator's attributes; they are float32, so a float64 model's numbers must be."""
-    functions = [function for direction in gru.by_direction for function in (direction.gate, direction.candidate)]
-    functions = [f._replace(name="affine", alpha=1.0, beta=0.0) if f.name == "linear" else f for f in functions]
-    for f in functions:
-        if f.name not in recurrent.NAMES:
-            raise FormatError(f"ONNX's GRU has no activation {f.name!r}; it has {', '.join(recurrent.NAMES)}")
-    for number in [gru.clip or 0.0, *(number for f in functions for number in (f.alpha, f.beta))]:
-        if gru.dtype != np.float32 and float(np.float32(number)) != number:
-            raise FormatError(
-                f"ONNX keeps the numbers of activations and clip in float32, which does not have {number!r}"
-            )
-    attributes = {
-        "hidden_size": gru.hidden_size,
-        "linear_before_reset": int(gru.reset_after),
-        "direction": "bidirectional" if gru.bidirectional else "reverse" if gru.reverse else "forward",
-        "activations": [recurrent.NAMES[f.name] for f in functions],
-        "activation_alpha": [f.alpha for f in functions if f.name in recurrent.PARAMETERS["activation_alpha"]],
-        "activation_beta": [f.beta for f in functions if f.name in recurrent.PARAMETERS["activation_beta"]],
-        "clip": gru.clip,
-    }
-    return {name: value for name, value in attributes.items() if value not in (None, [])}
-
-
-def _layers(value: Value) -> Iterator[dict[str, Array]]:
-    """W (D, 3H, I), R (D, 3H, H) and B (D, 6H) of each layer, the update gate weighing the state."""
-    parameters, spec = value.weighing_state(), value.spec
-    for suffixes, _ in spec.layers:
-        w, r, *biases = [
-            np.stack([recurrent.reordered(parameters[name + suffix]) for suffix in suffixes])
-            for name in spec.cell.shapes(1, 1, spec.bias)
-        ]
-        yield {"W": w, "R": r, **({"B": np.concatenate(biases, axis=1)} if biases else {})}
