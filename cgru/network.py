@@ -381,6 +381,27 @@ class Network:
             )
         own.save(self.graph, path)
 
+    def to_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write the network as an ONNX file of standard operators; the file appears whole, or the one before it stays.
+
+        Raises
+        ------
+        ValueError
+            A layer that ONNX cannot say, or a quantized network: write the one that it was made from.
+        OSError
+            The file cannot be written.
+        """
+        from cgru.formats import FORMATS
+
+        if self.precise is not None:
+            raise ValueError(
+                f"to_onnx: expected a network of float32 weights, got one of {self.precise.name}; write the network "
+                "that it was made from"
+            )
+        with FORMATS["onnx"].using():
+            from cgru.formats.onnx.writing import to_onnx
+        to_onnx(self.graph, path)
+
     def to(self, device: str) -> Network:
         """The network on a device: itself on "cpu"; others are refused for now."""
         if device != "cpu":

@@ -45,14 +45,18 @@ class _States(_program.States):
     _net: Network
     _ready: Ready
 
+    def _one_frame(self, rows: Any, call: Callable[[], None]) -> None:
+        """Let rows go on by a frame: one act, as nothing is kept before a row's frame is whole, if it cannot fail."""
+        if self._ready.compiled.program.fails:
+            self._all_or_nothing(rows, 1, call)
+        else:
+            call()
+
     def _all_or_nothing(self, rows: Any, count: int, call: Callable[[], None]) -> None:
         """Let rows go on by so many frames; where that fails they are as they were.
 
         Of one frame it is enough to keep the plain numbers: windows still hold the frames before it.
         """
-        if count == 1 and not self._ready.compiled.program.fails:  # nothing is kept before the frame is whole
-            call()
-            return
         part = slice(len(self._ready.compiled.program.fresh)) if count == 1 else slice(None)
         numbers, places = np.array(self.numbers[rows, part]), np.array(self.places[rows])
         try:
@@ -161,7 +165,7 @@ class NetworkStream(_States):
         limits = self._ready.compiled.program.limits
         inputs = {form.name: frames.checked(form, given[form.name], {}, limits) for form in self._inputs}
         outputs = frames.written(self._outputs, out, {}, inputs)
-        self._all_or_nothing(slice(None), 1, lambda: self._go(inputs, outputs, self._inputs, self._outputs, 1, 1))
+        self._one_frame(slice(None), lambda: self._go(inputs, outputs, self._inputs, self._outputs, 1, 1))
         return frames.given_back(outputs)
 
     def _go(
@@ -495,7 +499,7 @@ class NetworkPool(_States):
                 if wrong >= 0:
                     self._out_of_range(wrong)
 
-            self._all_or_nothing(chosen, 1, go)
+            self._one_frame(chosen, go)
         return frames.given_back(outputs)
 
     def _many(self, ids: Array) -> Array:
