@@ -1,5 +1,5 @@
 // Products of rows with a matrix, bias included: the input product of a layer without a state, whose outputs go where
-// they are wanted. The tiles, and the order of sums, are those of tiles.h.
+// they are wanted. The order of sums is that of tiles.h; there are fewer kinds of tiles, as each is code for every storage.
 #pragma once
 
 #include "packed/tiles.h"
@@ -13,7 +13,7 @@ template <class S> struct HasDense {
     static const bool pieces = std::is_same<S, Float32>::value;
 };
 
-template <class S, int G, bool large, bool pieces> struct DenseProduct {
+template <class S, int G, bool pieces> struct DenseProduct {
     const PackedLayer& layer;
     const DenseStep& step;
 
@@ -39,12 +39,11 @@ template <class S, int G, bool large, bool pieces> struct DenseProduct {
                 }
         }
     }
-    void finish() {}
 
   private:
     template <int R, int B>
     CGRU_MEMBER void add(const Tile<R, B>& tile, FloatVector (&sums)[R][B][G], std::false_type) {
-        add_input<S, large>(tile, layer, step, sums);
+        add_input<S, false>(tile, layer, step, sums);
     }
     template <int R, int B>
     CGRU_MEMBER void add(const Tile<R, B>& tile, FloatVector (&sums)[R][B][G], std::true_type) {
@@ -62,15 +61,26 @@ template <class S, int G, bool large, bool pieces> struct DenseProduct {
     }
 };
 
+// Many rows go a block at a time, as in `run_tiles`; the last ones two at a time, or one by two blocks.
+template <class S, int G, bool pieces> static void dense_tiles(const PackedLayer& layer, const DenseStep& step) {
+    DenseProduct<S, G, pieces> product(layer, step);
+    const int64_t whole = step.last_row - (step.last_row - step.first_row) % tile_rows;
+    for (int64_t block = step.first_block; step.first_row < whole && block < step.last_block; ++block)
+        for (int64_t row = step.first_row; row < whole; row += tile_rows) product.run(Tile<tile_rows, 1>{row, block});
+    int64_t row = whole;
+    for (; row + 2 <= step.last_row; row += 2)
+        for (int64_t block = step.first_block; block < step.last_block; ++block) product.run(Tile<2, 1>{row, block});
+    if (row == step.last_row) return;
+    int64_t block = step.first_block;
+    for (; block + 2 <= step.last_block; block += 2) product.run(Tile<1, 2>{row, block});
+    if (block < step.last_block) product.run(Tile<1, 1>{row, block});
+}
+
 template <class S, int G> static void run_dense(const PackedLayer& layer, const DenseStep& step) {
-    const bool fetches = weights_ahead > 0 && !S::narrow;
-    const bool large = layer.blocks * layer.inputs * G * lanes * S::bytes > large_weights;
     if (HasDense<S>::pieces && step.pieces[0])
-        run_tiles<DenseProduct<S, G, false, HasDense<S>::pieces>>(layer, step);
-    else if (large)
-        run_tiles<DenseProduct<S, G, fetches, false>>(layer, step);
+        dense_tiles<S, G, HasDense<S>::pieces>(layer, step);
     else
-        run_tiles<DenseProduct<S, G, false, false>>(layer, step);
+        dense_tiles<S, G, false>(layer, step);
 }
 
 // The kernels of the table, for blocks of two vectors and of three; null where there are none.

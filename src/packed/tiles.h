@@ -189,14 +189,35 @@ static CGRU_NOINLINE void finish_waiting(Waiting<Phase>& waiting, const PackedLa
     });
 }
 
+// The functions of a layer, found out where they are called: for tiles that wait all the same, so that their code is
+// there once and not for the usual layer and any other.
+struct Either {
+    static const bool compiled = false;
+};
+
+// What waits is finished with a layer's functions.
+template <class Phase, class F> struct Finish {
+    static void run(Waiting<Phase>& waiting, const PackedLayer& layer, const PackedStep& step) {
+        finish_waiting(waiting, layer, step, F(layer));
+    }
+};
+template <class Phase> struct Finish<Phase, Either> {
+    static void run(Waiting<Phase>& waiting, const PackedLayer& layer, const PackedStep& step) {
+        typedef typename Phase::template Functions<float> OfUsual;
+        if (layer.usual)
+            finish_waiting(waiting, layer, step, OfUsual(layer));
+        else
+            finish_waiting(waiting, layer, step, Any<float>(layer));
+    }
+};
+
 // A phase of a step, from x itself (all gates) or from the input products; tile by tile, and `finish` behind the last.
 template <class S, class Phase, bool from_input, class F> struct StepPhase {
     const PackedLayer& layer;
     const PackedStep& step;
-    const F f;
     Waiting<Phase> waiting;
 
-    StepPhase(const PackedLayer& layer, const PackedStep& step) : layer(layer), step(step), f(layer) {
+    StepPhase(const PackedLayer& layer, const PackedStep& step) : layer(layer), step(step) {
         if (from_input) prepare_inputs<S>(layer, step);
         if (Phase::recurrent) prepare_states<S>(layer, step, Phase::operand(step));
     }
@@ -228,9 +249,9 @@ template <class S, class Phase, bool from_input, class F> struct StepPhase {
         Units at[B];
         CGRU_UNROLL for (int g = 0; g < Phase::gates; ++g) CGRU_EACH(b, B) of[g][b] = sums[0][b][g];
         CGRU_EACH(b, B) at[b] = units_at(step, tile.row, tile.block + b);
-        finish_at_once<Phase>(at, layer, step, f, of, waiting.kept + waiting.count);
+        finish_at_once<Phase>(at, layer, step, F(layer), of, waiting.kept + waiting.count);
     }
-    void finish() { finish_waiting(waiting, layer, step, f); }
+    void finish() { Finish<Phase, F>::run(waiting, layer, step); }
 };
 
 // A kernel over all tiles of [first_row, last_row) x [first_block, last_block). Many rows go a block at a time, so that
@@ -281,8 +302,10 @@ static void run_tiles(const PackedLayer& layer, const Step& step) {
 template <class S, class Phase, bool from_input>
 static void run_phase(const PackedLayer& layer, const PackedStep& step) {
     typedef typename Phase::template Functions<float> OfUsual;
-    (layer.usual ? run_tiles<StepPhase<S, Phase, from_input, OfUsual>, PackedStep>
-                 : run_tiles<StepPhase<S, Phase, from_input, Any<float>>, PackedStep>)(layer, step);
+    typedef std::is_same<S, Float32> InRegisters;  // those of the usual layer, of a single row
+    typedef typename std::conditional<InRegisters::value, OfUsual, Either>::type OfSingle;
+    (layer.usual ? run_tiles<StepPhase<S, Phase, from_input, OfSingle>, PackedStep>
+                 : run_tiles<StepPhase<S, Phase, from_input, Either>, PackedStep>)(layer, step);
 }
 
 template <class S, int gates> static void input_product(const PackedLayer& layer, const PackedStep& step) {
