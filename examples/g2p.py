@@ -4,7 +4,8 @@
     python examples/g2p.py --words words.txt        # a whole list, in batches of sequences of different lengths
 
 The encoder, a GRU, reads a word letter by letter; the decoder, another, starts from its last state and names a phoneme
-a step, reading back the one before: for one word as a stream, for many as a batch that shrinks as words are done.
+a step, reading back the one before: for one word as a network that feeds itself in compiled code, for many as a batch
+that shrinks as words are done.
 Results are compared with the package's own NumPy inference, and timed beside it. Needs: pip install "cgru[examples]".
 """
 
@@ -26,6 +27,7 @@ from unittest import mock
 import numpy as np
 
 import cgru
+from cgru import nodes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +54,32 @@ class Pronouncer:
         self.decoder = folded(weights, "dec")  # I 74
         self.letters = np.eye(self.encoder.input_size, dtype=np.float32)
         self.sounds = np.eye(self.decoder.input_size, dtype=np.float32)
-        self.stream = self.decoder.stream()
+        rows, hidden = len(self.sounds), self.decoder.hidden_size
+        speaker = cgru.Network([
+            nodes.Embedding(*self.sounds.shape, weight=self.sounds),
+            self.decoder,
+            nodes.Linear(hidden, rows, self.score_bias, weight=np.ascontiguousarray(self.score_weights.T)),
+            nodes.ArgMax(),
+        ])  # fmt: skip
+        self.speaker = speaker.stream()  # from a phoneme to the next one
+        (self.state_name,) = self.speaker.state
+        self.speak = self.decoded
+
+    def decoded(self, state: np.ndarray) -> np.ndarray:
+        """A word's phonemes as numbers, from the encoder's last state: the network feeds itself, in compiled code."""
+        self.speaker.state = {self.state_name: state[None, :, None]}
+        return self.speaker.decode(self.start, self.end, MAX_PHONEMES)
+
+    def stepped(self, state: np.ndarray) -> list[int]:
+        """The same step by step, where the decoder alone is quantized."""
+        stream = self.decoder.stream()
+        stream.state, sound, found = state, self.start, []
+        for _ in range(MAX_PHONEMES):
+            sound = int((stream.step(self.sounds[sound]) @ self.score_weights + self.score_bias).argmax())
+            if sound == self.end:
+                break
+            found.append(sound)
+        return found
 
     def quantized(self, precision: str, words: Sequence[str] = ()) -> Pronouncer:
         """The same network with both GRUs' weights in a precision, int8 ones fitted to some words.
@@ -69,7 +96,7 @@ class Pronouncer:
             gru.quantize(precision, calibrate=arguments)
             for gru, arguments in zip((result.encoder, result.decoder), typical, strict=True)
         )
-        result.stream = result.decoder.stream()
+        result.speak = result.stepped
         return result
 
     def arguments(self, words: Sequence[str]) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
@@ -88,16 +115,8 @@ class Pronouncer:
 
     def __call__(self, word: str) -> list[str]:
         """One word's phonemes."""
-        _, self.stream.state = self.encoder(self.letters[self.spell(word)])
-        sound = self.start
-        phonemes = []
-        for _ in range(MAX_PHONEMES):
-            h = self.stream.step(self.sounds[sound])
-            sound = int((h @ self.score_weights + self.score_bias).argmax())
-            if sound == self.end:
-                break
-            phonemes.append(self.phonemes[sound])
-        return phonemes
+        _, state = self.encoder(self.letters[self.spell(word)])
+        return [self.phonemes[int(sound)] for sound in self.speak(state)]
 
     def batch(self, words: list[str]) -> list[list[str]]:
         """The phonemes of many words: one call encodes all, each at its length; the decoder keeps the unfinished."""

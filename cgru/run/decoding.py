@@ -75,7 +75,7 @@ def decode(
             int(np.random.default_rng().integers(2**63)) if seed is None else checks.integer("seed", seed, 0, 2**63 - 1)
         )
         sampling = (seed, temperature)
-    twin = stream.copy() if sampling is None else _sampling(stream, logits)
+    twin = stream if sampling is None else _sampling(stream, logits)
     values = np.array(first.reshape(rows), np.int64)
     chosen = list(twin._net.graph.outputs).index(output if sampling is None else logits)
     bound = []
@@ -90,15 +90,18 @@ def decode(
         else:
             bound.append((np.empty((rows, math.prod(shape) // rows), np.float32), -1, 0))
     indices = np.empty((limit, rows), np.int64)
-    lengths = twin._decode(values, (values, -1, 0), bound, chosen, stop, indices, sampling)
-    stream.state = twin.state
+    lengths = twin._decode(limit, values, (values, -1, 0), bound, chosen, stop, indices, sampling)
+    if twin is not stream:
+        stream.state = twin.state
     found = [indices[: lengths[row], row].copy() for row in range(rows)]
     return found[0] if single else found
 
 
 def _sampling(stream: NetworkStream, logits: str) -> Any:
     """The stream of a network that gives its logits, too, in the same state."""
-    net = stream._net
-    twin = type(stream)(type(net)._of(with_logits(net.graph, logits), net.dtype, net.precise), stream._batch_size)
-    twin.state = stream.state
-    return twin
+    if stream._twin is None:
+        net = stream._net
+        other = type(net)._of(with_logits(net.graph, logits), net.dtype, net.precise)
+        stream._twin = type(stream)(other, stream._batch_size)
+    stream._twin.state = stream.state
+    return stream._twin

@@ -144,6 +144,8 @@ class NetworkStream(_States):
         return stream
 
     _batch_size: int | None
+    _twin: NetworkStream | None = None
+    """Of a network that gives its logits, too, for sampling."""
     _inputs: list[Form]
     _outputs: list[Form]
 
@@ -296,8 +298,10 @@ class NetworkStream(_States):
         return decode(self, start, stop, limit, seed, temperature)
 
     @alone
-    def _decode(self, *arguments: Any) -> Array:
-        return self.decode_rows(*arguments)
+    def _decode(self, limit: int, *arguments: Any) -> Array:
+        lengths: list[Array] = []
+        self._all_or_nothing(slice(None), limit + 1, lambda: lengths.append(self.decode_rows(*arguments)))
+        return lengths[0]
 
     def _last(self, form: Form) -> Array:
         """An input without a time axis, as it was given last."""
