@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cgru.model.nodes.table import Sizes
     from cgru.types import Array
 
-KEY = "cgru.network"
+KEY = safetensors.NETWORK_KEY
 """The metadata field that holds the graph."""
 
 FIELDS = ("nodes", "inputs", "outputs", "states")

@@ -55,6 +55,9 @@ KIND = "model"
 SAVED = ("GRU", "MinGRU")
 """The metadata field that holds the options, as JSON."""
 
+NETWORK_KEY = "cgru.network"
+"""The one that holds the graph of a whole network (`network.py`)."""
+
 VERSION_KEY, VERSION = "cgru.version", 1
 """The metadata field of the format's version, and today's. Files of before there was one have none: version 0."""
 
@@ -109,6 +112,8 @@ def read(path: Path, name: str | None = None) -> Value:
     """The GRU in a file: one that `save` wrote, or, in any other, the one whose weights have PyTorch's names."""
     files.refuse_lone_shard(path)
     weights = Weights(path)
+    if NETWORK_KEY in weights.metadata:
+        raise FormatError(f"{path}: expected one GRU, got a whole network; use cgru.Network.load")
     if KEY not in weights.metadata:
         weights.refuse_lost_options()
         chosen = names.choose(str(path), weights.shapes, name)

@@ -295,3 +295,14 @@ def test_time_and_memory_in_proportion(make, tmp_path):
         return path
 
     fuzz.in_proportion(write, 300, 3000, from_onnx)
+
+
+def test_a_network_is_no_gru(tmp_path):
+    """`cgru.load`, which reads GRUs, says where whole networks are read."""
+    path = tmp_path / "net.safetensors"
+    net = cgru.Network([cgru.nodes.Linear(3, 4, rng=0), cgru.GRU(4, 4, rng=0)])
+    net.save(path)
+    with pytest.raises(cgru.FormatError, match=r"expected one GRU, got a whole network; use cgru\.Network\.load"):
+        cgru.load(path)
+    x = np.random.default_rng(0).standard_normal((5, 2, 3)).astype(np.float32)
+    assert np.array_equal(cgru.Network.load(path)(x), net(x))
