@@ -47,8 +47,11 @@ def build_and_run(tmp_path, compiler, tested, runner=(), flags=("-static",), pro
     names = SETS["with_bases"](["plain", *tested])
     sources = {  # the slowest first
         **{f"set {name}": ("set", SETS["SETS"][name].macros, SETS["SETS"][name].flags) for name in names},
-        **{f"nodes {name}": ("nodes", SETS["SETS"][name].macros, SETS["SETS"][name].flags) for name in names
-           if SETS["SETS"][name].base is None},
+        **{
+            f"nodes {name}": ("nodes", SETS["SETS"][name].macros, SETS["SETS"][name].flags)
+            for name in names
+            if SETS["SETS"][name].base is None
+        },
         "program": ("program", [], []),
         "dispatch": ("dispatch", SETS["dispatch_macros"](names), []),
         "sequence": ("packed/sequence", [], []),

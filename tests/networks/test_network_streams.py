@@ -154,6 +154,62 @@ def test_a_copy_goes_on_as_the_stream_would(name, way):
             compiled.same(np.concatenate([np.stack(found[key])[net.delay :], rest[key]]), array, key)
 
 
+def test_each_part_of_a_state_has_a_name_of_its_own():
+    """A GRU whose name is that of what it writes, and a window over that."""
+    net = Net(0)
+    y, _ = gru(net, net.input("x", ["T", "B", 4]), 4, 3)
+    model = net.model(conv(net, y, 3, 2, 0))
+    for node in model.graph.node:
+        node.name = ""
+    net = cgru.Network.from_onnx(model)
+    stream, x = net.stream(2), numbers(9, 2, 4)
+    assert len(stream.state) == 2
+    steps = []
+    for frame in x:
+        steps.append(stream.step(frame))
+        stream = stream.copy()
+    compiled.same(np.stack(steps), net(x))
+
+
+def test_last_states_of_what_is_shorter_than_the_sequence():
+    """And of what comes late: the last state is that of the last frame there is."""
+    for pads in ([0, 0], [1, 0], [0, 1], [1, 1], [2, 3]):
+        net = Net(0)
+        x, weights = net.input("x", ["T", "B", 4]), [net.weight(3, 4, 3), net.weight(3)]
+        _, last = gru(net, over_channels(net, x, lambda z, n=net, w=weights, p=pads: n.op("Conv", z, *w, pads=p)), 3, 5)
+        model, given = net.model(net.op("Tanh", last)), {"x": numbers(9, 2, 4)}
+        net = cgru.Network.from_onnx(model)
+        whole = compiled.as_specified(net, given, model)
+        for lengths in ([9], [1] * 9, [4, 5]):
+            compiled.same(compiled.streamed(net.stream(2), net, given, lengths)["y0"], whole["y0"])
+
+
+def test_a_still_input_before_the_first_frame_is_refused_to_streams():
+    """Frames are computed before any input has come; the whole is right."""
+    net = Net(0)
+    y = conv(net, net.input("x", ["T", "B", 4]), 4, 2, 0)
+    y = net.op("Add", net.op("Pad", y, net.constant(np.array([2, 0, 0, 0, 0, 0]))), net.input("s", ["B", 3]))
+    model, given = net.model(y), {"x": numbers(6, 2, 4), "s": numbers(2, 3)}
+    net = cgru.Network.from_onnx(model)
+    compiled.as_specified(net, given, model)
+    with pytest.raises(ValueError, match="'s' has no time axis, and there are frames before the first"):
+        net.stream(2)
+
+
+def test_a_network_that_only_moves_numbers():
+    net = Net(0)
+    x = net.input("x", ["T", 1, 4])
+    y = net.op(
+        "Pad",
+        net.op("MaxPool", net.op("Transpose", x, perm=[1, 2, 0]), kernel_shape=[1]),
+        net.constant(np.array([0, 0, 1, 0, 0, -1])),
+    )
+    net, given = cgru.Network.from_onnx(net.model(y)), {"x": numbers(7, 1, 4)}
+    whole = compiled.as_specified(net, given)
+    for lengths in ([7], [1] * 7):
+        compiled.same(compiled.streamed(net.stream(), net, given, lengths)["y0"], whole["y0"])
+
+
 @each_net
 def test_reset_begins_anew(name):
     net = NETS[name]()
@@ -351,7 +407,7 @@ def test_out_that_is_the_input_is_refused_or_right():
     for call in (lambda a, o: net(a, out=o), lambda a, o: net.stream(2).process(a, out=o)):
         for shift in (0, 1):
             memory = np.concatenate([x, x[:1]])
-            with pytest.raises(ValueError, match="overlap|memory"):
+            with pytest.raises(ValueError, match=r"overlap|memory"):
                 call(memory[:8], memory[shift : 8 + shift])
             compiled.same(memory[:8], x)
     for t in range(8):

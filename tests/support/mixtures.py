@@ -287,7 +287,12 @@ def time_pool(net, x, size):
 def time_image(net, x, size):
     """A convolution over time and features, perhaps a depthwise one and a pooling behind it."""
     kt, kf = int(net.rng.integers(1, 4)), int(net.rng.integers(1, min(size, 3) + 1))
-    before, channels, stride, pads = int(net.rng.integers(kt)), int(net.rng.integers(1, 4)), one_of(net, 1, 2), _two(net, 1)
+    before, channels, stride, pads = (
+        int(net.rng.integers(kt)),
+        int(net.rng.integers(1, 4)),
+        one_of(net, 1, 2),
+        _two(net, 1),
+    )
     z = net.op("Unsqueeze", net.op("Transpose", x, perm=[1, 0, 2]), ints(net, 1))
     z = net.op("Conv", z, net.weight(channels, 1, kt, kf), net.weight(channels), kernel_shape=[kt, kf],
                pads=[before, pads[0], kt - 1 - before, pads[1]], strides=[1, stride])  # fmt: skip
@@ -335,7 +340,9 @@ def time_shift(net, x, size):
     by = int(net.rng.integers(1, 3))
     if net.rng.integers(2):
         return net.op("Pad", x, ints(net, -by, 0, 0, by, 0, 0)), size
-    return net.op("Slice", net.op("Pad", x, ints(net, by, 0, 0, 0, 0, 0)), ints(net, 0), ints(net, -by), ints(net, 0)), size
+    return net.op(
+        "Slice", net.op("Pad", x, ints(net, by, 0, 0, 0, 0, 0)), ints(net, 0), ints(net, -by), ints(net, 0)
+    ), size
 
 
 def time_zeros(net, x, size):
