@@ -623,6 +623,39 @@ def test_rows_do_not_touch_each_other(batch):
                         compiled.same(stream[key].take([b], axis), expected[b][key], key)
 
 
+def large():
+    """Work enough for several threads."""
+    net = Net(7)
+    y, last = gru(net, conv(net, net.input("x", ["T", "B", 40]), 40, 4, 1), 3, 64)
+    return cgru.Network.from_onnx(net.model(net.op("MatMul", y, net.weight(64, 50)), last))
+
+
+@pytest.mark.parametrize("batch", [2, 5, 9, 70])
+def test_threads_share_rows(batch):
+    net = large()
+    x = {"x": np.random.default_rng(batch).standard_normal((40, batch, 40)).astype(F)}
+    expected = net(x, num_threads=1)
+    for threads in (2, 3, 7):
+        for got in (net(x, num_threads=threads), compiled.streamed(net.stream(batch), net, x, [25, 15])):
+            for key, array in expected.items():
+                compiled.same(got[key], array, key)
+
+
+def test_threads_share_a_pools_streams():
+    net, rng = large(), np.random.default_rng(0)
+    pools = [net.pool(200) for _ in range(3)]
+    for pool in pools:
+        for _ in range(200):
+            pool.open()
+    for _ in range(30):
+        ids = rng.permutation(200)[: rng.integers(1, 201)]
+        x = numbers(len(ids), 40)
+        got = [pool.step(ids, x, num_threads=threads) for threads, pool in enumerate(pools, 1)]
+        for other in got[1:]:
+            for key, array in got[0].items():
+                compiled.same(other[key], array, key)
+
+
 # --- Memory -----------------------------------------------------------------------------------------------------------
 
 

@@ -84,8 +84,8 @@ class Runner:
             axes = {name: Axes(*(_axis(graph, name, one) for one in names)) for name in (*graph.inputs, *graph.outputs)}
             found = Ready(made, _program.Program(made.program), axes)
             self._programs[key] = found
-            while len(self._programs) > KEPT + 1:
-                oldest = next(old for old in self._programs if old)
+            kept = [old for old in list(self._programs) if old]  # a copy, as other threads add to it
+            for oldest in kept[: max(0, len(kept) - KEPT)]:
                 self._programs.pop(oldest, None)
         return found
 
