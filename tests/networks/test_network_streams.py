@@ -292,6 +292,35 @@ def test_a_frame_graph_keeps_its_caches():
     same_states(stream.state, stepped)
 
 
+WAYS_OF_A_STATE = {
+    "as it is": (lambda net, h: h, lambda net, e: e),
+    "scaled": (lambda net, h: net.op("Mul", h, net.constant(F(0.5))), lambda net, e: e),
+    "scaled after": (lambda net, h: h, lambda net, e: net.op("Mul", e, net.constant(F(0.5)))),
+    "turned": (
+        lambda net, h: net.op("Transpose", net.op("Transpose", h, perm=[2, 1, 0]), perm=[2, 1, 0]),
+        lambda net, e: net.op("Identity", e),
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS_OF_A_STATE)
+@pytest.mark.parametrize("batch", ["B", 1, 2])
+def test_a_sequence_graph_with_a_state_of_its_own(way, batch):
+    """Each frame starts from what the network makes of the state before it."""
+    before, after = WAYS_OF_A_STATE[way]
+    net = Net(0)
+    x, h = net.input("x", ["T", batch, 4]), net.input("h", [1, batch, 5])
+    y, last = gru(net, x, 4, 5, before(net, h))
+    model = net.model(y, after(net, last), names=["y", "h_out"])
+    net, rows = cgru.Network.from_onnx(model, {"h": "h_out"}), 3 if batch == "B" else batch
+    stream, x, state = net.stream(rows if batch == "B" else None), numbers(8, rows, 4), {}
+    for t in range(8):
+        expected, state = run(net.graph, {"x": x[t : t + 1]}, state)
+        compiled.near(stream.step(x[t]), expected["y"][0])
+    steps = net.stream(rows if batch == "B" else None).process(x)
+    compiled.near(steps[-1:], expected["y"])
+
+
 # --- Wrong arguments --------------------------------------------------------------------------------------------------
 
 

@@ -20,7 +20,7 @@ from cgru.errors import FormatError
 from cgru.model.nodes.sizes import Size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from cgru.engines.host.program.fusing import Fused
     from cgru.model.graph import Graph, Node
@@ -314,12 +314,22 @@ class Compiler:
     def depends(self) -> set[str]:
         """Values that depend on inputs with a time axis."""
         if not hasattr(self, "_depends"):
-            found = {name for name in self.graph.inputs if self.timed(name)}
-            for node in self.graph.nodes:
-                if any(name in found for name in node.inputs):
-                    found |= set(node.outputs)
-            self._depends = found
+            self._depends = self._behind(name for name in self.graph.inputs if self.timed(name))
         return self._depends
+
+    @property
+    def from_states(self) -> set[str]:
+        """Values that depend on states that go in and come out; those are of blocks of one frame."""
+        if not hasattr(self, "_from_states"):
+            self._from_states = self._behind(self.graph.states)
+        return self._from_states
+
+    def _behind(self, names: Iterable[str]) -> set[str]:
+        found = set(names)
+        for node in self.graph.nodes:
+            if any(name in found for name in node.inputs):
+                found |= set(node.outputs)
+        return found
 
     def check_dtype(self, name: str) -> None:
         """Refuse ends of a type that no program reads or writes."""
