@@ -51,7 +51,8 @@ struct Recurrent {
     std::unique_ptr<Aligned<char>> memory;
     PackedLayer layer;
     Recurrent(int64_t inputs, int64_t units)
-        : w(random_values(3 * units * inputs, 0.5)), u(random_values(3 * units * units, 0.5)), bias(random_values(4 * units)) {
+        : w(random_values(3 * units * inputs, 0.5)), u(random_values(3 * units * units, 0.5)),
+          bias(random_values(4 * units)) {
         CanonicalLayer given;
         memset(&given, 0, sizeof given);
         given.inputs = inputs;
@@ -238,7 +239,8 @@ std::vector<float> whole(const Net& net, std::vector<float> x, int64_t steps, in
 }
 
 // The same in blocks of so many frames, the last of which comes behind the sequence.
-std::vector<float> stepped(const Net& net, std::vector<float> x, int64_t steps, int64_t batch, int64_t frames, int64_t room) {
+std::vector<float> stepped(const Net& net, std::vector<float> x, int64_t steps, int64_t batch, int64_t frames,
+                           int64_t room) {
     std::vector<float> y(size_t(batch * steps * net.width), NAN), rest(size_t(batch * frames * net.width), NAN);
     const Shape shape = {batch, frames, room};
     const int64_t size = state_size(net.program, room);

@@ -355,7 +355,7 @@ class Compiler:
 
     @property
     def tail(self) -> int:
-        """Steps behind the last frame until every value has all of its frames, and what has no time axis is as it ends."""
+        """Steps behind the last frame until all values have all frames, and what has no time axis is as it ends."""
         if not self.streams:
             return 0
         found = [flow.ahead + frames_more(self.graph, name) for name, flow in self.graph.timing.flows.items()]
