@@ -87,9 +87,8 @@ class _States(_program.States):
         return found
 
     def _out_of_range(self, step: int) -> None:
-        raise ValueError(
-            f"{self._ready.compiled.program.steps[step].title}: expected indices within its table, got others"
-        )
+        title = self._ready.compiled.program.steps[step].title
+        raise ValueError(f"{title}: expected indices within its table, got others")
 
     def _with(self, rows: slice, state: Any) -> tuple[Array, Array]:
         """The numbers and places that states of this form mean."""

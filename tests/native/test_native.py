@@ -38,7 +38,7 @@ pytestmark = pytest.mark.full
 SETS = runpy.run_path(str(ROOT / "src" / "sets.py"))
 
 
-PROGRAMS = {"kernels": 46, "products": 4, "training": 66}
+PROGRAMS = {"kernels": 46, "products": 4, "training": 66, "networks": 15}
 """The comparisons that each prints."""
 
 
@@ -48,10 +48,11 @@ def build_and_run(tmp_path, compiler, tested, runner=(), flags=("-static",), pro
     sources = {  # the slowest first
         **{f"set {name}": ("set", SETS["SETS"][name].macros, SETS["SETS"][name].flags) for name in names},
         **{
-            f"nodes of {name}": ("nodes", SETS["SETS"][name].macros, SETS["SETS"][name].flags)
+            f"nodes {name}": ("nodes", SETS["SETS"][name].macros, SETS["SETS"][name].flags)
             for name in names
             if SETS["SETS"][name].base is None
         },
+        "program": ("program", [], []),
         "dispatch": ("dispatch", SETS["dispatch_macros"](names), []),
         "sequence": ("packed/sequence", [], []),
         "stream": ("packed/stream", [], []),

@@ -61,8 +61,15 @@ def started():
     """Its state begins as an input says, and an input without frames is added."""
     net = Net(2)
     x, start, speaker = (net.input(*of) for of in (("x", ["T", "B", 4]), ("h", [1, "B", 5]), ("s", ["B", 5])))
-    y, last = gru(net, conv(net, x, 4, 1, 1), 3, 5, net.op("Tanh", start))
+    y, last = gru(net, conv(net, x, 4, 9, 1), 3, 5, net.op("Tanh", start))
     return cgru.Network.from_onnx(net.model(net.op("Add", y, speaker), last))
+
+
+def begun():
+    """Its state begins as an input says, and nothing waits."""
+    net = Net(2)
+    y, _ = gru(net, net.input("x", ["T", "B", 4]), 4, 5, net.input("h", [1, "B", 5]))
+    return cgru.Network.from_onnx(net.model(y))
 
 
 def longer():
@@ -90,7 +97,14 @@ def frame_graph():
     return cgru.Network.from_onnx(net.model(y, net.op("Add", x, y), names=["y", "cache_out"]), {"cache": "cache_out"})
 
 
-NETS = {"simple": simple, "looking ahead": looking_ahead, "started": started, "longer": longer, "words": words}
+NETS = {
+    "simple": simple,
+    "looking ahead": looking_ahead,
+    "started": started,
+    "begun": begun,
+    "longer": longer,
+    "words": words,
+}
 SHAPES = {"x": (4,), "h": (5,), "s": (5,)}
 each_net = pytest.mark.parametrize("name", NETS)
 
@@ -152,6 +166,62 @@ def test_a_copy_goes_on_as_the_stream_would(name, way):
             compiled.same(rest[key], array, key)
         else:
             compiled.same(np.concatenate([np.stack(found[key])[net.delay :], rest[key]]), array, key)
+
+
+def test_each_part_of_a_state_has_a_name_of_its_own():
+    """A GRU whose name is that of what it writes, and a window over that."""
+    net = Net(0)
+    y, _ = gru(net, net.input("x", ["T", "B", 4]), 4, 3)
+    model = net.model(conv(net, y, 3, 2, 0))
+    for node in model.graph.node:
+        node.name = ""
+    net = cgru.Network.from_onnx(model)
+    stream, x = net.stream(2), numbers(9, 2, 4)
+    assert len(stream.state) == 2
+    steps = []
+    for frame in x:
+        steps.append(stream.step(frame))
+        stream = stream.copy()
+    compiled.same(np.stack(steps), net(x))
+
+
+def test_last_states_of_what_is_shorter_than_the_sequence():
+    """And of what comes late: the last state is that of the last frame there is."""
+    for pads in ([0, 0], [1, 0], [0, 1], [1, 1], [2, 3]):
+        net = Net(0)
+        x, weights = net.input("x", ["T", "B", 4]), [net.weight(3, 4, 3), net.weight(3)]
+        _, last = gru(net, over_channels(net, x, lambda z, n=net, w=weights, p=pads: n.op("Conv", z, *w, pads=p)), 3, 5)
+        model, given = net.model(net.op("Tanh", last)), {"x": numbers(9, 2, 4)}
+        net = cgru.Network.from_onnx(model)
+        whole = compiled.as_specified(net, given, model)
+        for lengths in ([9], [1] * 9, [4, 5]):
+            compiled.same(compiled.streamed(net.stream(2), net, given, lengths)["y0"], whole["y0"])
+
+
+def test_a_still_input_before_the_first_frame_is_refused_to_streams():
+    """Frames are computed before any input has come; the whole is right."""
+    net = Net(0)
+    y = conv(net, net.input("x", ["T", "B", 4]), 4, 2, 0)
+    y = net.op("Add", net.op("Pad", y, net.constant(np.array([2, 0, 0, 0, 0, 0]))), net.input("s", ["B", 3]))
+    model, given = net.model(y), {"x": numbers(6, 2, 4), "s": numbers(2, 3)}
+    net = cgru.Network.from_onnx(model)
+    compiled.as_specified(net, given, model)
+    with pytest.raises(ValueError, match="'s' has no time axis, and there are frames before the first"):
+        net.stream(2)
+
+
+def test_a_network_that_only_moves_numbers():
+    net = Net(0)
+    x = net.input("x", ["T", 1, 4])
+    y = net.op(
+        "Pad",
+        net.op("MaxPool", net.op("Transpose", x, perm=[1, 2, 0]), kernel_shape=[1]),
+        net.constant(np.array([0, 0, 1, 0, 0, -1])),
+    )
+    net, given = cgru.Network.from_onnx(net.model(y)), {"x": numbers(7, 1, 4)}
+    whole = compiled.as_specified(net, given)
+    for lengths in ([7], [1] * 7):
+        compiled.same(compiled.streamed(net.stream(), net, given, lengths)["y0"], whole["y0"])
 
 
 @each_net
@@ -220,6 +290,35 @@ def test_a_frame_graph_keeps_its_caches():
     compiled.same(stream.process(x[:4]), net.stream().process(x[:4]))
     stream.process(x[4:])
     same_states(stream.state, stepped)
+
+
+WAYS_OF_A_STATE = {
+    "as it is": (lambda net, h: h, lambda net, e: e),
+    "scaled": (lambda net, h: net.op("Mul", h, net.constant(F(0.5))), lambda net, e: e),
+    "scaled after": (lambda net, h: h, lambda net, e: net.op("Mul", e, net.constant(F(0.5)))),
+    "turned": (
+        lambda net, h: net.op("Transpose", net.op("Transpose", h, perm=[2, 1, 0]), perm=[2, 1, 0]),
+        lambda net, e: net.op("Identity", e),
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS_OF_A_STATE)
+@pytest.mark.parametrize("batch", ["B", 1, 2])
+def test_a_sequence_graph_with_a_state_of_its_own(way, batch):
+    """Each frame starts from what the network makes of the state before it."""
+    before, after = WAYS_OF_A_STATE[way]
+    net = Net(0)
+    x, h = net.input("x", ["T", batch, 4]), net.input("h", [1, batch, 5])
+    y, last = gru(net, x, 4, 5, before(net, h))
+    model = net.model(y, after(net, last), names=["y", "h_out"])
+    net, rows = cgru.Network.from_onnx(model, {"h": "h_out"}), 3 if batch == "B" else batch
+    stream, x, state = net.stream(rows if batch == "B" else None), numbers(8, rows, 4), {}
+    for t in range(8):
+        expected, state = run(net.graph, {"x": x[t : t + 1]}, state)
+        compiled.near(stream.step(x[t]), expected["y"][0])
+    steps = net.stream(rows if batch == "B" else None).process(x)
+    compiled.near(steps[-1:], expected["y"])
 
 
 # --- Wrong arguments --------------------------------------------------------------------------------------------------
@@ -421,35 +520,36 @@ def test_an_interrupt_leaves_a_stream_as_it_was():
 def test_a_failure_behind_the_program_leaves_states_as_they_were(monkeypatch):
     """As an interrupt that comes when all rows have gone on by a chunk; a single frame is one act."""
     net = started()
-    x = given(net)
+    x = given(net, 100)
     stream, pool = net.stream(2), net.pool(3)
     ids = [pool.open() for _ in range(2)]
     for t in range(3):
         stream.step(at(net, x, t))
         pool.step(ids, at(net, x, t))
-    kept, pooled = stream.state, [pool.state(i) for i in ids]
-    expected = [compiled.by_name(net, stream.copy().step(at(net, x, 3))) for _ in range(1)]
 
     def fails(self, *arguments):
         super(type(self), self).advance(*arguments)
         raise KeyboardInterrupt
 
-    for owner in (type(stream), type(pool)):
-        monkeypatch.setattr(owner, "advance", fails, raising=False)
-    for call in (
-        lambda: stream.process({key: compiled.frames(net, key, array, 3, 9) for key, array in x.items()}),
-        stream.flush,
-    ):
-        for _ in range(60):  # so that windows are moved in between
-            with pytest.raises(KeyboardInterrupt):
-                call()
+    calls = (
+        lambda t: stream.process({key: compiled.frames(net, key, array, t, 9) for key, array in x.items()}),
+        lambda t: stream.flush(),
+    )
+    for t in range(3, 90):  # so that windows are moved now and then
+        kept, pooled = stream.state, [pool.state(i) for i in ids]
+        with monkeypatch.context() as patch:
+            for owner in (type(stream), type(pool)):
+                patch.setattr(owner, "advance", fails, raising=False)
+            for call in calls:
+                with pytest.raises(KeyboardInterrupt):
+                    call(t)
         same_states(stream.state, kept)
         for i, state in zip(ids, pooled, strict=True):
             same_states(pool.state(i), state)
-    monkeypatch.undo()
-    for got in (stream.step(at(net, x, 3)), pool.step(ids, at(net, x, 3))):
-        for key, array in got.items():
-            compiled.same(array, expected[0][key], key)
+        expected = stream.copy().step(at(net, x, t))
+        for got in (stream.step(at(net, x, t)), pool.step(ids, at(net, x, t))):
+            for key, array in got.items():
+                compiled.same(array, expected[key], key)
 
 
 def test_one_thread_at_a_time():
@@ -548,6 +648,39 @@ def test_rows_do_not_touch_each_other(batch):
                     if np.isfinite(x[:, b]).all():
                         compiled.same(array.take([b], axis), expected[b][key], key)
                         compiled.same(stream[key].take([b], axis), expected[b][key], key)
+
+
+def large():
+    """Work enough for several threads."""
+    net = Net(7)
+    y, last = gru(net, conv(net, net.input("x", ["T", "B", 40]), 40, 4, 1), 3, 64)
+    return cgru.Network.from_onnx(net.model(net.op("MatMul", y, net.weight(64, 50)), last))
+
+
+@pytest.mark.parametrize("batch", [2, 5, 9, 70])
+def test_threads_share_rows(batch):
+    net = large()
+    x = {"x": np.random.default_rng(batch).standard_normal((40, batch, 40)).astype(F)}
+    expected = net(x, num_threads=1)
+    for threads in (2, 3, 7):
+        for got in (net(x, num_threads=threads), compiled.streamed(net.stream(batch), net, x, [25, 15])):
+            for key, array in expected.items():
+                compiled.same(got[key], array, key)
+
+
+def test_threads_share_a_pools_streams():
+    net, rng = large(), np.random.default_rng(0)
+    pools = [net.pool(200) for _ in range(3)]
+    for pool in pools:
+        for _ in range(200):
+            pool.open()
+    for _ in range(30):
+        ids = rng.permutation(200)[: rng.integers(1, 201)]
+        x = numbers(len(ids), 40)
+        got = [pool.step(ids, x, num_threads=threads) for threads, pool in enumerate(pools, 1)]
+        for other in got[1:]:
+            for key, array in got[0].items():
+                compiled.same(other[key], array, key)
 
 
 # --- Memory -----------------------------------------------------------------------------------------------------------

@@ -91,8 +91,8 @@ class Runner:
             }
             found = Ready(made, _program.Program(made.program), axes)
             self._programs[key] = found
-            while len(self._programs) > KEPT + 1:
-                oldest = next(old for old in self._programs if old)
+            kept = [old for old in list(self._programs) if old]  # a copy, as other threads add to it
+            for oldest in kept[: max(0, len(kept) - KEPT)]:
                 self._programs.pop(oldest, None)
         return found
 

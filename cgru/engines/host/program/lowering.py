@@ -34,7 +34,7 @@ from cgru.errors import FormatError
 from cgru.model.nodes.sizes import Size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from cgru.engines.host.program.fusing import Fused
     from cgru.model.graph import Graph, Node
@@ -327,12 +327,22 @@ class Compiler:
     def depends(self) -> set[str]:
         """Values that depend on inputs with a time axis."""
         if not hasattr(self, "_depends"):
-            found = {name for name in self.graph.inputs if self.timed(name)}
-            for node in self.graph.nodes:
-                if any(name in found for name in node.inputs):
-                    found |= set(node.outputs)
-            self._depends = found
+            self._depends = self._behind(name for name in self.graph.inputs if self.timed(name))
         return self._depends
+
+    @property
+    def from_states(self) -> set[str]:
+        """Values that depend on states that go in and come out; those are of blocks of one frame."""
+        if not hasattr(self, "_from_states"):
+            self._from_states = self._behind(self.graph.states)
+        return self._from_states
+
+    def _behind(self, names: Iterable[str]) -> set[str]:
+        found = set(names)
+        for node in self.graph.nodes:
+            if any(name in found for name in node.inputs):
+                found |= set(node.outputs)
+        return found
 
     def check_dtype(self, name: str) -> None:
         """Refuse ends of a type that no program reads or writes."""
@@ -358,7 +368,7 @@ class Compiler:
 
     @property
     def tail(self) -> int:
-        """Steps behind the last frame until every value has all its frames, and what has no time axis is as it ends."""
+        """Steps behind the last frame until all values have all frames, and what has no time axis is as it ends."""
         if not self.streams:
             return 0
         found = [flow.ahead + frames_more(self.graph, name) for name, flow in self.graph.timing.flows.items()]

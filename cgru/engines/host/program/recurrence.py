@@ -51,6 +51,8 @@ def gru(compiler: Compiler, node: Node) -> None:
     kept = None
     if over_time and start is not None and start.buffer.space == "state":
         kept, start = start, None  # the network says itself what its states become
+    elif over_time and initial in compiler.from_states:
+        pass  # the same, by way of other nodes: each frame starts from what they compute
     elif over_time:
         kept = View(compiler.put_fresh(np.zeros(states, np.float32), node.name), 0, states, ends.strides)
         known_start = compiler.constant(initial) if initial else None
