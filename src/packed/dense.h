@@ -1,5 +1,6 @@
 // Products of rows with a matrix, bias included: the input product of a layer without a state, whose outputs go where
-// they are wanted. The order of sums is that of tiles.h; there are fewer kinds of tiles, as each is code for every storage.
+// they are wanted. The order of sums is that of tiles.h; there are fewer kinds of tiles, as each is code for every
+// storage.
 #pragma once
 
 #include "packed/tiles.h"
