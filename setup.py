@@ -87,7 +87,7 @@ def kernel_libraries():
         )
 
     # A linker reads static libraries in order: those that use others come first.
-    yield library("program", "program", OPENMP)
+    yield library("program", "program/program", OPENMP)
     yield library("sequence", "packed/sequence", OPENMP)
     yield library("training", "training/training", OPENMP)
     yield library("machine", "threads/machine", OPENMP)

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
     from cgru.model.nodes.table import Sizes
-    from cgru.run.network import NetworkPool, NetworkStream
+    from cgru.run.network import NetworkStream
+    from cgru.run.network_pool import NetworkPool
     from cgru.run.wide import WidePool, WideStream
     from cgru.types import Array
 
@@ -337,7 +338,7 @@ class Network:
 
     def pool(self, capacity: int) -> NetworkPool | WidePool:
         """So many streams served together; see `stream`."""
-        from cgru.run.network import NetworkPool
+        from cgru.run.network_pool import NetworkPool
         from cgru.run.wide import WidePool
 
         return (NetworkPool if self.dtype == np.float32 else WidePool)(self, capacity)

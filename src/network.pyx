@@ -1,10 +1,9 @@
 # distutils: language = c++
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""A network's program in compiled form: what cgru/engines/host/program/ has written, and
-the states of those who run it.
+"""A network's program in compiled form: what cgru/engines/host/program/ has written, and the states of who runs it.
 
-No arithmetic here, and no choice: program.h says what a program is. Arrays are checked before they arrive, but those of
-a single step, which are looked at here.
+No arithmetic here, and no choice: program/program.h says what a program is. Arrays are checked before they arrive, but
+those of the usual step and chunk, which are looked at here.
 """
 
 import numpy as np
@@ -74,7 +73,7 @@ cdef void put_operand(Operand& to, given, bint first):
 
 
 cdef class Program:
-    """Steps in order, as program.h has them; keeps alive what they point to."""
+    """Steps in order, as program/program.h has them; keeps alive what they point to."""
     cdef CProgram program
     cdef list kept  # alive
     cdef Step* steps

@@ -1,11 +1,11 @@
-# A network's program as Cython sees it; what each is is written in program.h.
+# A network's program as Cython sees it; what each is is written in program/program.h.
 
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from kernels cimport Interrupted, NodeKernels, Outcome, PackedKernels, PackedLayer
 
 
-cdef extern from "program.h" namespace "cgru" nogil:
+cdef extern from "program/program.h" namespace "cgru" nogil:
     const int most_axes, most_operands, most_ports
     const char* elementwise_names[]
     const int elementwise_operands[]

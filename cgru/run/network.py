@@ -1,8 +1,8 @@
-"""Networks while time passes: states kept between frames, of one sequence or several in lockstep, or of a pool.
+"""Networks while time passes: states kept between frames, of one sequence or several in lockstep.
 
 Outputs are those of `net(x)` over the whole sequence, to the last bit; with a look-ahead they come `delay` frames late.
 A method replaces the state last of all, so that an error or an interrupt leaves it as it was. One thread at a time may
-use a stream or a pool.
+use a stream.
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgru import _program, checks, config
+from cgru import checks, config
 from cgru._exclusive import alone
 from cgru.run import frames
-from cgru.run.pool import integers
+from cgru.run.network_states import States
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Mapping
 
-    from cgru.engines.host.network import Ready
-    from cgru.engines.host.program.plan import State
     from cgru.network import Network
     from cgru.run.frames import Form
     from cgru.types import Array
@@ -29,89 +27,11 @@ if TYPE_CHECKING:
 BLOCK = 64
 """Frames that a stream's chunk runs at once."""
 
-BLOCK_ROWS = 128
-"""Rows of a pool that run at once, and fewer where their arena would be too large for a core's caches."""
-
-BLOCK_BYTES = 2**20
-"""Of such an arena."""
-
 PIECE = 2e9
 """Operations of a chunk after which signals are looked at."""
 
 
-class _States(_program.States):
-    """What streams and pools share: states by name."""
-
-    _net: Network
-    _ready: Ready
-
-    def _one_frame(self, rows: Any, call: Callable[[], None]) -> None:
-        """Let rows go on by a frame: one act, as nothing is kept before a row's frame is whole, if it cannot fail."""
-        if self._ready.compiled.program.fails:
-            self._all_or_nothing(rows, 1, call)
-        else:
-            call()
-
-    def _all_or_nothing(self, rows: Any, count: int, call: Callable[[], None]) -> None:
-        """Let rows go on by so many frames; where that fails they are as they were.
-
-        Of one frame it is enough to keep the plain numbers: windows still hold the frames before it.
-        """
-        part = slice(len(self._ready.compiled.program.fresh)) if count == 1 else slice(None)
-        numbers, places = np.array(self.numbers[rows, part]), np.array(self.places[rows])
-        try:
-            call()
-        except BaseException:
-            if count == 1:
-                places[:, 0] = self.places[rows, 0] - (self.places[rows, 1] - places[:, 1])
-            self.numbers[rows, part], self.places[rows] = numbers, places
-            raise
-
-    def _frames_of(self, rows: slice) -> dict[str, Array]:
-        """Every part of some rows' states, the rows first."""
-        program = self._ready.compiled.program
-        numbers, places = self.numbers[rows], self.places[rows]
-        found = {"frames": places[:, 1].copy()} if program.counts else {}
-        for part in program.named[: program.plain]:
-            size = math.prod(part.shape)
-            found[part.name] = numbers[:, part.at : part.at + size].reshape(-1, *part.shape).copy()
-        for part in program.named[program.plain :]:
-            history, size = part.shape
-            first = self.ring_start(part.at)
-            found[part.name] = np.stack(
-                [
-                    row[first + at * size : first + (at + history) * size].reshape(history, size)
-                    for row, at in zip(numbers, places[:, 0], strict=True)
-                ]
-            )
-        return found
-
-    def _out_of_range(self, step: int) -> None:
-        title = self._ready.compiled.program.steps[step].title
-        raise ValueError(f"{title}: expected indices within its table, got others")
-
-    def _with(self, rows: slice, state: Any) -> tuple[Array, Array]:
-        """The numbers and places that states of this form mean."""
-        program = self._ready.compiled.program
-        numbers, places = self.numbers[rows].copy(), self.places[rows].copy()
-        parts: dict[str, State | None] = {part.name: part for part in program.named}
-        if program.counts:
-            parts["frames"] = None
-        if not isinstance(state, dict) or state.keys() != parts.keys():
-            got = checks.listed(state) or "none" if isinstance(state, dict) else type(state).__name__
-            raise ValueError(f"state: expected {checks.listed(parts) or 'an empty dict'}, got {got}")
-        places[:, 0] = 0
-        for number, (name, part) in enumerate(parts.items()):
-            if part is None:
-                places[:, 1] = checks.array(name, state[name], np.dtype(np.int64), (len(places),))
-                continue
-            given = checks.array(name, state[name], np.dtype(np.float32), (len(numbers), *part.shape))
-            first = part.at if number < program.plain else self.ring_start(part.at)
-            numbers[:, first : first + given[0].size] = given.reshape(len(given), -1)
-        return numbers, places
-
-
-class NetworkStream(_States):
+class NetworkStream(States):
     """A network's frames one by one, of one sequence or several in lockstep; made by `net.stream()`.
 
     It keeps the weights that the network had then.
@@ -363,183 +283,3 @@ def _piece(array: Array, axis: int, first: int, size: int) -> Array:
     if axis < 0:
         return array
     return array[(slice(None),) * axis + (slice(first, first + size),)]
-
-
-class NetworkPool(_States):
-    """Many streams of a network served together, any of them at a time; made by `net.pool(capacity)`.
-
-    It keeps the weights that the network had then. Frames of the streams named stand in the place of the batch, or
-    before all axes where there is none.
-    """
-
-    _kind = "pool"
-
-    def __new__(cls, net: Network, capacity: int) -> NetworkPool:  # noqa: D102
-        capacity = checks.integer("capacity", capacity, 1)
-        ready = net.runner.streaming(1)
-        if net.graph.batch is not None and net.runner.mixed:
-            raise ValueError(f"expected a network whose rows run apart, got {'; '.join(net.runner.mixed[:4])}")
-        fitting = BLOCK_BYTES // (4 * max(1, ready.compiled.program.arena))
-        block = min(capacity, BLOCK_ROWS, max(8, fitting))
-        pool: NetworkPool = super().__new__(cls, ready.door, capacity, block, 1, 4)
-        pool._net, pool._ready = net, ready
-        pool._inputs = [frames.pooled(net.graph, ready, name) for name in net.graph.inputs]
-        pool._outputs = [frames.pooled(net.graph, ready, name) for name in net.graph.outputs]
-        pool._open = np.zeros(capacity + 1, bool)
-        pool._lowest = 0
-        return pool
-
-    def __init__(self, net: Network, capacity: int) -> None: ...
-
-    _inputs: list[Form]
-    _outputs: list[Form]
-    _open: Array
-    _lowest: int
-
-    @property
-    def capacity(self) -> int:
-        """How many streams may be open at once."""
-        return len(self._open) - 1
-
-    @property
-    def delay(self) -> int:
-        """Frames that outputs come after the inputs that they belong to."""
-        return self._ready.compiled.program.delay
-
-    def __len__(self) -> int:
-        """How many streams are open."""
-        return int(np.count_nonzero(self._open))
-
-    @alone
-    def open(self) -> int:
-        """A new stream that begins; its number is that of a closed one where there is one.
-
-        Raises
-        ------
-        RuntimeError
-            `capacity` streams are open, or another thread is using this pool.
-        """
-        i = self._lowest + int(self._open[self._lowest :].argmin())
-        if i == self.capacity:
-            raise RuntimeError(f"all {self.capacity} streams of the pool are open; close one, or make a larger pool")
-        self.begin(i)
-        self._open[i] = True
-        self._lowest = i + 1
-        return i
-
-    @alone
-    def close(self, i: int) -> None:
-        """End a stream; its number may be given to another."""
-        i = self._one(i)
-        self._lowest = min(self._lowest, i)
-        self._open[i] = False
-
-    @alone
-    def reset(self, i: int) -> None:
-        """Let a stream begin another sequence."""
-        self.begin(self._one(i))
-
-    @alone
-    def state(self, i: int) -> dict[str, Array]:
-        """What is kept of a stream, by name: a copy."""
-        i = self._one(i)
-        return {name: array[0] for name, array in self._frames_of(slice(i, i + 1)).items()}
-
-    @alone
-    def set_state(self, i: int, state: dict[str, Array]) -> None:
-        """Set what is kept of a stream."""
-        i = self._one(i)
-        rows = {name: np.asarray(array)[None] for name, array in state.items()} if isinstance(state, dict) else state
-        numbers, places = self._with(slice(i, i + 1), rows)
-        self.numbers[i], self.places[i] = numbers[0], places[0]
-
-    def _one(self, i: int) -> int:
-        i = checks.integer("i", i, 0, self.capacity - 1)
-        if not self._open[i]:
-            raise ValueError(f"i: expected the number of an open stream, got {i}, which is closed")
-        return i
-
-    def step(  # type: ignore[override]
-        self, ids: Iterable[int] | Array, x: Any, out: Any = None, *, num_threads: int | None = None
-    ) -> Any:
-        """One more frame of the streams named.
-
-        Parameters
-        ----------
-        ids : (N,) integers
-            Numbers of open streams, each at most once, in any order.
-        x : array, or dict of arrays
-            A frame for each.
-        out : array, or dict of arrays, optional
-            Where to write the outputs; must not overlap x.
-        num_threads : int, optional
-            Threads this call may use.
-
-        Raises
-        ------
-        TypeError, ValueError
-            An argument does not fit; no state has changed then.
-        RuntimeError
-            Another thread is using this pool.
-        """
-        return self._many_step(integers(ids), x, out, config.threads_for(num_threads))
-
-    @alone
-    def _many_step(self, ids: Array, x: Any, out: Any, threads: int) -> Any:
-        chosen = self._many(ids)
-        given = frames.named(x, tuple(self._net.graph.inputs))
-        limits = self._ready.compiled.program.limits
-        forms = [frames.of_rows(form, len(chosen)) for form in self._inputs]
-        results = [frames.of_rows(form, len(chosen)) for form in self._outputs]
-        inputs = {form.name: frames.checked(form, given[form.name], {}, limits) for form in forms}
-        outputs = frames.written(results, out, {}, inputs)
-        if len(chosen):
-            reads = [form.port(inputs[form.name]) for form in forms]
-            writes = [form.port(outputs[form.name]) for form in results]
-
-            def go() -> None:
-                wrong = self.advance(chosen, reads, writes, 1, None, None, 0, threads)
-                if wrong >= 0:
-                    self._out_of_range(wrong)
-
-            self._one_frame(chosen, go)
-        return frames.given_back(outputs)
-
-    def _many(self, ids: Array) -> Array:
-        """Numbers of open streams, each once, as (N,) intp."""
-        wrong = (ids < 0) | (ids >= self.capacity)
-        if wrong.any():
-            raise ValueError(f"ids: expected integers from 0 to {self.capacity - 1}, got {ids[wrong][0]}")
-        chosen = ids.astype(np.intp)
-        closed = ~self._open[chosen]
-        if closed.any():
-            raise ValueError(f"ids: expected open streams, got {chosen[closed][0]}, which is closed")
-        named = np.bincount(chosen, minlength=1)
-        if named.max() > 1:
-            raise ValueError(f"ids: expected each stream once, got {named.argmax()} {named.max()} times")
-        return chosen
-
-    @alone
-    def copy(self) -> NetworkPool:
-        """Another pool of the same weights, open streams and states, which goes its own way from here."""
-        return _restore_pool(self._net, self._open.copy(), self.numbers.copy(), self.places.copy())
-
-    def __copy__(self) -> NetworkPool:
-        return self.copy()
-
-    def __deepcopy__(self, memo: object) -> NetworkPool:
-        return self.copy()
-
-    @alone
-    def __reduce__(self) -> Any:
-        return _restore_pool, (self._net, self._open.copy(), self.numbers.copy(), self.places.copy())
-
-    def __repr__(self) -> str:
-        return f"{self._net!r}.pool({self.capacity})"
-
-
-def _restore_pool(net: Network, is_open: Array, numbers: Array, places: Array) -> NetworkPool:
-    pool = NetworkPool(net, len(is_open) - 1)
-    pool._open = is_open
-    pool.replace(numbers, places)
-    return pool

@@ -154,7 +154,7 @@ def _restored(net: Network, batch_size: int | None, state: dict[str, Any]) -> Wi
 
 
 class WidePool:
-    """Streams of a network served together, in float64; see `cgru.run.network.NetworkPool`."""
+    """Streams of a network served together, in float64; see `cgru.run.network_pool.NetworkPool`."""
 
     def __init__(self, net: Network, capacity: int) -> None:
         self._net, self.capacity = net, checks.integer("capacity", capacity, 1)

@@ -1,5 +1,5 @@
 // Nodes of a network as data: what their kernels compute, and on what. The arithmetic is in the files beside this one;
-// which node has which numbers is decided in program.cpp.
+// which node has which numbers is decided in program/.
 #pragma once
 
 #include <stdint.h>

@@ -3,7 +3,7 @@
 // that of plain loops.
 #include "program.h"
 
-#include "../../src/program.h"
+#include "program/program.h"
 
 namespace {
 

@@ -52,7 +52,7 @@ def build_and_run(tmp_path, compiler, tested, runner=(), flags=("-static",), pro
             for name in names
             if SETS["SETS"][name].base is None
         },
-        "program": ("program", [], []),
+        "program": ("program/program", [], []),
         "dispatch": ("dispatch", SETS["dispatch_macros"](names), []),
         "sequence": ("packed/sequence", [], []),
         "stream": ("packed/stream", [], []),

@@ -12,7 +12,7 @@ SRC = ROOT / "src"
 if not SRC.is_dir():
     pytest.skip("the sources are not beside these tests", allow_module_level=True)
 
-LINES = (("simd", "threads"), ("storage",), ("cells",), ("nodes", "packed", "training"), (".",))
+LINES = (("simd", "threads"), ("storage",), ("cells",), ("nodes", "packed", "training"), ("program",), (".",))
 """Folders of src/: a file includes its own line's and those above it."""
 FOR_ALL = ("kernels.h", "cells/cell.h", "nodes/node.h")
 """What the kernels offer: structures that every line speaks of."""

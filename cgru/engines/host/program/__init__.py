@@ -1,4 +1,4 @@
-"""Networks compiled: a graph becomes a flat program, src/program.h, in one of three ways.
+"""Networks compiled: a graph becomes a flat program, src/program/program.h, in one of three ways.
 
 Frames come one by one where the network can run while time passes, rows (the batch) being the program's own matter.
 Where it cannot, as with a GRU that reads backwards, a program is for sequences of one length, whole; and where rows

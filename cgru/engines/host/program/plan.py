@@ -149,7 +149,7 @@ class Use:
 
 
 class Operand(NamedTuple):
-    """A use as src/program.h has it, once every buffer has its place."""
+    """A use as src/program/program.h has it, once every buffer has its place."""
 
     space: str
     offset: int
@@ -171,7 +171,7 @@ class Section(NamedTuple):
 
 @dataclass(eq=False)
 class Step:
-    """One step; what its fields mean is written in src/program.h."""
+    """One step; what its fields mean is written in src/program/program.h."""
 
     kind: str
     title: str

@@ -1,0 +1,202 @@
+// Steps that have weights: products, and recurrent layers with their loop over time, on the kernels of packed/.
+#pragma once
+
+#include <string.h>
+
+#include "packed/rows.h"
+#include "program/elements.h"
+
+namespace cgru {
+namespace {
+
+const int64_t at_once = 128;            // rows of a product, or of a recurrent layer, that are taken at once
+const int64_t ahead_bytes = 64 * 1024;  // of input products of a recurrent layer made for several steps
+
+struct Layers : Elements {
+    using Elements::Elements;
+
+    void product(const Step& step) const {
+        const StorageKernels& storage = program.packed->of[step.section[0].storage];
+        Parts parts(scratch);
+        const float** x = parts.take<const float*>(at_once);
+        float** y = parts.take<float*>(at_once);
+        DenseStep dense;
+        dense.x = x;
+        dense.y = y;
+        dense.first_row = dense.first_block = 0;
+        dense.downwards = 0;
+        for (int i = 0; i < 2; ++i) dense.pieces[i] = step.pieces[i], dense.distances[i] = step.distances[i];
+        dense.length = step.length;
+        dense.narrow_x = parts.take_narrow(storage, at_once, step.section[0].inputs);
+        int64_t count = 0;
+        float** ends = parts.take<float*>(at_once);
+        const Elementwise<float> after = step.code < 0 ? nullptr : program.nodes->of[step.code];
+        const float p = float(step.p), q = float(step.q);
+        const auto compute = [&]() {
+            int64_t first = 0;
+            for (int i = 0; i < step.sections; ++i) {
+                const PackedLayer& section = step.section[i];
+                dense.last_row = count;
+                dense.last_block = section.blocks;
+                dense.outputs = step.outputs - first;
+                storage.product[section.cell - 2](section, dense);
+                const int64_t width = section.blocks * section.cell * program.packed->lanes;
+                for (int64_t k = 0; i + 1 < step.sections && k < count; ++k) y[k] += width;
+                first += width;
+            }
+            if (after)
+                for (int64_t k = 0; k < count; ++k) after(step.outputs, ends[k], ends[k], ends[k], ends[k], p, q);
+            count = 0;
+        };
+        each_frame([&](int64_t r, int64_t t) {
+            const float* from = at(step.in[0], r, t);
+            float* to = at(step.out, r, t);
+            for (int64_t i = 0; i < step.size[0]; ++i)
+                for (int64_t j = 0; j < step.size[1]; ++j) {
+                    x[count] = from + i * step.in[0].stride[0] + j * step.in[0].stride[1];
+                    ends[count] = y[count] = to + i * step.out.stride[0] + j * step.out.stride[1];
+                    if (++count == at_once) compute();
+                }
+        });
+        if (count) compute();
+    }
+    static int64_t product_scratch(const Program& program, const Step& step) {
+        return 3 * Parts::size<float*>(at_once) +
+               Parts::narrow_size(program.packed->of[step.section[0].storage], at_once, step.section[0].inputs);
+    }
+
+    // --- Recurrent layers -----------------------------------------------------------------------------------------
+
+    // A row of a recurrent layer: a line of a frame, or of the frames of a row of the block.
+    struct Line {
+        const float *x, *start;
+        float *y, *end;
+        int64_t first, last;  // its steps
+    };
+
+    void recurrent(const Step& step) const {
+        const int64_t lines = step.size[1];
+        Line rows[at_once];
+        int64_t count = 0;
+        const auto add = [&](int64_t r, int64_t t) {
+            for (int64_t line = 0; line < lines; ++line) {
+                Line& row = rows[count];
+                row.x = at(step.in[0], r, t) + line * step.in[0].stride[1];
+                row.y = at(step.out, r, t) + line * step.out.stride[1];
+                const bool begins = step.has_initial && block.places[r]->seen == -program.early;
+                const Operand& start = step.in[begins ? 3 : 1];
+                row.start = start.space ? at(start, r, t) + line * start.stride[1] : nullptr;
+                row.end = step.has_end ? at(step.in[2], r, step.over_time ? width - 1 : t) + line * step.in[2].stride[1]
+                                       : nullptr;
+                row.first = 0;
+                row.last = step.size[0];
+                if (step.over_time) valid(step.ahead, step.more, r, row.first, row.last);
+                if (++count == at_once) run_lines(step, rows, count), count = 0;
+            }
+        };
+        if (step.over_time)
+            for (int64_t r = 0; r < block.rows; ++r) add(r, 0);
+        else
+            each_frame(add);
+        if (count) run_lines(step, rows, count);
+    }
+
+    // Rows whose steps differ run one after the other: those at the edges of a sequence, in pools.
+    void run_lines(const Step& step, const Line* rows, int64_t count) const {
+        for (int64_t first = 0; first < count;) {
+            int64_t last = first + 1;
+            while (last < count && rows[last].first == rows[first].first && rows[last].last == rows[first].last) ++last;
+            run_equal(step, rows + first, last - first);
+            first = last;
+        }
+    }
+
+    void run_equal(const Step& step, const Line* rows, int64_t count) const {
+        const PackedLayer& layer = *step.layer;
+        const Cell& cell = cells[layer.cell];
+        const StorageKernels& storage = program.packed->of[layer.storage];
+        const PackedCellKernels& kernels = storage.of[layer.cell];
+        const int64_t H = layer.hidden, stride = row_stride(layer, program.packed->lanes);
+        const int64_t steps = rows->last - rows->first;
+        const bool together = kernels.from_input && (count >= program.packed->tile_rows || steps == 1);
+        const int64_t many = together ? 1 : steps_ahead(program, layer, count, steps);
+        const int64_t width = layer.blocks * cell.gates * program.packed->lanes;
+        Parts parts(scratch);
+        PackedStep packed;
+        memset(&packed, 0, sizeof packed);
+        const float** x = parts.take<const float*>(many * count);
+        float** y = parts.take<float*>(count);
+        float* state = parts.take<float>(count * stride);
+        float* other = parts.take<float>(count * stride);
+        packed.x = x;
+        packed.y = y;
+        packed.stride = stride;
+        packed.last_block = layer.blocks;
+        packed.reset_state = parts.take<float>(count * stride);
+        packed.update = parts.take<float>(count * stride);
+        packed.products = parts.take<float>(many * count * width);
+        packed.narrow_x = parts.take_narrow(storage, many * count, layer.inputs);
+        packed.narrow_state = parts.take_narrow(storage, count, H);
+        for (int64_t i = 0; i < count; ++i) {
+            float* const of[] = {state, other, packed.reset_state, packed.update};
+            for (float* row : of) memset(row + i * stride + H, 0, size_t(stride - H) * sizeof(float));
+            if (rows[i].start)
+                memcpy(state + i * stride, rows[i].start, size_t(H) * sizeof(float));
+            else
+                memset(state + i * stride, 0, size_t(H) * sizeof(float));
+        }
+        const int64_t x_step = step.in[0].stride[0], y_step = step.out.stride[0];
+        const auto place = [&](int64_t k) { return step.reverse ? rows->last - 1 - k : rows->first + k; };
+        for (int64_t done = 0; done < steps; done += many) {
+            const int64_t size = smaller(many, steps - done);
+            for (int64_t k = 0; k < size; ++k)
+                for (int64_t i = 0; i < count; ++i) x[k * count + i] = rows[i].x + place(done + k) * x_step;
+            if (!together) {
+                packed.last_row = size * count;
+                kernels.input_product(layer, packed);
+            }
+            float* const products = packed.products;
+            packed.last_row = count;
+            for (int64_t k = 0; k < size; ++k) {
+                for (int64_t i = 0; i < count; ++i) y[i] = rows[i].y + place(done + k) * y_step;
+                packed.x = x + k * count;
+                packed.products = products + k * count * width;
+                packed.state = state;
+                packed.next = other;
+                packed.downwards = !packed.downwards;
+                if (together)
+                    kernels.from_input(layer, packed);
+                else
+                    for (int p = 0; p < cell.phases; ++p) kernels.phase[p](layer, packed);
+                float* const swap = state;
+                state = other;
+                other = swap;
+            }
+            packed.x = x;
+            packed.products = products;
+        }
+        for (int64_t i = 0; i < count; ++i)
+            if (rows[i].end) memcpy(rows[i].end, state + i * stride, size_t(H) * sizeof(float));
+    }
+    // Steps whose input products are made at once.
+    static int64_t steps_ahead(const Program& program, const PackedLayer& layer, int64_t count, int64_t steps) {
+        const int64_t width = layer.blocks * cells[layer.cell].gates * program.packed->lanes;
+        const int64_t rows = larger(1, ahead_bytes / (width * int64_t(sizeof(float))));
+        return larger(1, smaller(steps, rows / count));
+    }
+    static int64_t recurrent_scratch(const Program& program, const Step& step, const Shape& shape) {
+        const PackedLayer& layer = *step.layer;
+        const StorageKernels& storage = program.packed->of[layer.storage];
+        const int64_t all = step.size[1] * shape.rows * (step.over_time ? 1 : shape.frames);
+        const int64_t steps = step.over_time ? shape.frames : step.size[0];
+        const int64_t most = smaller(at_once, all), stride = row_stride(layer, program.packed->lanes);
+        const int64_t width = layer.blocks * cells[layer.cell].gates * program.packed->lanes;
+        const int64_t products = larger(most, steps_ahead(program, layer, 1, steps * most));  // rows of them
+        return Parts::size<float*>(products) + Parts::size<float*>(most) + 4 * Parts::size<float>(most * stride) +
+               Parts::size<float>(products * width) + Parts::narrow_size(storage, products, layer.inputs) +
+               Parts::narrow_size(storage, most, layer.hidden);
+    }
+};
+
+}  // namespace
+}  // namespace cgru
