@@ -105,6 +105,14 @@ def example(file, *arguments, path=()):
     )  # fmt: skip
 
 
+def test_gesture(tmp_path):
+    pytest.importorskip("torch")
+    run = example("gesture.py", "--rounds", "3", "-o", str(tmp_path / "gesture.onnx"))
+    assert run.returncode == 0, run.stderr
+    assert "largest difference from torch" in run.stdout
+    assert cgru.Network.load(tmp_path / "gesture.onnx").outputs == {"gestures": ("T", 1, 4)}
+
+
 def test_g2p_words():
     run = example("g2p.py", *WORDS)
     assert run.returncode == 0, run.stderr
