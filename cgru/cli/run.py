@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from cgru.checks import describe
-from cgru.cli import inputs, models
+from cgru.cli import frames, inputs, models, networks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +37,7 @@ FRAME = np.dtype("<f4")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use.")
 @models.name_option
 @models.config_option
+@networks.network_option
 def run(
     model: Path,
     source: Path,
@@ -46,12 +47,17 @@ def run(
     threads: int | None,
     name: str | None,
     config: Path | None,
+    whole: bool,
 ) -> None:
-    """Run the GRU in the file MODEL over INPUT.
+    """Run the GRU, or the whole network, in the file MODEL over INPUT.
 
     INPUT is an .npy of x (T, I), (T, B, I), or (B, T, I) for a batch_first model; an .npz of x and perhaps h0,
     lengths, mask, resets; a 16-bit .wav, whose channels are the model's inputs, from -1 to 1; or -, for a stream
     through a pipe: from stdin frames of I, to stdout frames of H little-endian float32, flushed after every chunk.
+
+    A network's INPUT is as its call takes it, several inputs by name in an .npz; of a frame graph frames on a first
+    axis. The axis of the batch may be missing: one sequence. Outputs are those of the whole sequence, without delay;
+    through a pipe they come as many frames late as `cgru info` says.
     """
     piped = str(source) == "-"
     if piped == (target is not None):
@@ -63,6 +69,18 @@ def run(
     if not piped and source.suffix.lower() not in inputs.READERS:
         raise click.BadParameter(f"{source}: expected {', '.join(inputs.READERS)} or -", param_hint="INPUT")
 
+    net = networks.open_network(model, name, config, whole)
+    if net is not None:
+        if h0_path is not None:
+            raise click.UsageError("--h0: expected none, as MODEL is a whole network, whose streams begin from zero")
+        if target is None:
+            frames.pipe(net, chunk or 1, threads)
+            return
+        refuse_same(target, model, source)
+        arrays = frames.read(net, source)
+        with models.replacing(target) as part:
+            frames.to_file(net, arrays, part, threads)
+        return
     gru = models.open_gru(model, name, config)
     given = {} if piped else inputs.READERS[source.suffix.lower()](source)
     if h0_path is not None:
@@ -76,14 +94,19 @@ def run(
     if target is None:
         pipe(gru, given.get("h0"), chunk or 1, threads)
         return
-    for path in (model, source, h0_path, config):
-        if path and target.exists() and target.samefile(path):
-            raise ValueError(f"{target}: expected another file than {path}, which is read")
+    refuse_same(target, model, source, h0_path, config)
     with models.replacing(target) as part:
         WRITERS[target.suffix.lower()](gru, given, part, threads)
 
 
 # --- Files ------------------------------------------------------------------------------------------------------------
+
+
+def refuse_same(target: Path, *read: Path | None) -> None:
+    """Refuse to write over what is read."""
+    for path in read:
+        if path and target.exists() and target.samefile(path):
+            raise ValueError(f"{target}: expected another file than {path}, which is read")
 
 
 def read_state(path: Path) -> Array:

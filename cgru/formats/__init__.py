@@ -96,6 +96,8 @@ class Format(NamedTuple):
     """Whether files of other kinds may begin, or be made, like these: they are told first."""
     configured: bool = False
     """Whether `load` takes a config, too, for files that do not tell everything."""
+    networks: bool = False
+    """Whether files may be whole networks: the module's `holds_network(path)` tells."""
     needs: str = ""
     """What pip installs for it; for Keras' only to write."""
 
@@ -122,11 +124,11 @@ ZIP = b"PK\x03\x04"
 
 FORMATS = {
     "safetensors": Format(
-        ".safetensors", (".safetensors",), (".safetensors",), _safetensors, needs="cgru[safetensors]",
+        ".safetensors", (".safetensors",), (".safetensors",), _safetensors, networks=True, needs="cgru[safetensors]",
         beginning=rb".{7}\x00\{",  # the header's length, then the header
     ),
     "onnx": Format(
-        "ONNX", (".onnx",), (".onnx",), _onnx, shared=True, needs="cgru[onnx]",
+        "ONNX", (".onnx",), (".onnx",), _onnx, shared=True, networks=True, needs="cgru[onnx]",
         beginning=rb"[\x08\x12\x1a\x22\x28\x32\x3a\x42\x72]",  # the tag of one of the message's fields
     ),
     "torch": Format(
@@ -193,7 +195,8 @@ def load(
     Raises
     ------
     cgru.FormatError
-        The file is of another kind, damaged, or holds no GRU or several; the message lists their names.
+        The file is of another kind, damaged, or holds no GRU or several; the message lists their names. A whole
+        network that `cgru.Network.save` wrote is for `cgru.Network.load`.
     OSError
         The file cannot be read.
     ImportError
@@ -206,6 +209,20 @@ def load(
     with format.using() as module:
         model: GRU | GRUCell | MinGRU = module.load(path, name, *([config] if format.configured else []))
     return model
+
+
+def holds_network(path: Path) -> bool:
+    """Whether a file is a whole network: cgru's own, or an ONNX graph that does more than its GRUs.
+
+    `load` takes GRUs out of the latter; `cgru.Network.load` takes all of it.
+    """
+    path = located(path)
+    format = FORMATS[kind(path)]
+    if not format.networks:
+        return False
+    with format.using() as module:
+        found: bool = module.holds_network(path)
+    return found
 
 
 def located(path: Path) -> Path:

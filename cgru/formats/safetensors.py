@@ -124,6 +124,11 @@ def read(path: Path, name: str | None = None) -> Value:
     return _own(weights)
 
 
+def holds_network(path: Path) -> bool:
+    """Whether a file is a whole network."""
+    return NETWORK_KEY in Weights(path).metadata
+
+
 class Weights:
     """What a file holds, by name; numbers are read when they are asked for."""
 

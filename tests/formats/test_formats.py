@@ -10,6 +10,7 @@ import safetensors.numpy
 import torch
 
 import cgru
+from cgru import formats
 
 from ..support.options import UNUSUAL, relative_error
 
@@ -251,3 +252,22 @@ def test_refused_files_of_others(tmp_path):
     cgru.GRU(3, 4).save(path)
     with pytest.raises(cgru.FormatError, match="name: expected none"):
         cgru.load(path, "gru")
+
+
+def test_whole_networks_are_told_from_grus(tmp_path):
+    """A network's own file is refused by `load`, which takes the GRU out of an ONNX graph that does more."""
+    gru = cgru.GRU(4, 5, rng=1)
+    net = cgru.Network([cgru.nodes.Linear(3, 4, activation="relu", rng=0), gru])
+    net.save(tmp_path / "n.safetensors")
+    net.to_onnx(tmp_path / "n.onnx")
+    gru.save(tmp_path / "g.safetensors")
+    gru.to_onnx(tmp_path / "g.onnx")
+    with pytest.raises(cgru.FormatError, match=r"expected one GRU, got a whole network; use cgru\.Network\.load"):
+        cgru.load(tmp_path / "n.safetensors")
+    loaded = cgru.load(tmp_path / "n.onnx").state_dict()
+    assert all(np.array_equal(array, loaded[name]) for name, array in gru.state_dict().items())
+    held = {path.name: formats.holds_network(path) for path in tmp_path.iterdir()}
+    assert held == {"g.onnx": False, "g.safetensors": False, "n.onnx": True, "n.safetensors": True}
+    (tmp_path / "x.pt").write_bytes(b"nothing of the kind")
+    with pytest.raises(cgru.FormatError, match=r"expected \.safetensors, ONNX"):
+        formats.holds_network(tmp_path / "x.pt")

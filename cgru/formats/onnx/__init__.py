@@ -79,6 +79,13 @@ def from_onnx(model: Any, name: str | None = None) -> GRU:
     return load(Path(model), name)
 
 
+def holds_network(path: Path) -> bool:
+    """Whether a file is a network that does more than its GRUs."""
+    from cgru.formats.onnx.network import does_more
+
+    return does_more(parsing.parse(path))
+
+
 def load(path: Path, name: str | None = None) -> GRU:
     """`from_onnx` of a file."""
     gru: GRU = face(read(path, name))

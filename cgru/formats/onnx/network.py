@@ -22,6 +22,7 @@ from cgru.formats.onnx.graph import CONSTANTS
 from cgru.formats.onnx.graph import Graph as Tensors
 from cgru.model.building import build
 from cgru.model.graph import MAX_MEMORY, Graph, Node
+from cgru.model.nodes import OPERATORS
 from cgru.model.nodes.sizes import Size
 from cgru.model.nodes.table import NEWEST, OLDEST
 
@@ -42,6 +43,24 @@ TYPES = {
 
 DROPPED = {"Cast": ("saturate", "round_mode"), "Dropout": ("seed",)}
 """Attributes that say nothing for types that are known here."""
+
+
+BESIDE_GRUS = frozenset(
+    name for name, row in OPERATORS.items() if row.moves or row.counts is not None
+) | {
+    "Add", "And", "Cast", "CastLike", "Concat", "ConstantOfShape", "Div", "Equal", "GRU", "Greater", "Less", "Max",
+    "Min", "Mod", "Mul", "Not", "Or", "Range", "ReduceProd", "Sub", "Where",
+}  # fmt: skip
+"""Operators of graphs of GRUs alone: besides these what shapes, the order of axes and sums of directions need."""
+
+BODIED = ("If", "Loop", "Scan")
+"""Operators with graphs within, which may be GRUs written out."""
+
+
+def does_more(proto: Any) -> bool:
+    """Whether a model computes more than its GRUs do; one with none does if its operators are known here."""
+    found = {node.op_type for node in proto.graph.node if node.domain in DOMAINS}
+    return bool(found & (OPERATORS.keys() - BESIDE_GRUS)) and ("GRU" in found or not found & {*BODIED})
 
 
 def from_onnx(model: Any, states: Mapping[str, str] | None = None, max_memory: int = MAX_MEMORY) -> Graph:
