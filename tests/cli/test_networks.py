@@ -271,6 +271,18 @@ def test_compare(which, request, tmp_path, monkeypatch):
     assert ("onnxruntime" in text) == bool(peers)
 
 
+def test_calls_that_are_timed_begin_anew(frame):
+    """Of a frame graph every call runs the frames from states of zero, cgru's and ONNX Runtime's."""
+    net, path = frame
+    given = {"x": random(5, 1, 3)}
+    for call in (benchmark.whole_call(net, given), benchmark.Peer(path, net, 1).whole(given)):
+        first = call()["y"].copy()
+        assert np.abs(np.diff(first, axis=0)).min() > 0
+        np.testing.assert_array_equal(call()["y"], first)
+    stepped = benchmark.step_call(net, {"x": given["x"][0]})
+    np.testing.assert_allclose(stepped()["y"], first[0], rtol=0, atol=1e-6)
+
+
 def test_compare_refuses(net, tmp_path):
     refused(2, "--plot: expected none", "compare", net[1], "--plot", tmp_path / "p.png")
     refused(2, "--calibrate: expected --precision", "compare", net[1], "--calibrate", tmp_path / "x.npy")

@@ -89,3 +89,22 @@ def test_lines_of_tables_and_code_name_what_there_is():
         assert hasattr(cgru.Network, name), name
     for name in re.findall(r"\bnodes\.([A-Z]\w+)", text):
         assert hasattr(cgru.nodes, name), name
+
+
+def test_what_is_missing_is_listed_as_the_page_says(tmp_path, monkeypatch):
+    import onnx
+    from onnx import TensorProto, helper
+
+    import cgru
+
+    made = [
+        helper.make_node("Hardmax", ["x"], ["a"], name="hard"),
+        helper.make_node("LSTM", ["a", "w", "w"], ["y"], name="lstm"),
+    ]
+    x, w = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["T", 1, 4]) for name in "xw")
+    monkeypatch.chdir(tmp_path)
+    graph = helper.make_graph(made, "g", [x, w], [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), "model.onnx")
+    with pytest.raises(cgru.FormatError) as raised:
+        cgru.Network.load("model.onnx")
+    assert f"```text\nFormatError: {raised.value}\n```" in PAGE.read_text()
