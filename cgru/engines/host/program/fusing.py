@@ -1,7 +1,7 @@
 """What joins a product: an addend, a factor or a BatchNormalization behind it, by its weights, and then a function.
 
 A chain ends where another node reads a value of it, or where it is an output. Factors change the rounding of weights,
-nothing else.
+nothing else. A function may also stand behind what only moves the product's numbers.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from cgru.engines.host.program.lowering import Compiler
     from cgru.model.graph import Graph, Node
     from cgru.types import Array
+
+
+MOVERS = ("Identity", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
+"""What changes the order of all numbers, and leaves none out."""
 
 
 @dataclass
@@ -45,8 +49,8 @@ class Fused:
         return scaled if self.shift is None else scaled + self.shift
 
 
-def find(compiler: Compiler) -> tuple[dict[str, Fused], set[str]]:
-    """By name what joins each product, and the nodes that are gone so."""
+def find(compiler: Compiler) -> tuple[dict[str, Fused], set[str], set[str]]:
+    """By name what joins each product; the nodes that are gone so; and those that now give what they are given."""
     graph = compiler.graph
     readers: dict[str, list[Node]] = {}
     for node in graph.nodes:
@@ -55,6 +59,7 @@ def find(compiler: Compiler) -> tuple[dict[str, Fused], set[str]]:
     kept = {*graph.outputs, *graph.states.values()}
     found: dict[str, Fused] = {}
     gone: set[str] = set()
+    given: set[str] = set()
     for node in graph.nodes:
         axis = _outputs_axis(graph, node)
         if axis is None or node.name in gone:
@@ -69,7 +74,17 @@ def find(compiler: Compiler) -> tuple[dict[str, Fused], set[str]]:
             if fused.after:
                 break
         found[node.name] = fused
-    return found, gone
+        if fused.after:
+            continue
+        name = fused.result
+        while name not in kept and len(readers.get(name, [])) == 1 and readers[name][0].operator in MOVERS:
+            name = readers[name][0].outputs[0]
+        if name != fused.result and name not in kept and len(readers.get(name, [])) == 1:
+            (reader,) = readers[name]
+            fused.after = _function(reader)
+            if fused.after:
+                given.add(reader.name)
+    return found, gone, given
 
 
 def _outputs_axis(graph: Graph, node: Node) -> int | None:
@@ -90,13 +105,8 @@ def _join(compiler: Compiler, fused: Fused, reader: Node, axis: int) -> bool:
     shape = compiler.shape(fused.result)
     if len(reader.outputs) != 1 or compiler.shape(reader.outputs[0]) != shape:
         return False
-    if reader.operator in UNARY or reader.operator in PARAMETERS:
-        code, *names = PARAMETERS.get(reader.operator) or (UNARY[reader.operator],)
-        values = [float(reader.attributes[name]) for name in names] + [0.0, 0.0]
-        fused.after = (code, values[0], values[1])
-        return True
-    if reader.operator == "Gelu":
-        fused.after = ("gelu_tanh" if reader.attributes["approximate"] == "tanh" else "gelu", 0.0, 0.0)
+    fused.after = _function(reader)
+    if fused.after:
         return True
     constants = [compiler.constant(name) for name in reader.inputs]
     if reader.operator == "BatchNormalization":
@@ -125,6 +135,17 @@ def _join(compiler: Compiler, fused: Fused, reader: Node, axis: int) -> bool:
     }
     _affine(fused, *pairs[reader.operator]())
     return True
+
+
+def _function(node: Node) -> tuple[str, float, float] | None:
+    """The function of single elements that a node is, and its parameters."""
+    if node.operator in UNARY or node.operator in PARAMETERS:
+        code, *names = PARAMETERS.get(node.operator) or (UNARY[node.operator],)
+        values = [float(node.attributes[name]) for name in names] + [0.0, 0.0]
+        return code, values[0], values[1]
+    if node.operator == "Gelu":
+        return "gelu_tanh" if node.attributes["approximate"] == "tanh" else "gelu", 0.0, 0.0
+    return None
 
 
 def _affine(fused: Fused, scale: Array, shift: Array) -> None:

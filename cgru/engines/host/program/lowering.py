@@ -291,14 +291,16 @@ class Compiler:
         if missing:
             listed = "; ".join(f"{operator} ({', '.join(names[:8])})" for operator, names in missing.items())
             raise FormatError(f"expected operators that are compiled here, got {listed}")
-        self.fused, gone = fusing.find(self)
+        self.fused, gone, given = fusing.find(self)
         for node in graph.nodes:
             self.node = node
             self.check_frames(node)
             ahead = self.node_ahead(node)
             for name in node.outputs:
                 self.ahead[name] = ahead
-            if node.name not in gone:
+            if node.name in given:
+                self.views[node.outputs[0]] = self.view(node.inputs[0])
+            elif node.name not in gone:
                 LOWER[node.operator](self, node)
         self.node = None
         outputs = [self.output(name) for name in graph.outputs]
