@@ -345,8 +345,7 @@ cdef class States(Exclusive):
         cdef cnp.npy_intp sizes[8]
         cdef Array given, written
         cdef Advance call
-        cdef int64_t wrong = -1
-        cdef int axis, result
+        cdef int axis
         self.take()
         try:
             if self.simple and self.fits(x, 0):
@@ -360,13 +359,7 @@ cdef class States(Exclusive):
                 self.bind(written, <cnp.ndarray> out, 1)
                 self.begin_call(call)
                 call.inputs, call.outputs = &given, &written
-                if self.work < RELEASE_WORK:
-                    result = advance(self.program.program, call, wrong)
-                else:
-                    with nogil:
-                        result = advance(self.program.program, call, wrong)
-                if result == advance_index:
-                    self._out_of_range(wrong)
+                self.go(call)
                 return out
             return self._step(x, out)
         finally:
@@ -377,8 +370,8 @@ cdef class States(Exclusive):
         cdef cnp.npy_intp sizes[8]
         cdef Array given, written
         cdef Advance call
-        cdef int64_t wrong = -1, frames
-        cdef int axis, own, result
+        cdef int64_t frames
+        cdef int axis, own
         cdef cnp.ndarray a
         if not self.simple or self.frame_axis[0] < 0 or self.frame_axis[1] < 0 or not cnp.PyArray_CheckExact(x):
             return None
@@ -405,14 +398,21 @@ cdef class States(Exclusive):
         call.shape = Shape(self.shape.rows, min(frames, self.shape.frames), self.shape.room)
         call.frames = frames
         call.inputs, call.outputs = &given, &written
-        if self.work * frames < RELEASE_WORK:
+        self.go(call)
+        return out
+
+    # Run a call; one that takes long lets other threads run.
+    cdef int go(self, Advance& call) except -1:
+        cdef int64_t wrong = -1
+        cdef int result
+        if self.work * call.frames < RELEASE_WORK:
             result = advance(self.program.program, call, wrong)
         else:
             with nogil:
                 result = advance(self.program.program, call, wrong)
         if result == advance_index:
             self._out_of_range(wrong)
-        return out
+        return 0
 
     # A call of one frame of all rows.
     cdef void begin_call(self, Advance& call):

@@ -10,7 +10,7 @@ from cgru import checks, config
 from cgru._exclusive import alone
 from cgru.run import frames
 from cgru.run.network_states import States
-from cgru.run.pool import integers
+from cgru.run.numbered import Numbered, integers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +26,7 @@ BLOCK_BYTES = 2**20
 """Of such an arena."""
 
 
-class NetworkPool(States):
+class NetworkPool(Numbered, States):
     """Many streams of a network served together, any of them at a time; made by `net.pool(capacity)`.
 
     It keeps the weights that the network had then. Frames of the streams named stand in the place of the batch, or
@@ -46,59 +46,21 @@ class NetworkPool(States):
         pool._net, pool._ready = net, ready
         pool._inputs = [frames.pooled(net.graph, ready, name) for name in net.graph.inputs]
         pool._outputs = [frames.pooled(net.graph, ready, name) for name in net.graph.outputs]
-        pool._open = np.zeros(capacity + 1, bool)
-        pool._lowest = 0
+        pool._number(capacity)
         return pool
 
     def __init__(self, net: Network, capacity: int) -> None: ...
 
     _inputs: list[Form]
     _outputs: list[Form]
-    _open: Array
-    _lowest: int
-
-    @property
-    def capacity(self) -> int:
-        """How many streams may be open at once."""
-        return len(self._open) - 1
 
     @property
     def delay(self) -> int:
         """Frames that outputs come after the inputs that they belong to."""
         return self._ready.compiled.program.delay
 
-    def __len__(self) -> int:
-        """How many streams are open."""
-        return int(np.count_nonzero(self._open))
-
-    @alone
-    def open(self) -> int:
-        """A new stream that begins; its number is that of a closed one where there is one.
-
-        Raises
-        ------
-        RuntimeError
-            `capacity` streams are open, or another thread is using this pool.
-        """
-        i = self._lowest + int(self._open[self._lowest :].argmin())
-        if i == self.capacity:
-            raise RuntimeError(f"all {self.capacity} streams of the pool are open; close one, or make a larger pool")
+    def _begin(self, i: int) -> None:
         self.begin(i)
-        self._open[i] = True
-        self._lowest = i + 1
-        return i
-
-    @alone
-    def close(self, i: int) -> None:
-        """End a stream; its number may be given to another."""
-        i = self._one(i)
-        self._lowest = min(self._lowest, i)
-        self._open[i] = False
-
-    @alone
-    def reset(self, i: int) -> None:
-        """Let a stream begin another sequence."""
-        self.begin(self._one(i))
 
     @alone
     def state(self, i: int) -> dict[str, Array]:
@@ -113,12 +75,6 @@ class NetworkPool(States):
         rows = {name: np.asarray(array)[None] for name, array in state.items()} if isinstance(state, dict) else state
         numbers, places = self._with(slice(i, i + 1), rows)
         self.numbers[i], self.places[i] = numbers[0], places[0]
-
-    def _one(self, i: int) -> int:
-        i = checks.integer("i", i, 0, self.capacity - 1)
-        if not self._open[i]:
-            raise ValueError(f"i: expected the number of an open stream, got {i}, which is closed")
-        return i
 
     def step(  # type: ignore[override]
         self, ids: Iterable[int] | Array, x: Any, out: Any = None, *, num_threads: int | None = None
@@ -165,20 +121,6 @@ class NetworkPool(States):
 
             self._one_frame(chosen, go)
         return frames.given_back(outputs)
-
-    def _many(self, ids: Array) -> Array:
-        """Numbers of open streams, each once, as (N,) intp."""
-        wrong = (ids < 0) | (ids >= self.capacity)
-        if wrong.any():
-            raise ValueError(f"ids: expected integers from 0 to {self.capacity - 1}, got {ids[wrong][0]}")
-        chosen = ids.astype(np.intp)
-        closed = ~self._open[chosen]
-        if closed.any():
-            raise ValueError(f"ids: expected open streams, got {chosen[closed][0]}, which is closed")
-        named = np.bincount(chosen, minlength=1)
-        if named.max() > 1:
-            raise ValueError(f"ids: expected each stream once, got {named.argmax()} {named.max()} times")
-        return chosen
 
     @alone
     def copy(self) -> NetworkPool:

@@ -6,7 +6,6 @@ interrupt leaves them as they were.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,15 +13,18 @@ import numpy as np
 from cgru import _packed, checks
 from cgru._exclusive import Exclusive, alone
 from cgru.engines import HOST
+from cgru.run.numbered import Numbered, integers
 from cgru.run.stream import frozen
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cgru.engines.interface import How
     from cgru.recurrent import Recurrent
     from cgru.types import Array
 
 
-class StreamPool(Exclusive):
+class StreamPool(Numbered, Exclusive):
     """Many independent streams served together, any of them at a time; made by `gru.pool(capacity)`.
 
     It keeps the weights that the model had then, whatever is loaded into the model later. One thread at a time may use
@@ -43,10 +45,7 @@ class StreamPool(Exclusive):
         self._gru = frozen(gru, "pool")
         capacity = checks.integer("capacity", capacity, 1)
         self._states = self._zeros(capacity)  # (L, capacity, H)
-        self._open = np.zeros(capacity + 1, bool)
-        """By number; one more, which is never open, ends a search."""
-        self._lowest = 0
-        """No closed stream has a lower number."""
+        self._number(capacity)
 
     def _zeros(self, count: int) -> Array:
         """The zero states (L, N, H) of so many streams."""
@@ -64,43 +63,8 @@ class StreamPool(Exclusive):
         with engine.use():
             self._states[:, engine.xp.asarray(chosen)] = states
 
-    @property
-    def capacity(self) -> int:
-        """How many streams may be open at once."""
-        return len(self._open) - 1
-
-    def __len__(self) -> int:
-        """How many streams are open."""
-        return int(np.count_nonzero(self._open))
-
-    @alone
-    def open(self) -> int:
-        """A new stream in the zero state; its number is that of a closed one where there is one.
-
-        Raises
-        ------
-        RuntimeError
-            `capacity` streams are open, or another thread is using this pool.
-        """
-        i = self._lowest + int(self._open[self._lowest :].argmin())
-        if i == self.capacity:
-            raise RuntimeError(f"all {self.capacity} streams of the pool are open; close one, or make a larger pool")
+    def _begin(self, i: int) -> None:
         self._put([i], self._zeros(1))
-        self._open[i] = True
-        self._lowest = i + 1
-        return i
-
-    @alone
-    def close(self, i: int) -> None:
-        """End a stream; its number may be given to another."""
-        i = self._one(i)
-        self._lowest = min(self._lowest, i)
-        self._open[i] = False
-
-    @alone
-    def reset(self, i: int) -> None:
-        """Set a stream's state to zero."""
-        self._put([self._one(i)], self._zeros(1))
 
     @alone
     def state(self, i: int) -> Array:
@@ -117,12 +81,6 @@ class StreamPool(Exclusive):
             states = engine.array("h", h, spec.dtype, (spec.num_layers, spec.hidden_size))
             states = engine.xp.array(states[:, None], order="C")
         self._put([i], states)
-
-    def _one(self, i: int) -> int:
-        i = checks.integer("i", i, 0, self.capacity - 1)
-        if not self._open[i]:
-            raise ValueError(f"i: expected the number of an open stream, got {i}, which is closed")
-        return i
 
     def step(
         self, ids: Iterable[int] | Array, x: Array, out: Array | None = None, *, num_threads: int | None = None
@@ -171,20 +129,6 @@ class StreamPool(Exclusive):
             self._put(chosen, states)
         return y
 
-    def _many(self, ids: Array) -> Array:
-        """Numbers of open streams, each once, as (N,) intp."""
-        wrong = (ids < 0) | (ids >= self.capacity)
-        if wrong.any():
-            raise ValueError(f"ids: expected integers from 0 to {self.capacity - 1}, got {ids[wrong][0]}")
-        chosen = ids.astype(np.intp)
-        closed = ~self._open[chosen]
-        if closed.any():
-            raise ValueError(f"ids: expected open streams, got {chosen[closed][0]}, which is closed")
-        named = np.bincount(chosen, minlength=1)
-        if named.max() > 1:
-            raise ValueError(f"ids: expected each stream once, got {named.argmax()} {named.max()} times")
-        return chosen
-
     @alone
     def copy(self) -> Any:
         """Another pool of the same weights, open streams and states, which goes its own way from here."""
@@ -205,13 +149,3 @@ def _restore_pool(gru: Recurrent, is_open: Array, states: Array) -> Any:
     pool = StreamPool(gru, len(is_open) - 1)
     pool._open, pool._states = is_open, states
     return pool
-
-
-def integers(ids: Iterable[int] | Array) -> Array:
-    """The numbers (N,) that a caller names; read before the pool is taken, since an iterator may use it."""
-    if hasattr(ids, "__cuda_array_interface__"):
-        raise TypeError("ids: expected (N,) integers in host memory, got an array on a GPU; use ids.get()")
-    numbers = np.array(checks.plain("ids", ids) if isinstance(ids, np.ndarray) else list(ids))
-    if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
-        raise TypeError(f"ids: expected (N,) integers, got {checks.describe(numbers.shape)} {numbers.dtype}")
-    return numbers

@@ -18,7 +18,7 @@ from cgru.model.interpret import run
 from cgru.model.nodes.sizes import resolved
 from cgru.model.stepping import Stream
 from cgru.run import frames
-from cgru.run.pool import integers
+from cgru.run.numbered import integers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

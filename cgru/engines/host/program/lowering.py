@@ -8,7 +8,7 @@ function of `LOWER`.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,9 +65,6 @@ class Compiler:
         self.ahead: dict[str, int] = {}
         """Of values how many frames they come late."""
         self.node: Node | None = None
-        self.readers = Counter(name for node in graph.nodes for name in node.inputs if name)
-        self.readers.update(list(graph.outputs))
-        self.readers.update(list(graph.states.values()))
 
     # --- Values -------------------------------------------------------------------------------------------------------
 
@@ -325,19 +322,15 @@ class Compiler:
             return False
         return name in self.depends
 
-    @property
+    @cached_property
     def depends(self) -> set[str]:
         """Values that depend on inputs with a time axis."""
-        if not hasattr(self, "_depends"):
-            self._depends = self._behind(name for name in self.graph.inputs if self.timed(name))
-        return self._depends
+        return self._behind(name for name in self.graph.inputs if self.timed(name))
 
-    @property
+    @cached_property
     def from_states(self) -> set[str]:
         """Values that depend on states that go in and come out; those are of blocks of one frame."""
-        if not hasattr(self, "_from_states"):
-            self._from_states = self._behind(self.graph.states)
-        return self._from_states
+        return self._behind(self.graph.states)
 
     def _behind(self, names: Iterable[str]) -> set[str]:
         found = set(names)
