@@ -55,6 +55,10 @@ class States(_program.States):
             size = math.prod(part.shape)
             found[part.name] = numbers[:, part.at : part.at + size].reshape(-1, *part.shape).copy()
         for part in program.named[program.plain :]:
+            if part.where is not None:
+                places_of = self._places_of(part.where, places[:, 0])
+                found[part.name] = np.take_along_axis(numbers, places_of, 1).reshape(-1, *part.shape)
+                continue
             history, size = part.shape
             first = self.ring_start(part.at)
             found[part.name] = np.stack(
@@ -64,6 +68,14 @@ class States(_program.States):
                 ]
             )
         return found
+
+    def _places_of(self, where: tuple[Array, Array], positions: Array) -> Array:
+        """Where the elements of a state are among rows' numbers that are frames in rings."""
+        rings, inside = where
+        program = self._ready.compiled.program
+        starts = np.array([self.ring_start(i) for i in range(len(program.rings))])
+        sizes = np.array([ring.frame for ring in program.rings])
+        return starts[rings] + inside + positions[:, None] * sizes[rings]
 
     def _out_of_range(self, step: int) -> None:
         title = self._ready.compiled.program.steps[step].title
@@ -85,6 +97,9 @@ class States(_program.States):
                 places[:, 1] = checks.array(name, state[name], np.dtype(np.int64), (len(places),))
                 continue
             given = checks.array(name, state[name], np.dtype(np.float32), (len(numbers), *part.shape))
+            if part.where is not None:
+                np.put_along_axis(numbers, self._places_of(part.where, places[:, 0]), given.reshape(len(given), -1), 1)
+                continue
             first = part.at if number < program.plain else self.ring_start(part.at)
             numbers[:, first : first + given[0].size] = given.reshape(len(given), -1)
         return numbers, places

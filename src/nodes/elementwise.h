@@ -192,12 +192,23 @@ CGRU_INLINE void each(int64_t count, T* out, const T* a, const T* b, const T* c,
                                 operands > 2 ? load<T>(c + whole, left) : V{}), left);
 }
 
+template <class T, int operands, class F> CGRU_INLINE void each_line(const Lines<T>& of, F f) {
+    T* out = of.out;
+    const T *a = of.in[0], *b = of.in[1], *c = of.in[2];
+    for (int64_t line = 0; line < of.lines; ++line) {
+        each<T, operands>(of.count, out, a, b, c, f);
+        out += of.out_next;
+        a += of.next[0];
+        if (operands > 1) b += of.next[1];
+        if (operands > 2) c += of.next[2];
+    }
+}
+
 #define X(name, operands)                                                                                            \
-    template <class T>                                                                                               \
-    static void each_##name(int64_t count, T* out, const T* a, const T* b, const T* c, T p, T q) {                   \
+    template <class T> static void each_##name(const Lines<T>& of) {                                                 \
         typedef typename Vector<T>::Value V;                                                                         \
-        each<T, operands>(count, out, a, b, c,                                                                       \
-                          [=](V x, V y, V z) CGRU_LAMBDA { return Functions<T>::name(x, y, z, p, q); });             \
+        const T p = of.p, q = of.q;                                                                                  \
+        each_line<T, operands>(of, [=](V x, V y, V z) CGRU_LAMBDA { return Functions<T>::name(x, y, z, p, q); });    \
     }
 CGRU_ELEMENTWISE(X)
 #undef X

@@ -25,9 +25,16 @@ enum {
     elementwise_count
 };
 
-// f(out[i]) = (a[i], b[i], c[i]) for i of [0, count); out may be an operand.
-template <class T>
-using Elementwise = void (*)(int64_t count, T* out, const T* a, const T* b, const T* c, T p, T q);
+// Lines of elements: out[i] = f(in[0][i], in[1][i], in[2][i]) for i of [0, count), and the same for so many lines that
+// begin so far behind each other; `out` may be an operand.
+template <class T> struct Lines {
+    int64_t lines, count;
+    T* out;
+    const T* in[3];
+    int64_t out_next, next[3];
+    T p, q;
+};
+template <class T> using Elementwise = void (*)(const Lines<T>&);
 
 enum { reduce_sum, reduce_mean, reduce_max, reduce_min, reduce_prod, reduce_sum_square, reduce_count };
 

@@ -17,72 +17,111 @@ struct Elements : Frames {
 
     void elementwise(const Step& step) const {
         const Elementwise<float> f = program.nodes->of[step.code];
-        const float p = float(step.p), q = float(step.q);
-        const int last = most_axes - 1;
+        const int last = most_axes - 1, outer = last - 1;
+        Lines<float> lines;
+        memset(&lines, 0, sizeof lines);
+        lines.p = float(step.p);
+        lines.q = float(step.q);
+        lines.lines = 1;
+        lines.count = step.size[last];
         if (step.flat) {
-            int64_t count = frames();
-            for (int64_t size : step.size) count *= size;
-            const float* in[most_operands];
-            for (int i = 0; i < most_operands; ++i) in[i] = at(step.in[i], 0, 0);
-            f(count, at(step.out, 0, 0), in[0], in[1], in[2], p, q);
+            for (int axis = 0; axis < last; ++axis) lines.count *= step.size[axis];
+            lines.count *= frames();
+            lines.out = at(step.out, 0, 0);
+            for (int i = 0; i < 3; ++i) lines.in[i] = at(step.in[i], 0, 0);
+            f(lines);
             return;
         }
         bool whole = beside(step.out, last);
         for (const Operand& in : step.in) whole = whole && beside(in, last);
+        lines.lines = step.size[outer];
+        lines.out_next = step.out.stride[outer];
+        for (int i = 0; i < 3; ++i) lines.next[i] = step.in[i].stride[outer];
         each_frame([&](int64_t r, int64_t t) {
             float* out = at(step.out, r, t);
             const float* in[most_operands];
             for (int i = 0; i < most_operands; ++i) in[i] = at(step.in[i], r, t);
-            each_line(step, 0, out, in, [&](float* y, const float* const* x) {
+            each_plane(step, 0, out, in, [&](float* y, const float* const* x) {
+                lines.out = y;
+                for (int i = 0; i < 3; ++i) lines.in[i] = x[i];
                 if (whole)
-                    f(step.size[last], y, x[0], x[1], x[2], p, q);
+                    f(lines);
+                else if (step.code == elementwise_copy)
+                    copy_with_gaps(step, y, x[0]);
                 else
-                    with_gaps(step, f, y, x);
+                    with_gaps(step, f, lines);
             });
         });
     }
 
-    // call(out, in) for each line of the innermost axis
+    // call(out, in) for each of the planes of the two innermost axes
     template <class F>
-    void each_line(const Step& step, int axis, float* out, const float* const* in, const F& call) const {
-        while (axis < most_axes - 1 && step.size[axis] == 1) ++axis;
-        if (axis == most_axes - 1) {
+    void each_plane(const Step& step, int axis, float* out, const float* const* in, const F& call) const {
+        while (axis < most_axes - 2 && step.size[axis] == 1) ++axis;
+        if (axis == most_axes - 2) {
             call(out, in);
             return;
         }
         for (int64_t i = 0; i < step.size[axis]; ++i) {
             const float* moved[most_operands];
             for (int k = 0; k < most_operands; ++k) moved[k] = in[k] + i * step.in[k].stride[axis];
-            each_line(step, axis + 1, out + i * step.out.stride[axis], moved, call);
+            each_plane(step, axis + 1, out + i * step.out.stride[axis], moved, call);
         }
     }
 
-    // A line of operands of which some are one number, or lie apart: those are brought together first.
-    static void with_gaps(const Step& step, Elementwise<float> f, float* y, const float* const* x) {
+    static void copy_with_gaps(const Step& step, float* y, const float* x) {
         const int last = most_axes - 1;
-        const int64_t count = step.size[last], to = step.out.stride[last];
-        float copies[most_operands][chunk], result[chunk];
-        for (int64_t i = 0; i < count; i += chunk) {
-            const int64_t size = smaller(chunk, count - i);
-            const float* in[most_operands];
-            for (int k = 0; k < most_operands; ++k) {
-                const int64_t apart = step.in[k].stride[last];
-                in[k] = x[k] + i * apart;
-                if (step.in[k].space == space_none || apart == 1) continue;
-                for (int64_t j = 0; j < size; ++j) copies[k][j] = in[k][j * apart];
-                in[k] = copies[k];
-            }
-            f(size, to == 1 ? y + i : result, in[0], in[1], in[2], float(step.p), float(step.q));
-            for (int64_t j = 0; to != 1 && j < size; ++j) y[(i + j) * to] = result[j];
+        const int64_t to = step.out.stride[last], from = step.in[0].stride[last], count = step.size[last];
+        for (int64_t i = 0; i < step.size[last - 1]; ++i) {
+            for (int64_t j = 0; j < count; ++j) y[j * to] = x[j * from];
+            y += step.out.stride[last - 1];
+            x += step.in[0].stride[last - 1];
         }
+    }
+
+    // Whether an operand is one number for all lines.
+    static bool alone(const Operand& of, int64_t next) {
+        return of.space != space_none && of.stride[most_axes - 1] == 0 && next == 0;
+    }
+
+    // Lines of operands of which some are one number, or lie apart: those are brought together first.
+    static void with_gaps(const Step& step, Elementwise<float> f, const Lines<float>& of) {
+        const int last = most_axes - 1;
+        const int64_t to = step.out.stride[last];
+        float copies[3][chunk], result[chunk];
+        Lines<float> part = of;
+        part.lines = 1;
+        for (int k = 0; k < 3; ++k)
+            if (alone(step.in[k], of.next[k])) {
+                for (int64_t j = 0; j < smaller(chunk, of.count); ++j) copies[k][j] = *of.in[k];
+                part.in[k] = copies[k];
+            }
+        for (int64_t line = 0; line < of.lines; ++line)
+            for (int64_t i = 0; i < of.count; i += chunk) {
+                const int64_t size = smaller(chunk, of.count - i);
+                for (int k = 0; k < 3; ++k) {
+                    if (alone(step.in[k], of.next[k])) continue;
+                    const int64_t apart = step.in[k].stride[last];
+                    part.in[k] = of.in[k] + line * of.next[k] + i * apart;
+                    if (step.in[k].space == space_none || apart == 1) continue;
+                    for (int64_t j = 0; j < size; ++j) copies[k][j] = part.in[k][j * apart];
+                    part.in[k] = copies[k];
+                }
+                float* y = of.out + line * of.out_next + i * to;
+                part.out = to == 1 ? y : result;
+                part.count = size;
+                f(part);
+                for (int64_t j = 0; to != 1 && j < size; ++j) y[j * to] = result[j];
+            }
     }
 
     void fill(const Step& step) const {
         const float* none[most_operands] = {};
         each_frame([&](int64_t r, int64_t t) {
-            each_line(step, 0, at(step.out, r, t), none, [&](float* y, const float* const*) {
-                for (int64_t i = 0; i < step.size[most_axes - 1]; ++i)
-                    y[i * step.out.stride[most_axes - 1]] = float(step.p);
+            each_plane(step, 0, at(step.out, r, t), none, [&](float* y, const float* const*) {
+                const int last = most_axes - 1;
+                for (int64_t i = 0; i < step.size[last - 1]; ++i, y += step.out.stride[last - 1])
+                    for (int64_t j = 0; j < step.size[last]; ++j) y[j * step.out.stride[last]] = float(step.p);
             });
         });
     }

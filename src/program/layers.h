@@ -31,7 +31,17 @@ struct Layers : Elements {
         int64_t count = 0;
         float** ends = parts.take<float*>(at_once);
         const Elementwise<float> after = step.code < 0 ? nullptr : program.nodes->of[step.code];
-        const float p = float(step.p), q = float(step.q);
+        Lines<float> lines;
+        memset(&lines, 0, sizeof lines);
+        lines.p = float(step.p);
+        lines.q = float(step.q);
+        lines.lines = 1;
+        const auto finish = [&](int64_t first, int64_t last) {  // rows that lie side by side
+            lines.count = step.outputs * (last - first);
+            lines.out = ends[first];
+            for (const float*& in : lines.in) in = ends[first];
+            after(lines);
+        };
         const auto compute = [&]() {
             int64_t first = 0;
             for (int i = 0; i < step.sections; ++i) {
@@ -44,8 +54,11 @@ struct Layers : Elements {
                 for (int64_t k = 0; i + 1 < step.sections && k < count; ++k) y[k] += width;
                 first += width;
             }
-            if (after)
-                for (int64_t k = 0; k < count; ++k) after(step.outputs, ends[k], ends[k], ends[k], ends[k], p, q);
+            for (int64_t k = 0; after && k < count;) {
+                const int64_t begun = k++;
+                while (k < count && ends[k] == ends[k - 1] + step.outputs) ++k;
+                finish(begun, k);
+            }
             count = 0;
         };
         each_frame([&](int64_t r, int64_t t) {

@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #define CGRU_VECTOR_BYTES 32
+#define CGRU_OWN_PARTS
 #define CGRU_OWN_LOW_BYTES
 #include "vector_types.h"
 #include "operations.h"
@@ -29,6 +30,25 @@ CGRU_INLINE FloatVector at_least(FloatVector bound, FloatVector x) { return _mm2
 CGRU_INLINE FloatVector at_most(FloatVector bound, FloatVector x) { return _mm256_min_ps(bound, x); }
 CGRU_INLINE DoubleVector at_least(DoubleVector bound, DoubleVector x) { return _mm256_max_pd(bound, x); }
 CGRU_INLINE DoubleVector at_most(DoubleVector bound, DoubleVector x) { return _mm256_min_pd(bound, x); }
+
+// The first lanes of a vector, from none to all.
+static const int32_t all_and_none[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
+CGRU_INLINE __m256i first_lanes(int64_t count, int64_t bytes) {
+    const char* middle = reinterpret_cast<const char*>(all_and_none + 8);
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(middle - count * bytes));
+}
+CGRU_INLINE FloatVector load_first(const float* p, int64_t count) {
+    return _mm256_maskload_ps(p, first_lanes(count, 4));
+}
+CGRU_INLINE DoubleVector load_first(const double* p, int64_t count) {
+    return _mm256_maskload_pd(p, first_lanes(count, 8));
+}
+CGRU_INLINE void store_first(float* p, FloatVector x, int64_t count) {
+    _mm256_maskstore_ps(p, first_lanes(count, 4), x);
+}
+CGRU_INLINE void store_first(double* p, DoubleVector x, int64_t count) {
+    _mm256_maskstore_pd(p, first_lanes(count, 8), x);
+}
 
 // Numbers of float16 as float32.
 CGRU_INLINE FloatVector widen_halves(const uint16_t* p) {

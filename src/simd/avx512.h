@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #define CGRU_VECTOR_BYTES 64
+#define CGRU_OWN_PARTS
 #include "vector_types.h"
 #include "operations.h"
 #include "without.h"
@@ -25,6 +26,21 @@ CGRU_INLINE FloatVector at_least(FloatVector bound, FloatVector x) { return _mm5
 CGRU_INLINE FloatVector at_most(FloatVector bound, FloatVector x) { return _mm512_min_ps(bound, x); }
 CGRU_INLINE DoubleVector at_least(DoubleVector bound, DoubleVector x) { return _mm512_max_pd(bound, x); }
 CGRU_INLINE DoubleVector at_most(DoubleVector bound, DoubleVector x) { return _mm512_min_pd(bound, x); }
+
+// The first lanes of a vector, from none to all.
+CGRU_INLINE __mmask16 first_lanes(int64_t count) { return __mmask16((1u << count) - 1); }
+CGRU_INLINE FloatVector load_first(const float* p, int64_t count) {
+    return _mm512_maskz_loadu_ps(first_lanes(count), p);
+}
+CGRU_INLINE DoubleVector load_first(const double* p, int64_t count) {
+    return _mm512_maskz_loadu_pd(__mmask8(first_lanes(count)), p);
+}
+CGRU_INLINE void store_first(float* p, FloatVector x, int64_t count) {
+    _mm512_mask_storeu_ps(p, first_lanes(count), x);
+}
+CGRU_INLINE void store_first(double* p, DoubleVector x, int64_t count) {
+    _mm512_mask_storeu_pd(p, __mmask8(first_lanes(count)), x);
+}
 
 // Numbers of float16 as float32.
 CGRU_INLINE FloatVector widen_halves(const uint16_t* p) {

@@ -108,14 +108,27 @@ template <class T> CGRU_INLINE typename Vector<T>::Value load(const T* p) {
     memcpy(&r, p, sizeof r);
     return r;
 }
-template <class T> CGRU_INLINE typename Vector<T>::Value load(const T* p, int64_t count) {
+template <class T> CGRU_INLINE void store(T* p, typename Vector<T>::Value x) { memcpy(p, &x, sizeof x); }
+#if defined(CGRU_OWN_PARTS)  // by the machine's masks
+CGRU_INLINE FloatVector load_first(const float* p, int64_t count);
+CGRU_INLINE DoubleVector load_first(const double* p, int64_t count);
+CGRU_INLINE void store_first(float* p, FloatVector x, int64_t count);
+CGRU_INLINE void store_first(double* p, DoubleVector x, int64_t count);
+#else
+template <class T> CGRU_INLINE typename Vector<T>::Value load_first(const T* p, int64_t count) {
     typename Vector<T>::Value r{};
     memcpy(&r, p, size_t(count) * sizeof(T));
     return r;
 }
-template <class T> CGRU_INLINE void store(T* p, typename Vector<T>::Value x) { memcpy(p, &x, sizeof x); }
-template <class T> CGRU_INLINE void store(T* p, typename Vector<T>::Value x, int64_t count) {
+template <class T, class V> CGRU_INLINE void store_first(T* p, V x, int64_t count) {
     memcpy(p, &x, size_t(count) * sizeof(T));
+}
+#endif
+template <class T> CGRU_INLINE typename Vector<T>::Value load(const T* p, int64_t count) {
+    return load_first(p, count);
+}
+template <class T> CGRU_INLINE void store(T* p, typename Vector<T>::Value x, int64_t count) {
+    store_first(p, x, count);
 }
 
 }  // namespace CGRU_SET

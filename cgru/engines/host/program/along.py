@@ -29,15 +29,22 @@ REDUCED = {
 
 def middle(compiler: Compiler, view: View, axes: Sequence[int]) -> tuple[View, tuple[int, int, int], list[int]]:
     """The view, or a copy, in which axes lie together: (outer, count, inner), and the order of its axes."""
-    first, last = (min(axes), max(axes)) if axes else (len(view.shape), len(view.shape) - 1)
-    order = list(range(len(view.shape)))
-    if list(axes) != list(range(first, last + 1)) or not view.contiguous:
-        order = [axis for axis in order if axis not in axes] + list(axes)
-        first = len(view.shape) - len(axes)
-        last = len(view.shape) - 1
-        view = compiler.dense(view.transposed(order))
+    order = sorted(range(len(view.shape)), key=lambda axis: (-abs(view.strides[axis]) * (view.shape[axis] > 1), axis))
+    if not _together(order, axes) or not view.transposed(order).contiguous:
+        order = list(range(len(view.shape)))
+        if not _together(order, axes) or not view.contiguous:
+            order = [axis for axis in order if axis not in axes] + list(axes)
+    view = compiler.dense(view.transposed(order))
+    places = [order.index(axis) for axis in axes] or [len(order)]
+    first, last = min(places), max(places) if axes else len(order) - 1
     shape = view.shape
     return view, (math.prod(shape[:first]), math.prod(shape[first : last + 1]), math.prod(shape[last + 1 :])), order
+
+
+def _together(order: Sequence[int], axes: Sequence[int]) -> bool:
+    """Whether axes follow each other in an order, as they do."""
+    places = [order.index(axis) for axis in axes]
+    return places == list(range(places[0], places[0] + len(places))) if places else True
 
 
 def _axes(compiler: Compiler, node: Node, rank: int) -> tuple[int, ...]:

@@ -78,8 +78,10 @@ def gelu(compiler: Compiler, node: Node) -> None:
 def binary(compiler: Compiler, node: Node) -> None:
     """Operands that broadcast together, the first two, then each further one with the result."""
     check_type(compiler, node)
-    views = [compiler.view(name) for name in node.inputs]
     code = BINARY[node.operator]
+    if len(node.inputs) == 2 and node.operator != "Pow" and _by_parts(compiler, node, code):
+        return
+    views = [compiler.view(name) for name in node.inputs]
     if node.operator == "Pow":
         exponent = compiler.number(node.inputs[1])
         simple = {2.0: "square", 0.5: "sqrt", 1.0: "copy", -1.0: "reciprocal"}
@@ -90,6 +92,23 @@ def binary(compiler: Compiler, node: Node) -> None:
     for view in views[2:]:
         compiler.elementwise(code, out, out, view)
     compiler.views[node.outputs[0]] = out
+
+
+def _by_parts(compiler: Compiler, node: Node, code: str) -> bool:
+    """Whether one operand, which lies in several places, is read from each of them; the result is there, then."""
+    apart = [compiler.parts(name) for name in node.inputs]
+    shape = compiler.shape(node.outputs[0])
+    for place, parts in enumerate(apart):
+        if parts is None or apart[1 - place] is not None or compiler.shape(node.inputs[place]) != shape:
+            continue
+        other = compiler.view(node.inputs[1 - place])
+        out = _new(compiler, node, other)
+        for at, part in parts:
+            beside = other.broadcast(shape).parts(at)
+            compiler.elementwise(code, out.parts(at), *((part, beside) if place == 0 else (beside, part)))
+        compiler.views[node.outputs[0]] = out
+        return True
+    return False
 
 
 def mean(compiler: Compiler, node: Node) -> None:
@@ -141,10 +160,8 @@ def cast(compiler: Compiler, node: Node) -> None:
         compiler.views[node.outputs[0]] = compiler.elementwise("not", _new(compiler, node, x), equal)
     elif after.kind in "iu" and before.kind == "f":
         compiler.views[node.outputs[0]] = compiler.elementwise("trunc", _new(compiler, node, x), x)
-    elif after.kind in "iu" and before.kind in "iu" and after.itemsize < before.itemsize:
+    else:  # those that change nothing are no steps
         compiler.refuse("casts of integers to types that hold them", f"{before} to {after}")
-    else:
-        compiler.views[node.outputs[0]] = x
 
 
 LOWER: dict[str, Lower] = {

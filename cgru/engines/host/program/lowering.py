@@ -7,13 +7,13 @@ function of `LOWER`.
 
 from __future__ import annotations
 
-import math
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cgru import _program
+from cgru.engines.host.program import assembling, fusing, margins
 from cgru.engines.host.program.plan import (
     Buffer,
     Kept,
@@ -22,239 +22,41 @@ from cgru.engines.host.program.plan import (
     Program,
     Ring,
     State,
-    Step,
     Use,
     View,
-    collapsed,
     lay_out,
     operand,
     row_major,
 )
+from cgru.engines.host.program.tracing import Trace
+from cgru.engines.host.program.values import Values, frames_more
 from cgru.errors import FormatError
 from cgru.model.nodes.sizes import Size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable
 
-    from cgru.engines.host.program.fusing import Fused
-    from cgru.model.graph import Graph, Node
+    from cgru.model.graph import Node
     from cgru.types import Array
 
     Lower = Callable[["Compiler", Node], None]
 
 
-class Compiler:
+MOST_STRETCHES = 24
+"""In so many a state is kept from where its parts are; with more they are brought together first."""
+
+
+class Compiler(Values):
     """A graph while it becomes a program."""
-
-    def __init__(self, graph: Graph, sizes: Mapping[str, int], streams: bool, options: Mapping[str, Any]) -> None:
-        self.graph, self.sizes, self.streams, self.options = graph, sizes, streams, options
-        self.views: dict[str, View] = {}
-        self.steps: list[Step] = []
-        self.kept: list[Kept] = []
-        self.rings: list[Buffer] = []
-        self.constants: list[Array] = []
-        self.constant_size = 0
-        self.known: dict[tuple[bytes, tuple[int, ...]], View] = {}
-        self.fresh: list[Array] = []
-        self.named: list[State] = []
-        self.limits: dict[str, int] = {}
-        self.fails = False
-        self.fused: dict[str, Fused] = {}
-        """By name what joins products."""
-        self.plain = 0
-        self.ahead: dict[str, int] = {}
-        """Of values how many frames they come late."""
-        self.node: Node | None = None
-
-    # --- Values -------------------------------------------------------------------------------------------------------
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """A value's shape, a frame of a row."""
-        return tuple(self.size(size) for size in self.graph.shapes[name])
-
-    def size(self, size: int | Size) -> int:
-        """A size; where it grows with time, what a frame has of it."""
-        if not isinstance(size, Size):
-            return int(size)
-        if self.streams and self.graph.steps in size.names:
-            one, two = (size.at({**self.sizes, str(self.graph.steps): steps}) for steps in (1, 2))
-            return two - one
-        return size.at(self.sizes)
-
-    def attributes(self, node: Node) -> dict[str, Any]:
-        """A node's, with sizes that are known."""
-        return {
-            key: tuple(map(self.size, value))
-            if isinstance(value, tuple) and any(isinstance(v, Size) for v in value)
-            else value
-            for key, value in node.attributes.items()
-        }
-
-    def constant(self, name: str) -> Array | None:
-        """The numbers of a value that is a constant."""
-        return self.graph.constants.get(name)
-
-    def number(self, name: str) -> float | None:
-        """The number that a value is everywhere."""
-        array = self.constant(name)
-        return float(array.reshape(-1)[0]) if array is not None and array.size == 1 else None
-
-    def view(self, name: str) -> View:
-        """Where a value is, of the frame that the node in hand works on."""
-        if name in self.views:
-            found = self.views[name]
-            late = self.late(name)
-            return found if not late else self.delayed(found, late)
-        array = self.constant(name)
-        assert array is not None, name
-        return self.put_constant(array)
-
-    def put_constant(self, array: Array) -> View:
-        """Numbers among the constants."""
-        numbers = np.ascontiguousarray(array, np.float32)
-        key = (numbers.tobytes(), numbers.shape)
-        if key not in self.known:
-            if numbers.size > 2**24 or (array.dtype.kind in "iu" and np.any(np.abs(array.astype(np.float64)) > 2**24)):
-                self.refuse("constants of at most 2^24, which float32 has exactly", "others")
-            buffer = Buffer(numbers.size, "constant", inside=self.constant_size)
-            self.constants.append(numbers.ravel())
-            self.constant_size += -(-numbers.size // 16) * 16
-            self.known[key] = View(buffer, 0, numbers.shape, row_major(numbers.shape))
-        return self.known[key]
-
-    def put_fresh(self, array: Array, name: str) -> Buffer:
-        """Numbers of a row's state, and what a row begins with."""
-        buffer = Buffer(array.size, "state", name, inside=self.plain)
-        self.fresh.append(np.asarray(array, np.float32).ravel())
-        self.named.append(State(name, self.plain, tuple(array.shape)))
-        self.plain += array.size
-        return buffer
-
-    def new(self, shape: Sequence[int], name: str = "", order: Sequence[int] | None = None) -> View:
-        """A buffer of its own, and the view of all of it; axes lie in an order, the last innermost."""
-        buffer = Buffer(math.prod(shape), name=name)
-        if order is None:
-            return View(buffer, 0, tuple(shape), row_major(shape))
-        strides = [0] * len(shape)
-        for axis, stride in zip(order, row_major([shape[axis] for axis in order]), strict=True):
-            strides[axis] = stride
-        return View(buffer, 0, tuple(shape), tuple(strides))
-
-    # --- Time ---------------------------------------------------------------------------------------------------------
-
-    def timed(self, name: str) -> bool:
-        """Whether a value has a frame for each step."""
-        return self.streams and name in self.graph.timing.flows
-
-    def node_ahead(self, node: Node) -> int:
-        """How many frames a node's results come late."""
-        if not self.streams:
-            return 0
-        flows = self.graph.timing.flows
-        for name in node.outputs:
-            if name in flows:
-                return flows[name].ahead
-        return max((self.ahead.get(name, 0) for name in node.inputs), default=0)
-
-    def late(self, name: str) -> int:
-        """How many frames before its latest one a value is read at by the node in hand."""
-        if self.node is None or not self.timed(name):
-            return 0
-        role = self.graph.timing.roles.get(self.node.name, "")
-        if role in ("window", "shift", "last"):
-            return 0  # they have their own rules
-        return self.node_ahead(self.node) - self.ahead[name]
-
-    def delayed(self, view: View, frames: int) -> View:
-        """A view of so many frames before."""
-        self.make_ring(view, view.delay + frames)
-        return view._replace(delay=view.delay + frames)
-
-    def make_ring(self, view: View, history: int) -> None:
-        """Keep a buffer's frames, so many before the latest."""
-        buffer = view.buffer
-        if buffer.space == "arena":
-            buffer.space = "ring"
-            self.rings.append(buffer)
-        assert buffer.space == "ring", buffer.space
-        buffer.history = max(buffer.history, history)
-
-    def empty(self, view: View, value: float, name: str) -> None:
-        """Say what frames of a new buffer hold that are none of the sequence's; it is as late as a value."""
-        self.make_ring(view, view.delay)
-        view.buffer.empty = value
-        if self.steps and self.steps[-1].written.view.buffer is view.buffer and self.node:
-            for step in self.steps:
-                if step.written.view.buffer is view.buffer and step.title == self.title:
-                    step.ahead, step.more = self.ahead[name], self.more_of(name)
-
-    # --- Steps --------------------------------------------------------------------------------------------------------
-
-    @property
-    def title(self) -> str:
-        """Of the node in hand."""
-        return self.node.title if self.node else "the network"
-
-    def refuse(self, expected: str, got: object) -> Any:
-        """A node that no program can have."""
-        raise FormatError(f"{self.title}: expected {expected}, got {got}")
-
-    def emit(self, kind: str, written: Use, *read: Use | None, **fields: Any) -> Step:
-        """Add a step."""
-        if len(fields.get("sizes", ())) > _program.AXES:
-            self.refuse(f"elements along at most {_program.AXES} axes", len(fields["sizes"]))
-        ahead = self.node_ahead(self.node) if self.node else 0
-        step = Step(kind, self.title, written, list(read), ahead=ahead, more=self.more(), **fields)
-        self.steps.append(step)
-        return step
-
-    def more(self) -> int:
-        """How many frames more than steps the results of the node in hand have."""
-        if not self.streams or self.node is None:
-            return 0
-        outputs = [name for name in self.node.outputs if self.timed(name)]
-        # of a recurrent layer whose last states alone are wanted, what it reads
-        return max((self.more_of(name) for name in outputs or self.node.inputs if self.timed(name)), default=0)
-
-    def elementwise(self, code: str, out: View, *operands: View, p: float = 0.0, q: float = 0.0) -> View:
-        """out := f(operands), which broadcast to it."""
-        views = [view.broadcast(out.shape) for view in operands]
-        # the innermost axis is the one along which `out` lies side by side
-        order = sorted(range(len(out.shape)), key=lambda axis: (-abs(out.strides[axis]), axis))
-        shape = [out.shape[axis] for axis in order]
-        sizes, strides = collapsed(shape, *([view.strides[axis] for axis in order] for view in (out, *views)))
-        whole = all(view.contiguous and view.size == view.buffer.size == out.size for view in (out, *operands))
-        self.emit(
-            "elementwise", Use(out, strides[0]), *(Use(v, s) for v, s in zip(operands, strides[1:], strict=True)),
-            code=code, sizes=sizes, p=p, q=q, flat=whole, work=float(out.size),
-        )  # fmt: skip
-        return out
-
-    def copied(self, view: View, order: Sequence[int] | None = None) -> View:
-        """A copy that lies side by side, axes in their order or in another."""
-        return self.elementwise("copy", self.new(view.shape, order=order), view)
-
-    def dense(self, view: View) -> View:
-        """The view, or a copy of it, whose elements lie side by side in their order."""
-        return view if view.contiguous else self.copied(view)
-
-    def filled(self, view: View, value: float) -> View:
-        """All elements one number."""
-        sizes, (strides,) = collapsed(view.shape, view.strides)
-        self.emit("fill", Use(view, strides), sizes=sizes, p=value)
-        return view
-
-    def listed(self, out: View, to: Array, view: View, source: Array) -> None:
-        """out[to] := view's buffer[source]."""
-        self.emit("list", Use(out), Use(view._replace(inside=0)), sizes=[len(to)], to=to, source=source)
 
     def states(self) -> list[State]:
         """The parts of a row's state, each with a name of its own."""
         rings = [
             State(buffer.name or f"window {i}", i, (buffer.history, buffer.size))
             for i, buffer in enumerate(self.rings)
-            if buffer.history
+            if buffer.history and self.streams
         ]
+        rings += [State(name, -1, places.shape, self.in_rings(places)) for name, places in self.trace.states.items()]
         taken = set() if self.graph.states else {"frames"}  # which streams have themselves
         found = []
         for part in self.named + rings:
@@ -265,11 +67,18 @@ class Compiler:
             found.append(part._replace(name=name))
         return found
 
+    def in_rings(self, places: Array) -> tuple[Array, Array]:
+        """Where the elements of a state are that are frames of values."""
+        wanted = assembling.resolved(self, places, None).ravel()
+        buffers = [self.buffers[number] for number in (wanted // assembling.SPACE).tolist()]
+        inside = wanted % assembling.SPACE - assembling.MIDDLE
+        rings = np.array([buffer.inside for buffer in buffers])
+        return rings, inside + np.array([buffer.history * buffer.size for buffer in buffers])
+
     # --- The whole ----------------------------------------------------------------------------------------------------
 
     def program(self) -> Program:
         """Lower all nodes."""
-        from cgru.engines.host.program import fusing
         from cgru.engines.host.program.families import LOWER
 
         graph = self.graph
@@ -278,9 +87,6 @@ class Compiler:
         for title, names in (("inputs", graph.inputs), ("outputs", graph.outputs)):
             if len(names) > _program.PORTS:
                 raise FormatError(f"expected at most {_program.PORTS} {title} beside states, got {len(names)}")
-        inputs = [self.input(name) for name in graph.inputs]
-        for name in graph.states:
-            self.state(name)
         missing: dict[str, list[str]] = {}
         for node in graph.nodes:
             if node.operator not in LOWER:
@@ -289,15 +95,18 @@ class Compiler:
             listed = "; ".join(f"{operator} ({', '.join(names[:8])})" for operator, names in missing.items())
             raise FormatError(f"expected operators that are compiled here, got {listed}")
         self.fused, gone, given = fusing.find(self)
+        self.trace = Trace(self, gone, given)
+        self.margins = margins.wanted(self)
+        inputs = [self.input(name) for name in graph.inputs]
+        for name in graph.states:
+            self.state(name)
         for node in graph.nodes:
             self.node = node
             self.check_frames(node)
             ahead = self.node_ahead(node)
             for name in node.outputs:
                 self.ahead[name] = ahead
-            if node.name in given:
-                self.views[node.outputs[0]] = self.view(node.inputs[0])
-            elif node.name not in gone:
+            if node.name not in gone and node.name not in self.trace.nodes:
                 LOWER[node.operator](self, node)
         self.node = None
         outputs = [self.output(name) for name in graph.outputs]
@@ -371,10 +180,6 @@ class Compiler:
         found += [self.graph.delay + self.more_of(name) for name in self.graph.outputs if self.timed(name)]
         return max(0, int(not all(outputs)), *found)
 
-    def more_of(self, name: str) -> int:
-        """How many frames more than there are steps a value has."""
-        return frames_more(self.graph, name) if self.timed(name) else 0
-
     def port_sizes(self, name: str) -> tuple[int, ...]:
         """The sizes of a frame's axes, without those of time and of rows."""
         time, batch = self.axes(name)
@@ -401,10 +206,11 @@ class Compiler:
 
     def state(self, name: str) -> None:
         """A state that goes in and comes out."""
-        shape = self.shape(name)
-        buffer = self.put_fresh(np.zeros(shape, np.float32), name)
-        self.views[name] = View(buffer, 0, shape, row_major(shape))
         self.ahead[name] = 0
+        if name not in self.trace.states:
+            shape = self.shape(name)
+            buffer = self.put_fresh(np.zeros(shape, np.float32), name)
+            self.views[name] = View(buffer, 0, shape, row_major(shape))
 
     def output(self, name: str) -> Port:
         """A value where it is copied from."""
@@ -423,17 +229,23 @@ class Compiler:
             self.make_ring(view, view.delay)  # what is none of its frames becomes zero
         return Port(name, Use(view), self.port_sizes(name), timed or not self.streams, more)
 
-    def own(self, view: View) -> View:
-        """A view whose frames can be kept: of a buffer that is computed."""
-        return view if view.buffer.space in ("arena", "ring") else self.copied(view)
-
     def keep(self, name: str, result: str) -> None:
-        """What a state becomes."""
+        """What a state becomes, stretch by stretch; what stands still is left alone."""
+        if name in self.trace.states:
+            return
         buffer = self.views[name].buffer
-        view = self.view(result)
-        if not view.contiguous or view.buffer.space != "arena" or view.delay:
-            view = self.copied(view)
-        self.kept.append(Kept(Use(view), buffer.inside, buffer.size))
+        wanted = assembling.resolved(self, self.trace.places(result), None)
+        own = assembling.addresses(self, self.views[name])
+        numbers = np.unique(wanted[wanted != own] // assembling.SPACE)
+        lasting = any(self.buffers[int(number)].space != "arena" for number in numbers)
+        if lasting or len(assembling.runs(wanted)) > MOST_STRETCHES:
+            wanted = assembling.addresses(self, assembling.copied(self, wanted))
+        for first, last in assembling.runs(wanted):
+            stretch = wanted.ravel()[first:last]
+            if not np.array_equal(stretch, own.ravel()[first:last]):
+                view = assembling.as_view(self, stretch)
+                assert view is not None
+                self.kept.append(Kept(Use(view), buffer.inside + first, last - first))
 
     def keep_view(self, view: View, buffer: Buffer) -> None:
         """What a part of a row's state becomes."""
@@ -441,6 +253,13 @@ class Compiler:
 
     def finished(self, inputs: list[Port], outputs: list[Port]) -> Program:
         """Everything in its place."""
+        for places in self.trace.states.values():
+            wanted = assembling.resolved(self, places, None)
+            for number in np.unique(wanted // assembling.SPACE):
+                buffer = self.buffers[int(number)]
+                oldest = wanted[wanted // assembling.SPACE == number].min() % assembling.SPACE - assembling.MIDDLE
+                self.make_ring(View(buffer, 0, (), ()), -int(oldest // buffer.size))
+        self.steps = [step for step in self.steps if not step.margin or step.written.view.buffer.space == "arena"]
         for number, buffer in enumerate(self.rings):
             buffer.inside = number
         lasting = [port.at.view.buffer for port in outputs] + [kept.source.view.buffer for kept in self.kept]
@@ -477,13 +296,3 @@ class Compiler:
             self.limits,
             self.fails,
         )
-
-
-def frames_more(graph: Graph, name: str) -> int:
-    """How many frames more than there are steps a value has."""
-    axis = graph.time[name]
-    size = graph.shapes[name][axis] if axis is not None else 0
-    if not isinstance(size, Size) or graph.steps is None:
-        return 0
-    others = dict.fromkeys(size.names, 1)
-    return size.at({**others, graph.steps: 1}) - 1

@@ -1,4 +1,7 @@
-"""Operators that move numbers: views of what is there, wherever strides can say so; else copies, or lists of places."""
+"""Operators that move numbers, where more than a view is needed: over time, or by places that are data.
+
+All others are followed by `tracing`, and are no steps at all.
+"""
 
 from __future__ import annotations
 
@@ -14,28 +17,15 @@ if TYPE_CHECKING:
     from cgru.model.graph import Node
 
 
-def moved(compiler: Compiler, node: Node) -> None:
-    """What an operator does with the places of elements: a view, or a copy by a list."""
+def over_time(compiler: Compiler, node: Node) -> None:
+    """What an operator does with frames: it takes the latest, or calls them by other numbers."""
     role = compiler.graph.timing.roles.get(node.name, "") if compiler.streams else ""
     if role == "last":
         latest(compiler, node)
-        return
-    if role == "shift":
+    elif role == "shift":
         shifted(compiler, node)
-        return
-    x = compiler.view(node.inputs[0])
-    more = {"outputs": len(node.outputs)} if node.row.counted else {}
-    others = [compiler.constant(name) if name else None for name in node.inputs[1:]]
-    found = node.row.run(x.offsets(), *others, **compiler.attributes(node), **more)
-    for name, places in zip(node.outputs, found if isinstance(found, tuple) else (found,), strict=False):
-        if not name:
-            continue
-        places = np.asarray(places)
-        view = x.with_offsets(places)
-        if view is None:
-            view = compiler.new(places.shape, name)
-            compiler.listed(view, np.arange(places.size), x, places.ravel())
-        compiler.views[name] = view
+    else:
+        compiler.refuse("places that are constant", "data")
 
 
 def latest(compiler: Compiler, node: Node) -> None:
@@ -100,10 +90,10 @@ def _only_before_and_behind(compiler: Compiler, node: Node, axis: int) -> bool:
 
 
 def gather(compiler: Compiler, node: Node) -> None:
-    """Rows of a table by index, or elements at places that are known."""
+    """Rows of a table by index."""
     table, indices = (compiler.constant(name) for name in node.inputs)
     if indices is not None:
-        moved(compiler, node)
+        over_time(compiler, node)
         return
     if table is None:
         compiler.refuse("a table, or indices, that are constant", "data for both")
@@ -128,82 +118,14 @@ def gather(compiler: Compiler, node: Node) -> None:
     compiler.views[node.outputs[0]] = out.transposed(order)
 
 
-def concat(compiler: Compiler, node: Node) -> None:
-    """Arrays beside each other."""
-    if compiler.streams and compiler.graph.timing.roles.get(node.name) == "shift":
-        shifted(compiler, node)
-        return
-    out = compiler.new(compiler.shape(node.outputs[0]), node.outputs[0])
-    axis = node.attributes["axis"] % len(out.shape)
-    at = 0
-    for name in node.inputs:
-        view = compiler.view(name)
-        if view.size:
-            compiler.elementwise("copy", out.part(axis, at, view.shape[axis]), view)
-        at += view.shape[axis]
-    compiler.views[node.outputs[0]] = out
-
-
-def pad(compiler: Compiler, node: Node) -> None:
-    """An array within others' numbers: a constant, or its own by a list of places."""
-    if compiler.streams and compiler.graph.timing.roles.get(node.name) == "shift":
-        shifted(compiler, node)
-        return
-    attributes = compiler.attributes(node)
-    if attributes["mode"] != "constant":
-        moved(compiler, node)
-        return
-    x = compiler.view(node.inputs[0])
-    out = compiler.new(compiler.shape(node.outputs[0]), node.outputs[0])
-    compiler.filled(out, float(attributes["value"] or 0))
-    part = out
-    for axis, (before, after) in enumerate(movement.paddings(x.shape, attributes["pads"], attributes["axes"])):
-        first, last = max(0, -before), x.shape[axis] - max(0, -after)
-        x = x.part(axis, first, last - first)
-        part = part.part(axis, max(0, before), last - first)
-    compiler.elementwise("copy", part, x)
-    compiler.views[node.outputs[0]] = out
-
-
 def scatter(compiler: Compiler, node: Node) -> None:
-    """An array with some of its elements replaced, at places that are known."""
-    indices = compiler.constant(node.inputs[1])
-    if indices is None or node.attributes["reduction"] != "none":
-        compiler.refuse("indices that are constant, and reduction 'none'", node.attributes["reduction"])
-    x, updates = compiler.view(node.inputs[0]), compiler.view(node.inputs[2])
-    out = compiler.copied(x)
-    places = node.row.run(
-        np.full(x.shape, -1), indices, np.arange(updates.size).reshape(updates.shape), reduction="none"
-    )
-    to = np.flatnonzero(places.ravel() >= 0)
-    compiler.listed(out, to, updates, updates.offsets().ravel()[places.ravel()[to]])
-    compiler.views[node.outputs[0]] = out
+    """An array with some of its elements replaced: what `tracing` does not follow has none that could be."""
+    compiler.refuse("indices that are constant, and reduction 'none'", node.attributes["reduction"])
 
-
-def constant_of_shape(compiler: Compiler, node: Node) -> None:
-    """One number everywhere."""
-    value = node.attributes["value"]
-    number = np.float32(0 if value is None else value.reshape(-1)[0])
-    shape = compiler.shape(node.outputs[0])
-    compiler.views[node.outputs[0]] = compiler.put_constant(number).broadcast(shape)
-
-
-def dropout(compiler: Compiler, node: Node) -> None:
-    """Nothing, in inference; its mask is true everywhere."""
-    compiler.views[node.outputs[0]] = compiler.view(node.inputs[0])
-    if len(node.outputs) > 1 and node.outputs[1]:
-        shape = compiler.shape(node.outputs[1])
-        compiler.views[node.outputs[1]] = compiler.put_constant(np.float32(1)).broadcast(shape)
-
-
-MOVED = ("Identity", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Expand", "Tile", "Slice", "Split")
 
 LOWER: dict[str, Lower] = {
-    **dict.fromkeys(MOVED, moved),
+    **dict.fromkeys(("Identity", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Expand"), over_time),
+    **dict.fromkeys(("Tile", "Slice", "Split", "Concat", "Pad", "ConstantOfShape", "Dropout"), over_time),
     "Gather": gather,
-    "Concat": concat,
-    "Pad": pad,
     "ScatterND": scatter,
-    "ConstantOfShape": constant_of_shape,
-    "Dropout": dropout,
 }

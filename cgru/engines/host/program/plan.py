@@ -38,6 +38,11 @@ class Buffer:
     """Of a ring: how many frames before the latest are looked at."""
     empty: float = 0.0
     """Of a ring: what frames hold that are none of the sequence's."""
+    front: int = 0
+    """How many numbers before the value's own, and how many behind them, are zeros: a window's padding."""
+    behind: int = 0
+    number: int = 0
+    """By which addresses call it."""
     inside: int = 0
     """Where it begins: among the constants, in a row's state, or in the arena; of a ring its number."""
     first: int = 2**31
@@ -105,6 +110,14 @@ class View(NamedTuple):
         shape = (*self.shape[:axis], size, *self.shape[axis + 1 :])
         strides = (*self.strides[:axis], self.strides[axis] * step, *self.strides[axis + 1 :])
         return self._replace(inside=self.inside + start * self.strides[axis], shape=shape, strides=strides)
+
+    def parts(self, slices: Sequence[slice]) -> View:
+        """Some of the elements along every axis; slices that say where they end."""
+        found = self
+        for axis, piece in enumerate(slices):
+            places = range(piece.start, piece.stop, piece.step)
+            found = found.part(axis, piece.start, len(places), piece.step)
+        return found
 
 
 def contiguous(shape: Sequence[int], strides: Sequence[int]) -> bool:
@@ -193,6 +206,8 @@ class Step:
     distances: tuple[int, int] = (0, 0)
     length: int = 0
     weights: Any = None
+    margin: bool = False
+    """Whether it makes a buffer's margins zero, as a ring's are from the beginning."""
     over_time: bool = False
     reverse: bool = False
     to: Array | None = None
@@ -248,6 +263,8 @@ class State(NamedTuple):
     at: int
     """Among the plain numbers; of a ring its number."""
     shape: tuple[int, ...]
+    where: tuple[Array, Array] | None = None
+    """Of a state whose elements are in rings: the number of each one's ring, and its place there."""
 
 
 class Program(NamedTuple):

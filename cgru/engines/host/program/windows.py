@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from cgru.engines.host.program import assembling
 from cgru.engines.host.program.dense import product
 from cgru.engines.host.program.plan import NotSoError, Use, View
 from cgru.model.nodes import convolution
 
 if TYPE_CHECKING:
     from cgru.engines.host.program.lowering import Compiler, Lower
+    from cgru.engines.host.program.values import Values
     from cgru.model.graph import Node
     from cgru.types import Array
 
@@ -25,65 +27,80 @@ MEAN, MOST = 1, 2
 
 
 class _Axis:
-    """Windows along one axis: how many, how they step, and where their first tap is."""
+    """Windows along one axis: how many, and how they step."""
 
-    def __init__(self, count: int, taps: int, stride: int, dilation: int, before: int, after: int) -> None:
+    def __init__(self, count: int, taps: int, stride: int = 1, dilation: int = 1) -> None:
         self.count, self.taps, self.stride, self.dilation = count, taps, stride, dilation
-        self.before, self.after = before, after
         self.step = self.tap = 0  # distances in memory, of windows and of taps
 
 
-def _placed(compiler: Compiler, node: Node, fill: float) -> tuple[View, list[_Axis]]:
-    """The input as windows read it, with its padding and channels innermost, and the windows along each axis."""
-    attributes = node.attributes
-    x = compiler.view(node.inputs[0])
-    out_shape = compiler.shape(node.outputs[0])
-    number = len(x.shape) - 2
-    if number > 2:
-        compiler.refuse("windows over one axis or two", number)
-    role = compiler.graph.timing.roles.get(node.name, "") if compiler.streams else ""
-    time = compiler.graph.time[node.inputs[0]] if role == "window" else None
-    kernel = attributes["kernel_shape"]
-    axes = []
+def pads(compiler: Values, node: Node) -> list[tuple[int, int]] | None:
+    """What windows read before and behind each axis but batch and channels; None of a node that has no windows."""
+    if node.operator == "ConvTranspose":
+        return _pads_transposed(compiler, node)
+    if node.operator not in LOWER:
+        return None
+    attributes, shape, results = node.attributes, compiler.shape(node.inputs[0]), compiler.shape(node.outputs[0])
+    time, number, kernel = _time(compiler, node), len(shape) - 2, attributes["kernel_shape"]
+    found = []
     for i in range(number):
-        before, after = attributes["pads"][i], attributes["pads"][i + number]
-        if i + 2 == time:
-            before = after = 0
-        covered = (out_shape[i + 2] - 1) * attributes["strides"][i] + (kernel[i] - 1) * attributes["dilations"][i] + 1
-        if i + 2 != time:
-            after = max(0, covered - before - x.shape[i + 2])  # no more than windows see
-        axes.append(
-            _Axis(out_shape[i + 2], kernel[i], attributes["strides"][i], attributes["dilations"][i], before, after)
-        )
-    order = (0, *range(2, len(x.shape)), 1)
-    inner = x.strides[1] == 1 or x.shape[1] == 1
-    if any(axis.before or axis.after for axis in axes):
-        padded = compiler.new(
-            (*x.shape[:2], *(size + axis.before + axis.after for size, axis in zip(x.shape[2:], axes, strict=True))),
-            order=order,
-        )
-        part = padded
-        for i, axis in enumerate(axes):
-            part = part.part(i + 2, axis.before, x.shape[i + 2])
-        compiler.filled(padded, fill)
-        compiler.elementwise("copy", part, x)
-        x = padded
-    elif not inner or (time is not None and (fill or x.buffer.space not in ("arena", "ring"))):
-        x = compiler.copied(x, order)
+        covered = (results[i + 2] - 1) * attributes["strides"][i] + (kernel[i] - 1) * attributes["dilations"][i] + 1
+        before = attributes["pads"][i]
+        found.append((0, 0) if i + 2 == time else (before, max(0, covered - before - shape[i + 2])))
+    return found  # behind no more than windows see
+
+
+def _time(compiler: Values, node: Node) -> int | None:
+    """The axis along which windows look into frames that came before."""
+    role = compiler.graph.timing.roles.get(node.name, "") if compiler.streams else ""
+    return compiler.graph.time[node.inputs[0]] if role == "window" else None
+
+
+def _read(compiler: Compiler, node: Node, fill: float, mixes: bool = False) -> tuple[View, Array]:
+    """The input as windows read it, padded and with channels innermost; and their order, where all are mixed."""
+    name, time = node.inputs[0], _time(compiler, node)
+    places = compiler.trace.places(name)
+    wanted = assembling.resolved(compiler, places, compiler.ahead[name] + compiler.late(name))
+    around = compiler.put_constant(np.float32(fill))
+    beyond = assembling.addresses(compiler, around).item() if fill else 0
+    wanted = np.pad(wanted, [(0, 0), (0, 0), *(pads(compiler, node) or [])], constant_values=beyond)
+    x = assembling.as_view(compiler, wanted)
+    order = np.arange(wanted.shape[1])
+    if mixes and (x is None or (x.strides[1] != 1 and x.shape[1] > 1)):
+        order = assembling.order_along(wanted, 1)
+        wanted = np.take(wanted, order, 1)
+        x = assembling.as_view(compiler, wanted)
+    kept = time is None or (x is not None and not fill and x.buffer.space in ("arena", "ring"))
+    if x is None or not kept or (x.strides[1] != 1 and x.shape[1] > 1):
+        x = compiler.assemble(name, wanted, (0, *range(2, wanted.ndim), 1))
     if time is not None:
-        compiler.empty(x, fill, node.inputs[0])
-    for i, axis in enumerate(axes):
+        compiler.empty(x, fill)
+    return x, order
+
+
+def _placed(compiler: Compiler, node: Node, fill: float, mixes: bool = False) -> tuple[View, list[_Axis], Array]:
+    """The input as windows read it, the windows along each axis, and the order of channels."""
+    attributes = node.attributes
+    out_shape = compiler.shape(node.outputs[0])
+    if len(out_shape) > 4:
+        compiler.refuse("windows over one axis or two", len(out_shape) - 2)
+    time = _time(compiler, node)
+    x, order = _read(compiler, node, fill, mixes)
+    axes = []
+    for i, taps in enumerate(attributes["kernel_shape"]):
+        axis = _Axis(out_shape[i + 2], taps, attributes["strides"][i], attributes["dilations"][i])
         axis.step, axis.tap = axis.stride * x.strides[i + 2], axis.dilation * x.strides[i + 2]
-        if i + 2 == time:
-            span = (axis.taps - 1) * axis.dilation
-            x = compiler.delayed(x, span)
-            axis.count, axis.step, axis.tap = 1, 0, axis.dilation * x.buffer.size
-    return x, axes
+        axes.append(axis)
+    if time is not None:
+        axis = axes[time - 2]
+        x = compiler.delayed(x, (axis.taps - 1) * axis.dilation)
+        axis.count, axis.step, axis.tap = 1, 0, axis.dilation * x.buffer.size
+    return x, axes, order
 
 
-def _channels_last(compiler: Compiler, node: Node) -> View:
-    shape = compiler.shape(node.outputs[0])
-    return compiler.new(shape, node.outputs[0], (0, *range(2, len(shape)), 1))
+def _channels_last(compiler: Compiler, name: str) -> View:
+    shape = compiler.shape(name)
+    return compiler.new(shape, name, (0, *range(2, len(shape)), 1))
 
 
 def conv(compiler: Compiler, node: Node) -> None:
@@ -93,10 +110,13 @@ def conv(compiler: Compiler, node: Node) -> None:
     if weights is None or (bias is None and len(node.inputs) > 2 and node.inputs[2]):
         compiler.refuse("weights that are constant", "data")
     assert weights is not None
-    x, axes = _placed(compiler, node, 0.0)
-    out = _channels_last(compiler, node)
+    groups = node.attributes["group"]
+    x, axes, order = _placed(compiler, node, 0.0, groups == 1)
     fused = compiler.fused[node.name]
-    run_windows(compiler, x, out, axes, fused.weights(weights), fused.bias(bias), node.attributes["group"])
+    out = _channels_last(compiler, fused.result)
+    if groups == 1:
+        weights = np.take(weights, order, 1)
+    run_windows(compiler, x, out, axes, fused.weights(weights), fused.bias(bias), groups)
     compiler.views[fused.result] = out
 
 
@@ -173,8 +193,8 @@ def pool(compiler: Compiler, node: Node) -> None:
     """The mean, or the largest, of windows."""
     mean = node.operator == "AveragePool"
     attributes = node.attributes
-    x, axes = _placed(compiler, node, 0.0 if mean else -np.inf)
-    out = _channels_last(compiler, node)
+    x, axes, _ = _placed(compiler, node, 0.0 if mean else -np.inf)
+    out = _channels_last(compiler, node.outputs[0])
     taps = math.prod(axis.taps for axis in axes)
     counted = mean and (
         bool(attributes["ceil_mode"]) or (any(attributes["pads"]) and not attributes["count_include_pad"])
@@ -193,8 +213,7 @@ def _share(compiler: Compiler, node: Node, out: View, axes: list[_Axis]) -> None
     """Divide sums by how many elements each window counts."""
     shape = compiler.shape(node.inputs[0])
     attributes = compiler.attributes(node)
-    time = compiler.graph.time[node.inputs[0]] if compiler.graph.timing.roles.get(node.name) == "window" else None
-    if not compiler.streams or time is None:
+    if _time(compiler, node) is None:
         ones = np.ones((1, 1, *shape[2:]))
         found = convolution.windows(
             shape[2:],
@@ -206,11 +225,13 @@ def _share(compiler: Compiler, node: Node, out: View, axes: list[_Axis]) -> None
         return
     if len(shape) > 3:
         raise NotSoError(f"{node.title} counts what is there at the ends of time and of another axis")
+    compiler.as_of = compiler.ahead[node.inputs[0]], compiler.more_of(node.inputs[0])
     frame = compiler.filled(compiler.new((1, 1, 1), f"{node.name}: frames"), 1.0)  # zero where there is no frame
-    compiler.empty(frame, 0.0, node.inputs[0])
+    compiler.as_of = None
+    compiler.empty(frame, 0.0)
     frame = compiler.delayed(frame, (axes[0].taps - 1) * axes[0].dilation)
     counts = compiler.new((1, 1, 1))
-    own = _Axis(1, axes[0].taps, 1, 1, 0, 0)
+    own = _Axis(1, axes[0].taps)
     own.tap = axes[0].dilation * frame.buffer.size
     _by_channel(compiler, frame, counts, [own], None, None, MEAN, 1.0)
     compiler.elementwise("div", out, out, counts)
@@ -224,45 +245,28 @@ def conv_transpose(compiler: Compiler, node: Node) -> None:
     if weights is None:
         compiler.refuse("weights that are constant", "data")
     assert weights is not None
-    x = compiler.view(node.inputs[0])
-    number = len(x.shape) - 2
+    time = _time(compiler, node)
     groups = attributes["group"]
-    out = _channels_last(compiler, node)
-    role = compiler.graph.timing.roles.get(node.name, "") if compiler.streams else ""
-    time = compiler.graph.time[node.inputs[0]] if role == "window" else None
+    x, order = _read(compiler, node, 0.0, groups == 1)
+    before = [pad[0] for pad in _pads_transposed(compiler, node)]
+    number = len(x.shape) - 2
+    if groups == 1:
+        weights = np.take(weights, order, 0)
+    fused = compiler.fused[node.name]
+    out = _channels_last(compiler, fused.result)
     # (C, M / groups, ...) as (M, C / groups, ...)
     split = weights.reshape(groups, weights.shape[0] // groups, *weights.shape[1:])
-    fused = compiler.fused[node.name]
     turned = split.swapaxes(1, 2).reshape(-1, weights.shape[0] // groups, *weights.shape[2:])
     turned, bias = fused.weights(turned), fused.bias(bias)
     choices = [_phases(attributes, i, out.shape[i + 2], i + 2 == time) for i in range(number)]
-    before = [max(0, *(-own.first for own in phases), 0) for phases in choices]
-    after = [
-        0 if i + 2 == time else max(0, *(own.last - (x.shape[i + 2] - 1) for own in phases), 0)
-        for i, phases in enumerate(choices)
-    ]
-    order = (0, *range(2, len(x.shape)), 1)
-    if any(before) or any(after):
-        padded = compiler.new(
-            (*x.shape[:2], *(size + b + a for size, b, a in zip(x.shape[2:], before, after, strict=True))), order=order
-        )
-        part = padded
-        for i, start in enumerate(before):
-            part = part.part(i + 2, start, x.shape[i + 2])
-        compiler.filled(padded, 0.0)
-        compiler.elementwise("copy", part, x)
-        x = padded
-    elif (x.strides[1] != 1 and x.shape[1] > 1) or (time is not None and x.buffer.space not in ("arena", "ring")):
-        x = compiler.copied(x, order)
     if time is not None:
-        compiler.empty(x, 0.0, node.inputs[0])
         span = convolution.over_axis(node.operator, time, attributes)[0]
         x = compiler.delayed(x, span)
     for index in np.ndindex(*(len(phases) for phases in choices)):
         axes, own, from_x, to = [], turned, x, out
         for i, (phases, number_of) in enumerate(zip(choices, index, strict=True)):
             phase = phases[number_of]
-            axis = _Axis(phase.outputs, len(phase.taps), 1, 1, 0, 0)
+            axis = _Axis(phase.outputs, len(phase.taps))
             if i + 2 == time:
                 axis.tap = attributes["dilations"][i] * x.buffer.size
             else:
@@ -281,6 +285,17 @@ def conv_transpose(compiler: Compiler, node: Node) -> None:
             continue
         run_windows(compiler, from_x, to, axes, np.ascontiguousarray(own), bias, groups)
     compiler.views[fused.result] = out
+
+
+def _pads_transposed(compiler: Values, node: Node) -> list[tuple[int, int]]:
+    """What the windows of a transposed convolution read before and behind each axis."""
+    shape, results = compiler.shape(node.inputs[0]), compiler.shape(node.outputs[0])
+    time, found = _time(compiler, node), []
+    for i, size in enumerate(shape[2:]):
+        phases = _phases(node.attributes, i, results[i + 2], i + 2 == time)
+        before = max(0, *(-own.first for own in phases), 0)
+        found.append((before, 0 if i + 2 == time else max(0, *(own.last - (size - 1) for own in phases), 0)))
+    return found
 
 
 class _Phase(NamedTuple):
