@@ -147,6 +147,7 @@ struct DenseStep {
     int64_t first_row, last_row, first_block, last_block;
     int downwards;                   // the order of blocks
     int64_t pieces[2], distances[2], length;  // a row's inputs: a grid of pieces of so many numbers; pieces[0] 0: one
+    int64_t x_next, y_next;          // of groups: how far inputs, and outputs, lie behind those of the group before
     NarrowRows narrow_x;
 };
 

@@ -152,6 +152,7 @@ cdef class Program:
         to.p, to.q, to.flat = step.p, step.q, step.flat
         if step.kind == "product":
             to.outputs, to.length = step.outputs, step.length
+            to.groups, to.x_next, to.y_next = step.groups
             to.pieces[0], to.pieces[1] = step.pieces
             to.distances[0], to.distances[1] = step.distances
             to.sections = len(step.sections)

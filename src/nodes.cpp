@@ -1,4 +1,5 @@
 // The kernels of networks' nodes for one instruction set: this text is compiled once for each, as set.cpp is.
+#include "nodes/grouped.h"
 #include "nodes/window.h"
 
 #define CGRU_NAME_(prefix, set) prefix##set
@@ -20,7 +21,8 @@ template <class T> constexpr NodeKernels<T> node_kernels() {
             arg_max<T>,
             normalise<T>,
             window<T>,
-            multiply<T>};
+            multiply<T>,
+            {grouped<1>, grouped<2>}};
 }
 
 }  // namespace CGRU_SET

@@ -36,7 +36,7 @@ cdef extern from "program/program.h" namespace "cgru" nogil:
         int64_t outputs
         int64_t pieces[2]
         int64_t distances[2]
-        int64_t length
+        int64_t length, groups, x_next, y_next
         const PackedLayer* layer
         int over_time, reverse, has_start, has_end, has_initial
         const int32_t *to

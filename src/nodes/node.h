@@ -6,6 +6,9 @@
 
 namespace cgru {
 
+struct PackedLayer;
+struct DenseStep;
+
 // Functions of single elements and how many operands each has, by the names that cgru/engines/host/compile uses. With
 // parameters p and q where the operator has attributes.
 #define CGRU_ELEMENTWISE(X)                                                                                           \
@@ -81,6 +84,8 @@ template <class T> struct NodeKernels {
     void (*normalise)(const Normalisation<T>&);
     void (*window)(const Window<T>&, int kind);
     void (*multiply)(const MatrixProduct<T>&);
+    void (*grouped[2])(const PackedLayer&, const DenseStep&);  // of float32: each block, of one vector or two, is
+                                                               // a group with inputs of its own
 };
 
 }  // namespace cgru

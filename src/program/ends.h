@@ -11,11 +11,13 @@ namespace {
 struct Ends : Layers {
     using Layers::Layers;
 
-    // Whether the numbers of a frame lie in an array as they do in the program.
+    // Whether the numbers of a frame lie in an array as they do in the program: side by side.
     static bool alike(const Port& port, const Array& array) {
-        int64_t expected = sizeof(float);
+        const int64_t bytes = sizeof(float);
+        int64_t expected = 1;
         for (int axis = most_axes - 1; axis >= 0; --axis) {
-            if (port.size[axis] != 1 && array.stride[axis] != expected) return false;
+            if (port.size[axis] != 1 && (array.stride[axis] != expected * bytes || port.at.stride[axis] != expected))
+                return false;
             expected *= port.size[axis];
         }
         return array.type == type_float32;
@@ -36,7 +38,7 @@ struct Ends : Layers {
             }
             for (int64_t r = 0; r < block.rows; ++r) {
                 for (int64_t t = 0; t < width; ++t)
-                    if (t < first || t >= last) memset(at(port.at, r, t), 0, size_t(bytes));
+                    if (t < first || t >= last) copy_in(port, nothing(), nothing().data, 0, at(port.at, r, t));
                 const int64_t frame = done - block.early + first;
                 const char* from = array.data + r * array.row_stride + frame * array.frame_stride;
                 if (together && last > first) {
@@ -51,19 +53,25 @@ struct Ends : Layers {
             }
         }
     }
-    static float* copy_in(const Port& port, const Array& array, const char* from, int axis, float* to) {
-        if (axis == most_axes - 1) {
-            const int64_t count = port.size[axis], stride = array.stride[axis];
-            if (array.type == type_float32 && stride == sizeof(float)) {
-                memcpy(to, from, size_t(count) * sizeof(float));
-                return to + count;
-            }
-            for (int64_t i = 0; i < count; ++i) *to++ = number_at(array.type, from + i * stride);
-            return to;
-        }
-        for (int64_t i = 0; i < port.size[axis]; ++i)
-            to = copy_in(port, array, from + i * array.stride[axis], axis + 1, to);
-        return to;
+    // An array that has one number, 0, everywhere.
+    static Array nothing() {
+        static const double zero = 0;
+        Array array = Array();
+        array.type = type_float32;
+        array.data = reinterpret_cast<char*>(const_cast<double*>(&zero));
+        return array;
+    }
+    static void copy_in(const Port& port, const Array& array, const char* from, int axis, float* to) {
+        while (axis < most_axes - 1 && port.size[axis] == 1) ++axis;
+        const int64_t count = port.size[axis], stride = array.stride[axis], next = port.at.stride[axis];
+        if (axis < most_axes - 1)
+            for (int64_t i = 0; i < count; ++i) copy_in(port, array, from + i * stride, axis + 1, to + i * next);
+        else if (array.type != type_float32)
+            for (int64_t i = 0; i < count; ++i) to[i * next] = number_at(array.type, from + i * stride);
+        else if (stride == sizeof(float) && next == 1)
+            memcpy(to, from, size_t(count) * sizeof(float));
+        else
+            for (int64_t i = 0; i < count; ++i) to[i * next] = read_as<float>(from + i * stride);
     }
     template <class T> static T read_as(const char* from) {
         T value;
@@ -117,19 +125,17 @@ struct Ends : Layers {
             }
         }
     }
-    static const float* copy_out(const Port& port, const Array& array, const float* from, int axis, char* to) {
-        if (axis == most_axes - 1) {
-            const int64_t count = port.size[axis], stride = array.stride[axis];
-            if (array.type == type_float32 && stride == sizeof(float)) {
-                memcpy(to, from, size_t(count) * sizeof(float));
-                return from + count;
-            }
-            for (int64_t i = 0; i < count; ++i) put_number(array.type, to + i * stride, *from++);
-            return from;
-        }
-        for (int64_t i = 0; i < port.size[axis]; ++i)
-            from = copy_out(port, array, from, axis + 1, to + i * array.stride[axis]);
-        return from;
+    static void copy_out(const Port& port, const Array& array, const float* from, int axis, char* to) {
+        while (axis < most_axes - 1 && port.size[axis] == 1) ++axis;
+        const int64_t count = port.size[axis], stride = array.stride[axis], next = port.at.stride[axis];
+        if (axis < most_axes - 1)
+            for (int64_t i = 0; i < count; ++i) copy_out(port, array, from + i * next, axis + 1, to + i * stride);
+        else if (array.type != type_float32)
+            for (int64_t i = 0; i < count; ++i) put_number(array.type, to + i * stride, from[i * next]);
+        else if (stride == sizeof(float) && next == 1)
+            memcpy(to, from, size_t(count) * sizeof(float));
+        else
+            for (int64_t i = 0; i < count; ++i) put(to + i * stride, from[i * next]);
     }
     template <class T> static void put(char* to, T value) { memcpy(to, &value, sizeof value); }
     static void put_number(int type, char* to, float number) {

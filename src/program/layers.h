@@ -27,6 +27,8 @@ struct Layers : Elements {
         dense.downwards = 0;
         for (int i = 0; i < 2; ++i) dense.pieces[i] = step.pieces[i], dense.distances[i] = step.distances[i];
         dense.length = step.length;
+        dense.x_next = step.x_next;
+        dense.y_next = step.y_next;
         dense.narrow_x = parts.take_narrow(storage, at_once, step.section[0].inputs);
         int64_t count = 0;
         float** ends = parts.take<float*>(at_once);
@@ -48,8 +50,9 @@ struct Layers : Elements {
                 const PackedLayer& section = step.section[i];
                 dense.last_row = count;
                 dense.last_block = section.blocks;
-                dense.outputs = step.outputs - first;
-                storage.product[section.cell - 2](section, dense);
+                dense.outputs = step.groups ? step.outputs / step.groups : step.outputs - first;
+                (step.groups ? program.nodes->grouped[section.cell - 1] : storage.product[section.cell - 2])(section,
+                                                                                                             dense);
                 const int64_t width = section.blocks * section.cell * program.packed->lanes;
                 for (int64_t k = 0; i + 1 < step.sections && k < count; ++k) y[k] += width;
                 first += width;

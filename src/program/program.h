@@ -66,6 +66,8 @@ struct Step {
     PackedLayer section[2];
     int64_t outputs;
     int64_t pieces[2], distances[2], length;
+    int64_t groups;            // 0: none; else each is a block with inputs of its own, `outputs` being those of all
+    int64_t x_next, y_next;    // from a group's inputs, and outputs, to those of the next
     // recurrent: size: steps and lines; strides [0], [1] of x and y lead from step to step and from line to line
     const PackedLayer* layer;
     int over_time, reverse;    // over_time: its steps are the frames of a row, and its state is the row's
@@ -90,8 +92,8 @@ struct Ring {
 // An array that goes in or comes out, of any strides, in bytes.
 enum Type { type_float32, type_float64, type_int64, type_int32, type_int16, type_int8, type_uint8, type_bool };
 struct Port {
-    Operand at;                // its frame in the program; contiguous where `contiguous` says so
-    int64_t size[most_axes];
+    Operand at;                // its frame in the program
+    int64_t size[most_axes];   // of its axes, the last ones, as the operand's strides
     int over_time;             // of each frame one; else one a row, the latest
     int64_t more;              // it has so many more frames than the sequence
 

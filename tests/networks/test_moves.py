@@ -253,3 +253,29 @@ def test_random_moves(seed):
     proto = model(nodes, {"x": ([1, 4, 2, 6], FLOAT)}, ["y", *dict.fromkeys(outputs)], constants)
     net = cgru.Network.from_onnx(proto)
     compiled.as_specified(net, {"x": rng.standard_normal((1, 4, 2, 6)).astype(np.float32)}, proto)
+
+
+@pytest.mark.parametrize(("groups", "inputs", "outputs"), [(2, 8, 5), (3, 4, 16), (4, 3, 20), (5, 2, 40), (1, 7, 2)])
+@pytest.mark.parametrize("operator", ["Conv", "ConvTranspose", "Einsum"])
+def test_groups_keep_to_themselves(operator, groups, inputs, outputs):
+    """Groups of few outputs run side by side; what one is given that is not finite reaches none of the others."""
+    rng = np.random.default_rng(groups)
+    if operator == "Einsum":
+        shape, axis = [1, 3, groups, inputs], 2
+        constants = {"w": rng.standard_normal((groups, inputs, outputs)).astype(np.float32)}
+        nodes = [node("Einsum", ["x", "w"], "y", equation="btgi,gih->btgh")]
+    else:
+        shape, axis = [1, groups * inputs, 2, 11], 1
+        matrix = [groups * outputs, inputs] if operator == "Conv" else [groups * inputs, outputs]
+        constants = {"w": rng.standard_normal((*matrix, 1, 3)).astype(np.float32)}
+        nodes = [node(operator, ["x", "w"], "c", group=groups, strides=[1, 2]), node("Tanh", ["c"], "y")]
+    proto = model(nodes, {"x": (shape, FLOAT)}, ["y"], constants)
+    net = cgru.Network.from_onnx(proto)
+    x = rng.standard_normal(shape).astype(np.float32)
+    whole = compiled.as_specified(net, {"x": x}, proto)["y"]
+    first = (slice(None),) * axis + (slice(0, 1 if operator == "Einsum" else inputs),)
+    x[first] = np.nan
+    marred = net(x)
+    apart = (slice(None),) * axis + (slice(1 if operator == "Einsum" else outputs, None),)
+    assert np.isnan(marred).any()
+    compiled.same(marred[apart], whole[apart])

@@ -54,12 +54,41 @@ def sections(weights: Array, bias: Array | None, storage: str = "float32", limit
     return found
 
 
+def group_section(weights: Array, bias: Array | None) -> Section:
+    """Matrices of groups (groups, outputs, inputs), each a block of one vector or two."""
+    lanes = _program.LANES
+    groups, outputs, inputs = weights.shape
+    vectors = -(-outputs // lanes)
+    numbers = np.zeros((vectors, groups, lanes, inputs), np.float32)
+    biases = np.zeros((vectors, groups, lanes), np.float32)
+    for v in range(vectors):
+        own = weights[:, v * lanes : (v + 1) * lanes]
+        numbers[v, :, : own.shape[1]] = own
+        if bias is not None:
+            biases[v, :, : own.shape[1]] = bias[:, v * lanes : (v + 1) * lanes]
+    return Section(vectors, numbers.reshape(-1, inputs), biases.ravel(), "float32", None, None)
+
+
+def storage_of(compiler: Compiler) -> tuple[str, float | None]:
+    """How the weights of the node in hand are stored, and the bound of its inputs."""
+    storage: tuple[str, float | None] = compiler.options.get("storage", lambda node: ("float32", None))(compiler.node)
+    return storage
+
+
+def in_groups(compiler: Compiler, outputs: int) -> bool:
+    """Whether so many outputs, of each of several groups, are computed side by side."""
+    return outputs <= 2 * _program.LANES and storage_of(compiler)[0] == "float32"
+
+
 def product(
     compiler: Compiler, weights: Array, bias: Array | None, x: View, out: View,
     *, positions: tuple[Any, ...], pieces: tuple[int, int] = (0, 0), distances: tuple[int, int] = (0, 0),
-    length: int = 0,
+    length: int = 0, next_group: tuple[int, int] = (0, 0),
 ) -> None:  # fmt: skip
-    """out := x W^T + bias at every position: sizes of at most two axes, and how far x and out move along each."""
+    """out := x W^T + bias at every position: sizes of at most two axes, and how far x and out move along each.
+
+    Weights (groups, outputs, inputs) are those of groups, whose inputs and outputs lie so far behind each other.
+    """
     sizes, of_x, of_out = positions
     sizes, strides = collapsed(sizes, of_x, of_out)
     assert len(sizes) <= 2, sizes
@@ -67,14 +96,22 @@ def product(
     sizes = [1] * (2 - len(sizes)) + sizes
     after = compiler.fused[compiler.node.name].after if compiler.node and compiler.node.name in compiler.fused else None
     code, p, q = after or (None, 0.0, 0.0)
+    storage, limit = storage_of(compiler)
     if pieces[0]:  # kernels of float32 alone read inputs in pieces
         storage, limit = "float32", None
+    if weights.ndim == 2 and storage == "float32" and len(weights) <= _program.LANES:
+        weights, bias = weights[None], None if bias is None else bias[None]
+    groups = (0, 0, 0)
+    if weights.ndim == 3:
+        groups = len(weights), *next_group
+        parts = [group_section(weights, bias)]
+        if not pieces[0]:
+            pieces, length = (1, 1), weights.shape[2]
     else:
-        storage, limit = compiler.options.get("storage", lambda node: ("float32", None))(compiler.node)
+        parts = sections(weights, bias, storage, limit)
     compiler.emit(
-        "product", Use(out, padding[1]), Use(x, padding[0]), sizes=sizes,
-        sections=sections(weights, bias, storage, limit),
-        outputs=len(weights), code=code, p=p, q=q, pieces=pieces, distances=distances, length=length,
+        "product", Use(out, padding[1]), Use(x, padding[0]), sizes=sizes, sections=parts, groups=groups,
+        outputs=math.prod(weights.shape[:-1]), code=code, p=p, q=q, pieces=pieces, distances=distances, length=length,
         work=2.0 * weights.size * math.prod(sizes), weight_bytes=weights.size * 4,
     )  # fmt: skip
 
@@ -213,20 +250,33 @@ def einsum(compiler: Compiler, node: Node) -> None:
     out = compiler.new(
         [*(size[letter] for letter in kept), *(size[letter] for letter in groups), width], node.outputs[0]
     )
-    for index in np.ndindex(*(size[letter] for letter in groups)):
-        own, to = flat, out
-        for place in index:
-            own = own.part(0, place, 1)._replace(shape=own.shape[1:], strides=own.strides[1:])
-            axis = len(kept)
-            to = to.part(axis, place, 1)
-            to = to._replace(
-                shape=to.shape[:axis] + to.shape[axis + 1 :], strides=to.strides[:axis] + to.strides[axis + 1 :]
-            )
-        product(compiler, matrix[index], None, own, to, positions=(own.shape[:-1], own.strides[:-1], to.strides[:-1]))
+    _by_group(compiler, flat, matrix, out, len(groups), len(kept))
     order = [*kept, *groups, *written]
     whole = out.reshaped(*(size[letter] for letter in order))
     assert whole is not None
     compiler.views[node.outputs[0]] = whole.transposed([order.index(letter) for letter in result])
+
+
+def _by_group(compiler: Compiler, x: View, weights: Array, out: View, groups: int, kept: int) -> None:
+    """out (kept..., groups..., N) := x (groups..., kept..., K) by weights (groups..., N, K)."""
+
+    def without(view: View, axis: int, count: int) -> View:
+        """The first element along some axes, and they gone."""
+        shape, strides = (own[:axis] + own[axis + count :] for own in (view.shape, view.strides))
+        return view._replace(shape=shape, strides=strides)
+
+    def put(x: View, weights: Array, out: View, **more: Any) -> None:
+        positions = x.shape[:-1], x.strides[:-1], out.strides[:-1]
+        product(compiler, weights, None, x, out, positions=positions, **more)
+
+    if groups == 1 and in_groups(compiler, weights.shape[1]):
+        put(without(x, 0, 1), weights, without(out, kept, 1), next_group=(x.strides[0], out.strides[kept]))
+        return
+    for index in np.ndindex(*x.shape[:groups]):
+        own, to = x, out
+        for axis, place in enumerate(index):
+            own, to = own.part(axis, place, 1), to.part(kept + axis, place, 1)
+        put(without(own, 0, groups), weights[index], without(to, kept, groups))
 
 
 LOWER: dict[str, Lower] = {"MatMul": matmul, "Gemm": gemm, "Einsum": einsum}

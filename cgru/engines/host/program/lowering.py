@@ -96,7 +96,7 @@ class Compiler(Values):
             raise FormatError(f"expected operators that are compiled here, got {listed}")
         self.fused, gone, given = fusing.find(self)
         self.trace = Trace(self, gone, given)
-        self.margins = margins.wanted(self)
+        self.margins, self.in_windows = margins.wanted(self)
         inputs = [self.input(name) for name in graph.inputs]
         for name in graph.states:
             self.state(name)
@@ -158,7 +158,9 @@ class Compiler(Values):
     def input(self, name: str) -> Port:
         """A buffer that an input's frames are copied to."""
         self.check_dtype(name)
-        view = self.new(self.shape(name), name)
+        shape = self.shape(name)
+        lasts = self.timed(name) or not self.streams
+        view = self.new(shape, name, margins.channels_last(shape) if name in self.in_windows and lasts else None)
         self.views[name] = view
         self.ahead[name] = 0
         if self.graph.types[name].kind in "iu" and self.graph.types[name].itemsize > 2:
@@ -168,7 +170,7 @@ class Compiler(Values):
                 raise NotSoError(f"the input {name!r} has no time axis, and there are frames before the first one")
             if self.tail:  # the last frames are computed when no input comes any more
                 self.keep_view(view, self.put_fresh(np.zeros(view.shape, np.float32), name))
-        return Port(name, Use(view), self.port_sizes(name), self.timed(name) or not self.streams, 0)
+        return self.port(name, view, self.timed(name) or not self.streams, 0)
 
     @property
     def tail(self) -> int:
@@ -180,15 +182,13 @@ class Compiler(Values):
         found += [self.graph.delay + self.more_of(name) for name in self.graph.outputs if self.timed(name)]
         return max(0, int(not all(outputs)), *found)
 
-    def port_sizes(self, name: str) -> tuple[int, ...]:
-        """The sizes of a frame's axes, without those of time and of rows."""
-        time, batch = self.axes(name)
-        sizes = tuple(size for axis, size in enumerate(self.shape(name)) if axis not in (time, batch))
-        if len(sizes) > _program.AXES:
-            raise FormatError(
-                f"{name!r}: expected at most {_program.AXES} axes beside time and batch, got {len(sizes)}"
-            )
-        return sizes
+    def port(self, name: str, view: View, over_time: bool, more: int) -> Port:
+        """Where a value's frames go in or come out, without the axes of time and of rows."""
+        kept = [axis for axis in range(len(view.shape)) if axis not in self.axes(name)]
+        if len(kept) > _program.AXES:
+            raise FormatError(f"{name!r}: expected at most {_program.AXES} axes beside time and batch, got {len(kept)}")
+        strides = [view.strides[axis] for axis in kept]
+        return Port(name, Use(view, strides), tuple(view.shape[axis] for axis in kept), over_time, more)
 
     def axes(self, name: str) -> tuple[int | None, int | None]:
         """The axes of an input or output that are time and rows."""
@@ -222,12 +222,12 @@ class Compiler(Values):
         if late:
             view = self.delayed(self.own(view), late)
         more = frames_more(self.graph, name) if timed else 0
-        if not view.contiguous or view.buffer.space in ("state", "constant"):
+        if view.buffer.space in ("state", "constant"):
             view = self.copied(view)
             self.steps[-1].ahead, self.steps[-1].more = delay, more
         if timed and delay:
             self.make_ring(view, view.delay)  # what is none of its frames becomes zero
-        return Port(name, Use(view), self.port_sizes(name), timed or not self.streams, more)
+        return self.port(name, view, timed or not self.streams, more)
 
     def keep(self, name: str, result: str) -> None:
         """What a state becomes, stretch by stretch; what stands still is left alone."""

@@ -37,26 +37,30 @@ def fit(shape: Sequence[int], strides: Sequence[int]) -> bool:
     return all(strides[axis] == stride or shape[axis] == 1 for axis, stride in zip(order, expected, strict=True))
 
 
-def wanted(values: Values) -> dict[str, tuple[int, int]]:
-    """By value how many zeros windows find before and behind it, if channels lie innermost."""
+def wanted(values: Values) -> tuple[dict[str, tuple[int, int]], set[str]]:
+    """By value how many zeros windows find before and behind it, if channels lie innermost; and all that they read."""
     found: dict[str, tuple[int, int]] = {}
+    read: set[str] = set()
     for node in values.graph.nodes:
         values.node = node
         pads = windows.pads(values, node)
-        if pads is None or not any(map(any, pads)):
+        if pads is None:
             continue
         places = np.pad(values.trace.places(node.inputs[0]), [(0, 0), (0, 0), *pads])
         for number in np.unique(values.trace.base_of(places))[1:]:
-            name = str(values.trace.bases[number])
-            if name in values.graph.constants or name in values.graph.states or len(values.shape(name)) < 3:
+            name = values.trace.bases[number]
+            if not isinstance(name, str) or name in {*values.graph.constants, *values.graph.states}:
                 continue
+            if len(values.shape(name)) < 3:
+                continue
+            read.add(name)
             here = values.trace.base_of(places) == number
             front, behind = _beyond(places % DELAY, here, places == 0, values.shape(name))
             if front or behind:
                 before = found.get(name, (0, 0))
                 found[name] = max(before[0], front), max(before[1], behind)
     values.node = None
-    return found
+    return found, read
 
 
 def _beyond(elements: Array, own: Array, zeros: Array, shape: Sequence[int]) -> tuple[int, int]:

@@ -205,6 +205,7 @@ class Step:
     pieces: tuple[int, int] = (0, 0)
     distances: tuple[int, int] = (0, 0)
     length: int = 0
+    groups: tuple[int, int, int] = (0, 0, 0)
     weights: Any = None
     margin: bool = False
     """Whether it makes a buffer's margins zero, as a ring's are from the beginning."""

@@ -51,6 +51,8 @@ class Values:
         self.trace: Trace
         self.margins: dict[str, tuple[int, int]] = {}
         """Of values that windows read beyond their ends: the zeros before and behind them."""
+        self.in_windows: set[str] = set()
+        """Values that windows read: channels had better lie innermost."""
         self.buffers = [Buffer(1, "constant")]
         """By number; the first stands for the number 0."""
         self.assembled: dict[tuple[Any, ...], View] = {}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cgru.engines.host.program import assembling
-from cgru.engines.host.program.dense import product
+from cgru.engines.host.program.dense import in_groups, product
 from cgru.engines.host.program.plan import NotSoError, Use, View
 from cgru.model.nodes import convolution
 
@@ -134,12 +134,19 @@ def run_windows(
             if after:
                 compiler.elementwise(after[0], to, to, p=after[1], q=after[2])
             continue
+        pieces, distances, length = _pieces(axes, inputs)
+        positions = [axis.count for axis in axes], [axis.step for axis in axes], to.strides[2:]
+        if groups > 1 and in_groups(compiler, outputs):
+            product(
+                compiler, taps_first.reshape(groups, outputs, -1), None if bias is None else bias.reshape(groups, -1),
+                own, to, positions=positions, pieces=pieces, distances=distances, length=length,
+                next_group=(inputs * own.strides[1], outputs),
+            )  # fmt: skip
+            continue
         for g in range(groups):
             held = slice(g * outputs, (g + 1) * outputs)
             part = own.part(1, g * inputs, inputs)
             written = to.part(1, g * outputs, outputs)
-            pieces, distances, length = _pieces(axes, inputs)
-            positions = [axis.count for axis in axes], [axis.step for axis in axes], written.strides[2:]
             product(
                 compiler, np.ascontiguousarray(taps_first[held].reshape(outputs, -1)),
                 None if bias is None else bias[held], part, written, positions=positions, pieces=pieces,
@@ -262,6 +269,9 @@ def conv_transpose(compiler: Compiler, node: Node) -> None:
     if time is not None:
         span = convolution.over_axis(node.operator, time, attributes)[0]
         x = compiler.delayed(x, span)
+    after = fused.after
+    if math.prod(map(len, choices)) > 1:  # results lie apart: the function comes behind all of them
+        fused.after = None
     for index in np.ndindex(*(len(phases) for phases in choices)):
         axes, own, from_x, to = [], turned, x, out
         for i, (phases, number_of) in enumerate(zip(choices, index, strict=True)):
@@ -284,6 +294,8 @@ def conv_transpose(compiler: Compiler, node: Node) -> None:
                 compiler.elementwise(fused.after[0], to, to, p=fused.after[1], q=fused.after[2])
             continue
         run_windows(compiler, from_x, to, axes, np.ascontiguousarray(own), bias, groups)
+    if after and not fused.after:
+        compiler.elementwise(after[0], out, out, p=after[1], q=after[2])
     compiler.views[fused.result] = out
 
 
