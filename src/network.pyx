@@ -139,10 +139,7 @@ cdef class Program:
         memset(&to, 0, sizeof(Step))
         to.kind = KINDS[step.kind]
         along = step.kind not in ("elementwise", "fill")  # sizes and strides stand from the first on
-        if step.kind in ("elementwise", "product"):
-            to.code = -1 if step.code is None else CODES[step.code]
-        else:
-            to.code = int(step.code or 0)
+        to.code = CODES[step.code] if step.kind == "elementwise" else int(step.code or 0)
         to.ahead, to.more, to.clears = step.ahead, step.more, step.clears
         put_operand(to.out, step.out, along)
         for i, operand in enumerate(step.operands):
@@ -155,6 +152,9 @@ cdef class Program:
             to.groups, to.x_next, to.y_next = step.groups
             to.pieces[0], to.pieces[1] = step.pieces
             to.distances[0], to.distances[1] = step.distances
+            to.afters = len(step.after)
+            for i, (code, p, q, operand) in enumerate(step.after):
+                to.after[i] = After(CODES[code], operand, p, q)
             to.sections = len(step.sections)
             for i, section in enumerate(step.sections):
                 self.put_section(to.section[i], section)

@@ -22,6 +22,10 @@ cdef extern from "program/program.h" namespace "cgru" nogil:
         int64_t offset, row, inside
         int64_t stride[6]
 
+    cdef struct After:
+        int code, operand
+        double p, q
+
     cdef struct Step:
         int kind, code
         int64_t ahead, more
@@ -37,6 +41,8 @@ cdef extern from "program/program.h" namespace "cgru" nogil:
         int64_t pieces[2]
         int64_t distances[2]
         int64_t length, groups, x_next, y_next
+        int afters
+        After after[3]
         const PackedLayer* layer
         int over_time, reverse, has_start, has_end, has_initial
         const int32_t *to

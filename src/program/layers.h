@@ -15,11 +15,54 @@ const int64_t ahead_bytes = 64 * 1024;  // of input products of a recurrent laye
 struct Layers : Elements {
     using Elements::Elements;
 
+    // What rows of a product go through, while they are still near.
+    struct Finish {
+        const Step& step;
+        const NodeKernels<float>& nodes;
+        float** y;                          // [at_once], as long as rows are gathered
+        const float** beside[most_after];   // of each function its operand's
+
+        // Rows [0, count), of which those that follow each other at one distance are done at once.
+        void run(int64_t count) const {
+            for (int64_t first = 0; step.afters && first < count;) {
+                int64_t last = first + 1;
+                while (last < count && follows(first, last)) ++last;
+                for (int i = 0; i < step.afters; ++i) apply(i, first, last - first);
+                first = last;
+            }
+        }
+
+      private:
+        bool follows(int64_t first, int64_t row) const {
+            if (row == first + 1) return true;
+            bool all = y[row] - y[row - 1] == y[first + 1] - y[first];
+            for (int i = 0; i < step.afters; ++i)
+                if (step.after[i].operand)
+                    all = all && beside[i][row] - beside[i][row - 1] == beside[i][first + 1] - beside[i][first];
+            return all;
+        }
+        void apply(int i, int64_t first, int64_t rows) const {
+            const After& after = step.after[i];
+            const float* other = after.operand ? beside[i][first] : y[first];
+            const int64_t next = rows > 1 ? y[first + 1] - y[first] : step.outputs;
+            const int64_t next_other = rows > 1 && after.operand ? beside[i][first + 1] - other : next;
+            Lines<float> lines = {rows, step.outputs, y[first], {y[first], other, other},
+                                  next, {next, next_other, next}, float(after.p), float(after.q)};
+            if (next == step.outputs && next_other == next) {
+                lines.count *= rows;
+                lines.lines = 1;
+            }
+            nodes.of[after.code](lines);
+        }
+    };
+
     void product(const Step& step) const {
         const StorageKernels& storage = program.packed->of[step.section[0].storage];
         Parts parts(scratch);
         const float** x = parts.take<const float*>(at_once);
         float** y = parts.take<float*>(at_once);
+        Finish finish = {step, *program.nodes, parts.take<float*>(at_once), {}};
+        for (const float**& beside : finish.beside) beside = parts.take<const float*>(at_once);
         DenseStep dense;
         dense.x = x;
         dense.y = y;
@@ -31,19 +74,6 @@ struct Layers : Elements {
         dense.y_next = step.y_next;
         dense.narrow_x = parts.take_narrow(storage, at_once, step.section[0].inputs);
         int64_t count = 0;
-        float** ends = parts.take<float*>(at_once);
-        const Elementwise<float> after = step.code < 0 ? nullptr : program.nodes->of[step.code];
-        Lines<float> lines;
-        memset(&lines, 0, sizeof lines);
-        lines.p = float(step.p);
-        lines.q = float(step.q);
-        lines.lines = 1;
-        const auto finish = [&](int64_t first, int64_t last) {  // rows that lie side by side
-            lines.count = step.outputs * (last - first);
-            lines.out = ends[first];
-            for (const float*& in : lines.in) in = ends[first];
-            after(lines);
-        };
         const auto compute = [&]() {
             int64_t first = 0;
             for (int i = 0; i < step.sections; ++i) {
@@ -57,11 +87,7 @@ struct Layers : Elements {
                 for (int64_t k = 0; i + 1 < step.sections && k < count; ++k) y[k] += width;
                 first += width;
             }
-            for (int64_t k = 0; after && k < count;) {
-                const int64_t begun = k++;
-                while (k < count && ends[k] == ends[k - 1] + step.outputs) ++k;
-                finish(begun, k);
-            }
+            finish.run(count);
             count = 0;
         };
         each_frame([&](int64_t r, int64_t t) {
@@ -70,14 +96,19 @@ struct Layers : Elements {
             for (int64_t i = 0; i < step.size[0]; ++i)
                 for (int64_t j = 0; j < step.size[1]; ++j) {
                     x[count] = from + i * step.in[0].stride[0] + j * step.in[0].stride[1];
-                    ends[count] = y[count] = to + i * step.out.stride[0] + j * step.out.stride[1];
+                    finish.y[count] = y[count] = to + i * step.out.stride[0] + j * step.out.stride[1];
+                    for (int k = 0; k < step.afters; ++k)
+                        if (const int operand = step.after[k].operand) {
+                            const Operand& of = step.in[operand];
+                            finish.beside[k][count] = at(of, r, t) + i * of.stride[0] + j * of.stride[1];
+                        }
                     if (++count == at_once) compute();
                 }
         });
         if (count) compute();
     }
     static int64_t product_scratch(const Program& program, const Step& step) {
-        return 3 * Parts::size<float*>(at_once) +
+        return (3 + most_after) * Parts::size<float*>(at_once) +
                Parts::narrow_size(program.packed->of[step.section[0].storage], at_once, step.section[0].inputs);
     }
 

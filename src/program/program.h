@@ -51,9 +51,15 @@ enum StepKind {
     step_latest        // size: count; the latest frame there is of operand 0, or operand 1 where there is none yet
 };
 
+// A function of a product's results, and of the operand of this number; 0: of none.
+struct After {
+    int code, operand;
+    double p, q;
+};
+const int most_after = 3;
+
 struct Step {
-    int kind, code;            // code: of an elementwise function, a reduction, a window; of a product of the function
-                               // that its results go through, -1: none
+    int kind, code;            // code: of an elementwise function, a reduction, a window
     int64_t ahead, more;       // its results are late so many frames; they are so many more than the sequence has
     int clears;                // 1: frames that are none become zero, as later ones look at them
     Operand out, in[most_operands];
@@ -66,6 +72,8 @@ struct Step {
     PackedLayer section[2];
     int64_t outputs;
     int64_t pieces[2], distances[2], length;
+    int afters;                // what results go through; strides [0], [1] of operands 1 to 3 lead along positions
+    After after[most_after];
     int64_t groups;            // 0: none; else each is a block with inputs of its own, `outputs` being those of all
     int64_t x_next, y_next;    // from a group's inputs, and outputs, to those of the next
     // recurrent: size: steps and lines; strides [0], [1] of x and y lead from step to step and from line to line

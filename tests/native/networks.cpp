@@ -111,7 +111,6 @@ struct Net {
         Step step;
         memset(&step, 0, sizeof step);
         step.kind = kind;
-        step.code = -1;
         step.out = out;
         for (int64_t& size : step.size) size = 1;
         for (size_t i = 0; i < sizes.size(); ++i) step.size[i] = sizes[i];
@@ -145,7 +144,8 @@ struct Net {
         window.sections = 1;
         window.section[0] = conv.layer;
         window.outputs = channels;
-        window.code = code_of("tanh");
+        window.afters = 1;
+        window.after[0] = {code_of("tanh"), 0, 0, 0};
         window.pieces[0] = 1;
         window.pieces[1] = taps;
         window.distances[1] = features;

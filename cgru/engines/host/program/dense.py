@@ -83,19 +83,26 @@ def in_groups(compiler: Compiler, outputs: int) -> bool:
 def product(
     compiler: Compiler, weights: Array, bias: Array | None, x: View, out: View,
     *, positions: tuple[Any, ...], pieces: tuple[int, int] = (0, 0), distances: tuple[int, int] = (0, 0),
-    length: int = 0, next_group: tuple[int, int] = (0, 0),
+    length: int = 0, next_group: tuple[int, int] = (0, 0), whole: View | None = None, axis: int = -1,
 ) -> None:  # fmt: skip
     """out := x W^T + bias at every position: sizes of at most two axes, and how far x and out move along each.
 
-    Weights (groups, outputs, inputs) are those of groups, whose inputs and outputs lie so far behind each other.
+    Where all results of a node are these, `whole` is their view, and `axis` that of the outputs; what joins the product
+    is computed at once, then. Weights (groups, outputs, inputs) are those of groups, whose inputs and outputs lie
+    `next_group` behind each other.
     """
     sizes, of_x, of_out = positions
-    sizes, strides = collapsed(sizes, of_x, of_out)
+    after = compiler.fused[compiler.node.name].after if whole is not None and compiler.node else ()
+    others = [_beside(compiler, function.other, whole, axis) for function in after if function.other and whole]
+    along = [
+        [stride for place, stride in enumerate(view.strides) if place in positions_of(view, axis)] for view in others
+    ]
+    sizes, strides = collapsed(sizes, of_x, of_out, *along)
     assert len(sizes) <= 2, sizes
     padding = [[0] * (2 - len(sizes)) + list(own) for own in strides]
     sizes = [1] * (2 - len(sizes)) + sizes
-    after = compiler.fused[compiler.node.name].after if compiler.node and compiler.node.name in compiler.fused else None
-    code, p, q = after or (None, 0.0, 0.0)
+    places = iter(range(1, len(others) + 1))
+    functions = [(one.code, one.p, one.q, next(places) if one.other else 0) for one in after]
     storage, limit = storage_of(compiler)
     if pieces[0]:  # kernels of float32 alone read inputs in pieces
         storage, limit = "float32", None
@@ -110,10 +117,37 @@ def product(
     else:
         parts = sections(weights, bias, storage, limit)
     compiler.emit(
-        "product", Use(out, padding[1]), Use(x, padding[0]), sizes=sizes, sections=parts, groups=groups,
-        outputs=math.prod(weights.shape[:-1]), code=code, p=p, q=q, pieces=pieces, distances=distances, length=length,
+        "product", Use(out, padding[1]), Use(x, padding[0]),
+        *(Use(view, own) for view, own in zip(others, padding[2:], strict=True)), sizes=sizes, sections=parts,
+        groups=groups, outputs=math.prod(weights.shape[:-1]), after=functions,
+        pieces=pieces, distances=distances, length=length,
         work=2.0 * weights.size * math.prod(sizes), weight_bytes=weights.size * 4,
     )  # fmt: skip
+
+
+def positions_of(view: View, axis: int) -> list[int]:
+    """The axes of a product's results along which it has positions: all but outputs, and a convolution's batch."""
+    return list(range(2, len(view.shape))) if axis == 1 else list(range(len(view.shape) - 1))
+
+
+def _beside(compiler: Compiler, name: str, whole: View, axis: int) -> View:
+    """A value as a product reads it beside its results, whose outputs lie side by side."""
+    known = compiler.constant(name)
+    if known is not None:
+        known = np.broadcast_to(known.reshape(-1), whole.shape[axis : axis + 1 or None])
+        shape = [1] * len(whole.shape)
+        shape[axis] = len(known)
+        return compiler.put_constant(known.reshape(shape)).broadcast(whole.shape)
+    view = compiler.beside(name).broadcast(whole.shape)
+    if view.strides[axis] == 1 or view.shape[axis] == 1:
+        return view
+    return compiler.copied(view, sorted(range(len(view.shape)), key=lambda place: -abs(whole.strides[place])))
+
+
+def finish(compiler: Compiler, node: Node, out: View) -> None:
+    """What joins a product, where its results are not all made at once."""
+    for code, p, q, other in compiler.fused[node.name].after:
+        compiler.elementwise(code, out, out, *([compiler.beside(other)] if other else []), p=p, q=q)
 
 
 def rows_by(compiler: Compiler, x: View, weights: Array, bias: Array | None, name: str) -> View:
@@ -126,7 +160,11 @@ def rows_by(compiler: Compiler, x: View, weights: Array, bias: Array | None, nam
     leading = collapsed(x.shape[:-1], x.strides[:-1], out.strides[:-1])[0]
     if (x.strides[-1] != 1 and x.shape[-1] > 1) or len(leading) > 2:
         x = compiler.copied(x)
-    product(compiler, weights, bias, x, out, positions=(x.shape[:-1], x.strides[:-1], out.strides[:-1]))
+    joined = compiler.node is not None and compiler.node.name in compiler.fused
+    product(
+        compiler, weights, bias, x, out, positions=(x.shape[:-1], x.strides[:-1], out.strides[:-1]),
+        whole=out if joined else None,
+    )  # fmt: skip
     return out
 
 

@@ -1,13 +1,14 @@
-"""What joins a product: an addend, a factor or a BatchNormalization behind it, by its weights, and then a function.
+"""What joins a product: an addend, a factor or a BatchNormalization behind it, by its weights; and then functions.
 
-A chain ends where another node reads a value of it, or where it is an output. Factors change the rounding of weights,
-nothing else. A function may also stand behind what only moves the product's numbers.
+Those are of single elements: activations, and sums and products with another value, as residuals and gates are. A chain
+ends where another node reads a value of it, or where it is an output. Factors change the rounding of weights, nothing
+else. An activation may also stand behind what only moves the product's numbers.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +24,23 @@ MOVERS = ("Identity", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
 """What changes the order of all numbers, and leaves none out."""
 
 
+MOST = 3
+"""Functions behind a product."""
+
+WITH_ANOTHER = {"Add": "add", "Mul": "mul", "Sub": "sub", "PRelu": "prelu"}
+"""Those of the product's result and of another value."""
+
+
+class After(NamedTuple):
+    """A function of a product's results."""
+
+    code: str
+    p: float = 0.0
+    q: float = 0.0
+    other: str = ""
+    """The value that is the second operand."""
+
+
 @dataclass
 class Fused:
     """What a product does beside its own node."""
@@ -32,8 +50,10 @@ class Fused:
     scale: Array | None = None
     """Of each output, float64."""
     shift: Array | None = None
-    after: tuple[str, float, float] | None = None
-    """A function of single elements, and its parameters."""
+    after: tuple[After, ...] = ()
+    """What its results go through, one function after the other."""
+    comes_at: str = ""
+    """The node in whose place it is computed, where it waits for another value."""
 
     def weights(self, matrix: Array) -> Array:
         """Weights (outputs, ...) with the factor in them."""
@@ -67,12 +87,10 @@ def find(compiler: Compiler) -> tuple[dict[str, Fused], set[str], set[str]]:
         fused = Fused(node.outputs[0])
         while fused.result not in kept and len(readers.get(fused.result, [])) == 1:
             (reader,) = readers[fused.result]
-            if not _join(compiler, fused, reader, axis):
+            if reader.name in gone or not _join(compiler, node, fused, reader, axis):
                 break
             gone.add(reader.name)
             fused.result = reader.outputs[0]
-            if fused.after:
-                break
         found[node.name] = fused
         if fused.after:
             continue
@@ -81,8 +99,9 @@ def find(compiler: Compiler) -> tuple[dict[str, Fused], set[str], set[str]]:
             name = readers[name][0].outputs[0]
         if name != fused.result and name not in kept and len(readers.get(name, [])) == 1:
             (reader,) = readers[name]
-            fused.after = _function(reader)
-            if fused.after:
+            function = _function(reader)
+            if function:
+                fused.after = (function,)
                 given.add(reader.name)
     return found, gone, given
 
@@ -100,14 +119,55 @@ def _outputs_axis(graph: Graph, node: Node) -> int | None:
     return None
 
 
-def _join(compiler: Compiler, fused: Fused, reader: Node, axis: int) -> bool:
+def _join(compiler: Compiler, node: Node, fused: Fused, reader: Node, axis: int) -> bool:
     """Whether a node can be part of the product before it; it is, then."""
     shape = compiler.shape(fused.result)
     if len(reader.outputs) != 1 or compiler.shape(reader.outputs[0]) != shape:
         return False
-    fused.after = _function(reader)
-    if fused.after:
+    if not fused.after and _weighed(compiler, fused, reader, axis):
         return True
+    function = _function(reader) or _with_another(compiler, node, fused, reader, axis)
+    if function is None or len(fused.after) == MOST:
+        return False
+    fused.after += (function,)
+    if function.other and compiler.constant(function.other) is None:
+        fused.comes_at = reader.name
+    return True
+
+
+def _with_another(compiler: Compiler, node: Node, fused: Fused, reader: Node, axis: int) -> After | None:
+    """The function of a product's result and of another value that a node is."""
+    if reader.operator not in WITH_ANOTHER or len(reader.inputs) != 2:
+        return None
+    place = reader.inputs.index(fused.result)
+    other = reader.inputs[1 - place]
+    if other == fused.result or (place and reader.operator not in ("Add", "Mul")):
+        return None
+    shape, own = compiler.shape(fused.result), compiler.shape(other)
+    if compiler.constant(other) is not None:
+        alone = len(own) <= len(shape) and all(
+            size == 1 for place, size in enumerate(own, len(shape) - len(own)) if place != len(shape) + axis
+        )
+        if not alone:
+            return None
+    elif own != shape or not _same_frames(compiler, node, reader, other):
+        return None
+    return After(WITH_ANOTHER[reader.operator], other=other)
+
+
+def _same_frames(compiler: Compiler, node: Node, reader: Node, other: str) -> bool:
+    """Whether a product and a node behind it, which reads another value, too, compute the same frames."""
+    result, own = reader.outputs[0], node.outputs[0]
+    return not compiler.streams or (
+        compiler.timed(other) == compiler.timed(own) == compiler.timed(result)
+        and compiler.node_ahead(node) == compiler.node_ahead(reader)
+        and compiler.more_of(own) == compiler.more_of(result)
+    )
+
+
+def _weighed(compiler: Compiler, fused: Fused, reader: Node, axis: int) -> bool:
+    """Whether a node is a factor and an addend of each output, which its weights can have; they have them, then."""
+    shape = compiler.shape(fused.result)
     constants = [compiler.constant(name) for name in reader.inputs]
     if reader.operator == "BatchNormalization":
         if axis != 1 - len(shape) or any(array is None for array in constants[1:]):
@@ -137,14 +197,14 @@ def _join(compiler: Compiler, fused: Fused, reader: Node, axis: int) -> bool:
     return True
 
 
-def _function(node: Node) -> tuple[str, float, float] | None:
-    """The function of single elements that a node is, and its parameters."""
+def _function(node: Node) -> After | None:
+    """The function of single elements that a node is."""
     if node.operator in UNARY or node.operator in PARAMETERS:
         code, *names = PARAMETERS.get(node.operator) or (UNARY[node.operator],)
         values = [float(node.attributes[name]) for name in names] + [0.0, 0.0]
-        return code, values[0], values[1]
+        return After(code, values[0], values[1])
     if node.operator == "Gelu":
-        return "gelu_tanh" if node.attributes["approximate"] == "tanh" else "gelu", 0.0, 0.0
+        return After("gelu_tanh" if node.attributes["approximate"] == "tanh" else "gelu")
     return None
 
 

@@ -100,13 +100,19 @@ class Compiler(Values):
         inputs = [self.input(name) for name in graph.inputs]
         for name in graph.states:
             self.state(name)
+        # products by the node in whose place they come, as another value is there only then
+        waiting = {fused.comes_at: name for name, fused in self.fused.items() if fused.comes_at}
+        products = {node.name: node for node in graph.nodes if node.name in waiting.values()}
         for node in graph.nodes:
             self.node = node
             self.check_frames(node)
             ahead = self.node_ahead(node)
             for name in node.outputs:
                 self.ahead[name] = ahead
-            if node.name not in gone and node.name not in self.trace.nodes:
+            if node.name in waiting:
+                self.node = products[waiting[node.name]]
+                LOWER[self.node.operator](self, self.node)
+            elif node.name not in gone | self.trace.nodes | products.keys():
                 LOWER[node.operator](self, node)
         self.node = None
         outputs = [self.output(name) for name in graph.outputs]

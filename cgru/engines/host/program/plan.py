@@ -206,6 +206,8 @@ class Step:
     distances: tuple[int, int] = (0, 0)
     length: int = 0
     groups: tuple[int, int, int] = (0, 0, 0)
+    after: list[tuple[str, float, float, int]] = field(default_factory=list)
+    """Functions that a product's results go through: code, p, q, and which operand is the other one; 0: none."""
     weights: Any = None
     margin: bool = False
     """Whether it makes a buffer's margins zero, as a ring's are from the beginning."""

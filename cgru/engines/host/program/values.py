@@ -108,6 +108,18 @@ class Values:
         view = assembling.as_view(self, wanted)
         return self.assemble(name, wanted, order) if view is None else view
 
+    def beside(self, name: str) -> View:
+        """Where a value is, of the frame of the results of the node in hand, also where that is a window."""
+        node = self.node
+        assert node is not None
+        if not self.timed(name):
+            return self.view(name)
+        ahead = self.node_ahead(node)
+        if name not in self.trace.of:
+            return self.base(name, ahead)
+        wanted = assembling.resolved(self, self.trace.of[name], ahead)
+        return assembling.as_view(self, wanted) or assembling.copied(self, wanted)
+
     def base(self, name: str, ahead: int | None = None) -> View:
         """Where a value is that is not just moved, read so late."""
         if name in self.trace.gathered and name not in self.views:

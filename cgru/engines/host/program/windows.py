@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cgru.engines.host.program import assembling
-from cgru.engines.host.program.dense import in_groups, product
+from cgru.engines.host.program.dense import finish, in_groups, product
 from cgru.engines.host.program.plan import NotSoError, Use, View
 from cgru.model.nodes import convolution
 
@@ -116,13 +116,23 @@ def conv(compiler: Compiler, node: Node) -> None:
     out = _channels_last(compiler, fused.result)
     if groups == 1:
         weights = np.take(weights, order, 1)
-    run_windows(compiler, x, out, axes, fused.weights(weights), fused.bias(bias), groups)
+    at_once = x.shape[0] == 1 and run_at_once(compiler, weights.shape, groups)
+    run_windows(compiler, x, out, axes, fused.weights(weights), fused.bias(bias), groups, out if at_once else None)
+    if not at_once:
+        finish(compiler, node, out)
     compiler.views[fused.result] = out
 
 
+def run_at_once(compiler: Compiler, shape: tuple[int, ...], groups: int) -> bool:
+    """Whether windows by weights of this shape, (M, C / groups, ...), are one product, for a batch of one."""
+    by_channel = groups > 1 and shape[0] == groups and shape[1] == 1
+    return groups == 1 or (not by_channel and in_groups(compiler, shape[0] // groups))
+
+
 def run_windows(
-    compiler: Compiler, x: View, out: View, axes: list[_Axis], weights: Array, bias: Array | None, groups: int
-) -> None:
+    compiler: Compiler, x: View, out: View, axes: list[_Axis], weights: Array, bias: Array | None, groups: int,
+    whole: View | None,
+) -> None:  # fmt: skip
     """Products of windows with weights (M, C / groups, ...), batches one after the other."""
     outputs, inputs = weights.shape[0] // groups, weights.shape[1]
     taps_first = np.moveaxis(weights, 1, -1)  # (M, ..., C / groups)
@@ -130,9 +140,6 @@ def run_windows(
         own, to = x.part(0, b, 1), out.part(0, b, 1)
         if inputs == 1 and outputs == 1 and groups > 1:
             _by_channel(compiler, own, to, axes, taps_first.reshape(groups, -1).T, bias)
-            after = compiler.fused[compiler.node.name].after if compiler.node else None
-            if after:
-                compiler.elementwise(after[0], to, to, p=after[1], q=after[2])
             continue
         pieces, distances, length = _pieces(axes, inputs)
         positions = [axis.count for axis in axes], [axis.step for axis in axes], to.strides[2:]
@@ -140,7 +147,7 @@ def run_windows(
             product(
                 compiler, taps_first.reshape(groups, outputs, -1), None if bias is None else bias.reshape(groups, -1),
                 own, to, positions=positions, pieces=pieces, distances=distances, length=length,
-                next_group=(inputs * own.strides[1], outputs),
+                next_group=(inputs * own.strides[1], outputs), whole=whole, axis=1,
             )  # fmt: skip
             continue
         for g in range(groups):
@@ -150,7 +157,7 @@ def run_windows(
             product(
                 compiler, np.ascontiguousarray(taps_first[held].reshape(outputs, -1)),
                 None if bias is None else bias[held], part, written, positions=positions, pieces=pieces,
-                distances=distances, length=length,
+                distances=distances, length=length, whole=whole if groups == 1 else None, axis=1,
             )  # fmt: skip
 
 
@@ -269,9 +276,7 @@ def conv_transpose(compiler: Compiler, node: Node) -> None:
     if time is not None:
         span = convolution.over_axis(node.operator, time, attributes)[0]
         x = compiler.delayed(x, span)
-    after = fused.after
-    if math.prod(map(len, choices)) > 1:  # results lie apart: the function comes behind all of them
-        fused.after = None
+    at_once = x.shape[0] == math.prod(map(len, choices)) == 1 and run_at_once(compiler, turned.shape, groups)
     for index in np.ndindex(*(len(phases) for phases in choices)):
         axes, own, from_x, to = [], turned, x, out
         for i, (phases, number_of) in enumerate(zip(choices, index, strict=True)):
@@ -290,12 +295,13 @@ def conv_transpose(compiler: Compiler, node: Node) -> None:
             compiler.filled(to, 0.0)
             if bias is not None:
                 compiler.elementwise("copy", to, compiler.put_constant(bias.reshape(1, -1, *(1,) * number)))
-            if fused.after:
-                compiler.elementwise(fused.after[0], to, to, p=fused.after[1], q=fused.after[2])
+            at_once = False
             continue
-        run_windows(compiler, from_x, to, axes, np.ascontiguousarray(own), bias, groups)
-    if after and not fused.after:
-        compiler.elementwise(after[0], out, out, p=after[1], q=after[2])
+        run_windows(
+            compiler, from_x, to, axes, np.ascontiguousarray(own), bias, groups, out if at_once else None
+        )  # fmt: skip
+    if not at_once:
+        finish(compiler, node, out)
     compiler.views[fused.result] = out
 
 
