@@ -101,6 +101,11 @@ class Graph:
         return {name: node for node in self.nodes for name in node.outputs if name}
 
     @property
+    def weights(self) -> int:
+        """Numbers among the constants that are no indices, which exporters write in many ways."""
+        return sum(array.size for array in self.constants.values() if array.dtype.kind == "f")
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the constants."""
         return sum(array.nbytes for array in self.constants.values())
