@@ -1,5 +1,6 @@
 """Trained enhancement networks at length: GTCRN's caches, its unsimplified twin, DeepFilterNet3 joined, and looking ahead."""
 
+import dataclasses
 import importlib.util
 from collections import Counter
 from pathlib import Path
@@ -12,10 +13,39 @@ from onnx import helper, numpy_helper
 import cgru
 
 from ..support import compiled
+from ..support.onnx_cases import node_cases
+from .test_programs import refusal
 from .test_real_networks import carried, deep_filter_net, near, runner
 
 F = np.float32
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+CASES = {
+    "Add": 2, "BatchNormalization": 2, "Cast": 2, "Concat": 12, "ConstantOfShape": 3, "Conv": 6, "ConvTranspose": 10, "Div": 3,
+    "Einsum": 2, "Equal": 5, "Expand": 2, "GRU": 6, "Gather": 4, "Greater": 2, "LayerNormalization": 19, "Log": 2, "MatMul": 7,
+    "Mul": 3, "PRelu": 2, "Pad": 6, "Pow": 6, "Range": 3, "ReduceMean": 8, "Relu": 1, "Reshape": 9, "ScatterND": 1, "Shape": 11,
+    "Sigmoid": 2, "Slice": 8, "Split": 14, "Sqrt": 2, "Squeeze": 2, "Sub": 3, "Tanh": 2, "Tile": 2, "Transpose": 7,
+    "Unsqueeze": 7, "Where": 2,
+}  # fmt: skip
+"""Operators of enhancement networks, simplified or not, and how many of the standard's cases of the node alone run here."""
+
+
+def of_one_output(case):
+    """The same case without means and the like, which no network asks LayerNormalization for."""
+    model = onnx.ModelProto.FromString(case.model.SerializeToString())
+    del model.graph.output[1:], model.graph.node[0].output[1:]
+    return dataclasses.replace(case, model=model, data_sets=[(x, expected[:1]) for x, expected in case.data_sets])
+
+
+def test_every_operator_has_cases_of_the_standard():
+    found = Counter()
+    for case in node_cases():
+        operators = [node.op_type for node in case.model.graph.node]
+        if len(operators) == 1 and operators[0] in CASES:
+            alone = of_one_output(case) if operators == ["LayerNormalization"] else case
+            found[operators[0]] += refusal(alone) is None
+    assert all(found[name] >= least for name, least in CASES.items()), found
 
 
 @pytest.fixture(scope="module")
