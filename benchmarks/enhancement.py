@@ -231,8 +231,9 @@ def memory(enhance):
     row = (resident() - before - y.nbytes) / len(ids)
     planned = net.runner.streaming(1).compiled.program
     print(f"memory of GTCRN: {each / 1e3:.0f} kB a stream, {row / 1e3:.0f} kB a row of a pool (asked: below 200);")
+    kept = planned.fresh.nbytes + sum(4 * ring.frame * (ring.history + 1) for ring in planned.rings)
     print(
-        f"  planned: {4 * planned.arena / 1e3:.0f} kB while a frame runs, {planned.fresh.nbytes / 1e3:.0f} kB of state"
+        f"  planned: {4 * planned.arena / 1e3:.0f} kB while a frame runs, {kept / 1e3:.0f} kB of state and frames kept"
     )
     return {"name": "memory", "stream": each, "row": row}
 
