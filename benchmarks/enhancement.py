@@ -270,6 +270,10 @@ def pool(enhance, seconds):
     for _ in range(3):
         np.testing.assert_allclose(own(), peer().reshape(y.shape), atol=2e-5)
     alone, other = networks.timed([own, peer], seconds, rounds=5)
+    print(
+        f"pool of {STREAMS} GTCRN streams: {alone / STREAMS:.1f} us a frame, {HOP / alone * STREAMS:.0f} streams a core"
+    )
+    print(f"  ONNX Runtime {other / STREAMS:.0f} us, {HOP / other * STREAMS:.0f}; ratio {other / alone:.1f} (asked 10)")
     return {"name": "pool", "cgru": alone, "onnxruntime": other, "asked": 10}
 
 
