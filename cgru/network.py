@@ -285,6 +285,7 @@ class Network:
         steps, batch = (sizes.get(str(name), 1) for name in (graph.steps, graph.batch))
         if 0 in (steps, batch):
             raise ValueError(f"inputs: expected one step and one sequence or more, got {steps} and {batch}")
+        graph.check_length(sizes)
         ready = self.runner.whole(steps, batch)
         limits = ready.compiled.program.limits
         forms = [frames.whole(graph, ready, name) for name in graph.inputs]
@@ -312,6 +313,7 @@ class Network:
         given = frames.named(x, tuple(self.graph.inputs))
         forms = [widened(frames.whole(self.graph, known, name)) for name in self.graph.inputs]
         arrays = {form.name: frames.checked(form, given[form.name], sizes, {}) for form in forms}
+        self.graph.check_length(sizes)
         results = [widened(frames.whole(self.graph, known, name)) for name in self.graph.outputs]
         outputs = frames.written(results, out, sizes, arrays)
         for name, array in run(self.graph, arrays)[0].items():

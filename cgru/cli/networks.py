@@ -96,7 +96,7 @@ def describe(net: cgru.Network, file: Path, seconds_of: Callable[[Callable[[], o
         "streams": not obstacles,
         "obstacles": obstacles,
         "nodes": len(graph.nodes),
-        "parameters": sum(array.size for array in graph.constants.values()),
+        "parameters": graph.weights,
         "parameter_bytes": graph.nbytes,
         "timed": how,
         "microseconds_a_step": float(f"{seconds_of(call) / steps * 1e6:.3g}"),

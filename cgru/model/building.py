@@ -14,7 +14,7 @@ import numpy as np
 
 from cgru import checks
 from cgru.errors import FormatError
-from cgru.model import ordering, timing, uniting
+from cgru.model import caches, ordering, timing, uniting
 from cgru.model import states as pairs
 from cgru.model.graph import MAX_MEMORY, Graph, Node
 from cgru.model.nodes.sizes import Size, at_least
@@ -385,6 +385,8 @@ class _Builder:
         results = {name: self.shapes[name] for name in outputs}
         found = pairs.paired(self.inputs, results, self.types, states, self.source)
         steps, batch = timing.dynamic_axes(self.inputs, nodes, self.shapes, self.source)
+        if steps is None:
+            caches.check(nodes, self.shapes, found, self.source)
         return Graph(
             nodes,
             {name: array for name, array in self.constants.items() if name in needed},

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgru import checks
 from cgru.model import timing
 from cgru.model.nodes import OPERATORS
+from cgru.model.nodes.sizes import Size, at_least, resolved
 
 if TYPE_CHECKING:
     from cgru.model.nodes.table import Operator, Sizes
@@ -99,6 +101,31 @@ class Graph:
     def producers(self) -> dict[str, Node]:
         """By value the node that writes it."""
         return {name: node for node in self.nodes for name in node.outputs if name}
+
+    @cached_property
+    def shrinking(self) -> tuple[tuple[Node, Sizes, int], ...]:
+        """Nodes whose results a step alone leaves nothing of, with their shapes and the least size of an axis."""
+        found = []
+        for node in self.nodes:
+            least = 1 if node.operator in ("Pad", *timing.WINDOWS) else 0
+            for name in node.outputs:
+                shape = self.shapes[name] if name else ()
+                if any(isinstance(size, Size) and at_least(size) < least for size in shape):
+                    found.append((node, shape, least))
+        return tuple(found)
+
+    def check_length(self, sizes: Mapping[str, int]) -> None:
+        """Refuse sequences that are too short for some node, by its name."""
+        for node, shape, least in self.shrinking:
+            got = resolved(shape, sizes)
+            if min(got) < least:
+                told = checks.listed(f"{name} = {number}" for name, number in sizes.items())
+                raise ValueError(f"{node.title}: expected longer sequences, got {told}, which leaves {got}")
+
+    @property
+    def weights(self) -> int:
+        """Numbers among the constants that are no indices, which exporters write in many ways."""
+        return sum(array.size for array in self.constants.values() if array.dtype.kind == "f")
 
     @property
     def nbytes(self) -> int:

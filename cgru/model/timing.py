@@ -113,6 +113,7 @@ def analyse(graph: Graph) -> Timing:
     for name, shape in graph.inputs.items() | {(name, graph.shapes[name]) for name in graph.states}:
         if axis_of(shape, steps) is not None:
             found.flows[name] = Flow()
+    fewer: list[str] = []  # nodes that stride over time
     for node in graph.nodes:
         timed = [name for name in node.inputs if name in found.flows]
         try:
@@ -128,6 +129,8 @@ def analyse(graph: Graph) -> Timing:
         if flow is not None:
             for name in written:
                 found.flows[name] = flow
+            if flow.every != max([1, *(found.flows[name].every for name in timed)]):
+                fewer.append(node.title)
             own = max(0, flow.ahead) - max([0, *(found.flows[name].ahead for name in timed)])
             if own > 0:
                 found.ahead[node.name] = own
@@ -136,7 +139,10 @@ def analyse(graph: Graph) -> Timing:
         axis = axis_of(graph.shapes[name], steps)
         every = found.flows[name].every if axis is not None else 1
         if every != 1:
-            found.obstacles.setdefault(f"output {name!r}", f"has one frame for {every} of the input")
+            found.obstacles.setdefault(
+                f"output {name!r}",
+                f"has one frame for {every} of the input, as {checks.listed(fewer)} strides over time",
+            )
         elif axis is not None and not _pure(graph.shapes[name][axis], steps):
             found.obstacles.setdefault(f"output {name!r}", "has no axis that is time alone")
     return found._replace(delay=max([0, *(flow.ahead for flow in outputs)]))

@@ -141,7 +141,9 @@ def test_stride_over_time():
     graph = from_onnx(net.model(net.op("Conv", x, net.weight(4, 4, 2), strides=[2])))
     assert graph.outputs["y0"] == (1, 4, "(T//2)")
     assert graph.timing.flows["y0"].every == 2
-    with pytest.raises(ValueError, match="output 'y0' has one frame for 2 of the input"):
+    with pytest.raises(
+        ValueError, match="output 'y0' has one frame for 2 of the input, as Conv 'n1' strides over time"
+    ):
         Stream(graph)
 
 

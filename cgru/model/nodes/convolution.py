@@ -118,7 +118,8 @@ def conv_shape(x: Sizes, w: Sizes, b: Sizes | None = None, *, group: int, **geom
     """(B, M, ...) of (B, C, ...) and (M, C/group, ...)."""
     places = _conv_windows(x, w, **geometry)
     (outputs, inputs), (channels,) = whole(w[:2], "weights"), whole(x[1:2], "channels")
-    require(group >= 1 and channels == inputs * group, f"{inputs} * {group} channels", channels)
+    require(group >= 1, "a group of 1 or more", group)
+    require(channels == inputs * group, f"{inputs} * {group} channels", channels)
     require(outputs % group == 0, f"a multiple of {group} outputs", outputs)
     require(b is None or b == (outputs,), f"a bias of shape ({outputs},)", b)
     return (x[0], outputs, *places.counts)
@@ -176,11 +177,9 @@ def conv_transpose_shape(x: Sizes, w: Sizes, b: Sizes | None = None, *, group: i
     """(B, M, ...) of (B, C, ...) and (C, M/group, ...)."""
     found = _transposed(x, w, **geometry)
     (channels, outputs), (inputs,) = whole(w[:2], "weights"), whole(x[1:2], "channels")
-    require(
-        group >= 1 and channels == inputs and channels % group == 0,
-        f"weights of {inputs} channels in {group} groups",
-        channels,
-    )
+    require(group >= 1, "a group of 1 or more", group)
+    require(channels == inputs, f"weights of {inputs} channels in {group} groups", channels)
+    require(channels % group == 0, f"a multiple of {group} channels, as many as there are groups", channels)
     require(b is None or b == (outputs * group,), f"a bias of shape ({outputs * group},)", b)
     return (x[0], outputs * group, *found.counts)
 
@@ -257,8 +256,9 @@ def over_axis(operator: str, axis: int, attributes: Mapping[str, Any]) -> tuple[
     span = reach(attributes["kernel_shape"][at], attributes["dilations"][at])
     before, after = attributes["pads"][at], attributes["pads"][at + number]
     if operator == "ConvTranspose":
-        require((attributes["strides"][at], attributes["output_padding"][at]) == (1, 0), "a stride of 1 over time",
-                attributes["strides"][at])  # fmt: skip
+        require(attributes["strides"][at] == 1, "a stride of 1 over time", attributes["strides"][at])
+        extra = attributes["output_padding"][at]
+        require(extra == 0, "no output_padding over time", extra)
         before, after = span - before, span - after
     return span, attributes["strides"][at], before, after
 

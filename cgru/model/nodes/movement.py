@@ -238,11 +238,12 @@ def pad_shape(x: Sizes, *, pads: Any, axes: Any, **_: Any) -> Sizes:
 
 def _pad(x: Array, *, pads: Any, axes: Any, mode: str, value: float | None) -> Array:
     found = paddings(x.shape, pads, axes)
-    inside = tuple(slice(max(0, -first), n - max(0, -last)) for n, (first, last) in zip(x.shape, found, strict=True))
     added = [(max(0, first), max(0, last)) for first, last in found]
-    if mode == "constant":
-        return np.pad(x[inside], added, constant_values=np.asarray(value or 0).astype(x.dtype))
-    return np.pad(x[inside], added, mode=mode)  # type: ignore[call-overload]
+    cut = [(max(0, -first), max(0, -last)) for first, last in found]
+    if mode == "constant":  # what is cut off may be padding
+        x = np.pad(x, added, constant_values=np.asarray(value or 0).astype(x.dtype))
+    inside = tuple(slice(first, max(0, n - last)) for n, (first, last) in zip(x.shape, cut, strict=True))
+    return x[inside] if mode == "constant" else np.pad(x[inside], added, mode=mode)  # type: ignore[call-overload]
 
 
 def scatter_shape(x: Sizes, indices: Sizes, updates: Sizes, *, reduction: str) -> Sizes:

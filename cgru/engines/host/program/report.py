@@ -34,7 +34,7 @@ def described(net: Network) -> str:
         ", ".join(f"{name} {checks.describe(shape)}" for name, shape in of.items())
         for of in (graph.inputs, graph.outputs)
     ]
-    head = f"Network({ends[0]} -> {ends[1]}, {sum(a.size for a in graph.constants.values()):,} weights)"
+    head = f"Network({ends[0]} -> {ends[1]}, {graph.weights:,} weights)"
     if net.runner.obstacles:
         return f"{head}\n  whole sequences alone: {net.runner.obstacles[0]}"
     found = list(lines(net.runner.streaming(1).compiled.program))
