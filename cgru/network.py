@@ -111,7 +111,12 @@ class Network:
         if suffix == ".onnx":
             return cls.from_onnx(path, states=states, max_memory=max_memory, dtype=dtype)
         if suffix == ".safetensors":
-            return cls._of(own.load(path, max_memory=max_memory), dtype)
+            graph, quantized_as = own.load(path, max_memory=max_memory)
+            if quantized_as is None:
+                return cls._of(graph, dtype)
+            if checks.floating("dtype", dtype) != np.float32:
+                raise ValueError(f"dtype: expected float32 for a network of {quantized_as[0]}, got {np.dtype(dtype)}")
+            return cls._of(graph, dtype, Precision(*quantized_as))
         if suffix in (".keras", ".h5", ".hdf5"):
             return cls.from_keras(path, max_memory=max_memory, dtype=dtype)
         if suffix == ".json":
@@ -370,19 +375,14 @@ class Network:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to cgru's own .safetensors; the file appears whole, or the one before it stays.
 
+        Of a quantized network recurrent layers are written in fewer bits; loaded again it gives the same bits.
+
         Raises
         ------
-        ValueError
-            The network is quantized: save the one that it was made from.
         OSError
             The file cannot be written.
         """
-        if self.precise is not None:
-            raise ValueError(
-                f"save: expected a network of float32 weights, got one of {self.precise.name}; save the network that "
-                "it was made from, and quantize it after loading"
-            )
-        own.save(self.graph, path)
+        own.save(self.graph, path, None if self.precise is None else (self.precise.name, self.precise.values))
 
     def to_onnx(self, path: str | os.PathLike[str]) -> None:
         """Write the network as an ONNX file of standard operators; the file appears whole, or the one before it stays.

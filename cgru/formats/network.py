@@ -16,7 +16,8 @@ import numpy as np
 
 from cgru import checks
 from cgru.errors import FormatError
-from cgru.formats import files, safetensors, untrusted
+from cgru.formats import files, network_precision, safetensors, untrusted
+from cgru.formats.network_precision import expect as _expect
 from cgru.model.building import build
 from cgru.model.graph import MAX_MEMORY, Graph, Node
 from cgru.model.nodes import OPERATORS
@@ -25,15 +26,19 @@ from cgru.model.nodes.sizes import Size, parse
 
 if TYPE_CHECKING:
     from cgru.model.nodes.table import Sizes
+    from cgru.model.value import Value
     from cgru.types import Array
 
 KEY = safetensors.NETWORK_KEY
 """The metadata field that holds the graph."""
 
+Quantized = tuple[str, Mapping[str, "Value"]]
+"""What weights are stored as, and the models of recurrent nodes by name."""
+
 FIELDS = ("nodes", "inputs", "outputs", "states")
 
 
-def save(graph: Graph, path: str | os.PathLike[str]) -> None:
+def save(graph: Graph, path: str | os.PathLike[str], quantized: Quantized | None = None) -> None:
     """Write a network; the file appears whole, or the one before it stays."""
     written = {
         "nodes": [_node(node) for node in graph.nodes],
@@ -44,9 +49,14 @@ def save(graph: Graph, path: str | os.PathLike[str]) -> None:
         "outputs": [*graph.outputs, *graph.states.values()],
         "states": dict(graph.states),
     }
-    tensors = {name: np.asarray(array, order="C") for name, array in graph.constants.items()}
     metadata = {KEY: json.dumps(written), safetensors.VERSION_KEY: str(safetensors.VERSION)}
-    files.write(path, safetensors.library().numpy.save(tensors, metadata=metadata))
+    narrow, halves, spared = dict[str, Any](), set[str](), set[str]()
+    if quantized is not None:
+        told, narrow, halves, spared = network_precision.written(graph, *quantized)
+        metadata[network_precision.KEY] = json.dumps(told)
+    kept = {name: np.asarray(array, order="C") for name, array in graph.constants.items() if name not in spared}
+    data = safetensors.library().numpy.save({**kept, **narrow}, metadata=metadata)
+    files.write(path, safetensors.as_bfloat16(data, halves) if halves else data)
 
 
 def _size(size: int | Size) -> int | str:
@@ -73,8 +83,8 @@ def _written(value: Any) -> Any:
 # --- Reading ----------------------------------------------------------------------------------------------------------
 
 
-def load(path: str | os.PathLike[str], max_memory: int = MAX_MEMORY) -> Graph:
-    """The network in a file that `save` wrote; FormatError where it is none."""
+def load(path: str | os.PathLike[str], max_memory: int = MAX_MEMORY) -> tuple[Graph, Quantized | None]:
+    """The network in a file that `save` wrote, and what it is quantized to; FormatError where it is none."""
     path = Path(path)
     weights = safetensors.Weights(path)
     safetensors.check_version(str(path), weights.metadata)
@@ -86,9 +96,16 @@ def load(path: str | os.PathLike[str], max_memory: int = MAX_MEMORY) -> Graph:
         _expect(found.keys() == set(FIELDS), "metadata", f"the fields {', '.join(FIELDS)}", sorted(found))
         inputs, types = _inputs(found["inputs"])
         nodes = [_read(i, node) for i, node in enumerate(_list("nodes", found["nodes"]))]
-        return build(
+        stored, constants = None, dict[str, Any]()
+        if network_precision.KEY in weights.metadata:
+            text = weights.metadata[network_precision.KEY]
+            told = untrusted.parse_json(f"metadata {network_precision.KEY}", text)
+            stored = network_precision.Stored(told, weights)
+            constants = stored.constants(nodes)
+        constants |= {name: weights.plain(name) for name in weights.shapes if not stored or name not in stored.tensors}
+        graph = build(
             nodes,
-            {name: weights.plain(name) for name in weights.shapes},
+            constants,
             inputs,
             _texts("outputs", found["outputs"]),
             types=types,
@@ -98,11 +115,7 @@ def load(path: str | os.PathLike[str], max_memory: int = MAX_MEMORY) -> Graph:
             max_memory=max_memory,
             source=str(path),
         )
-
-
-def _expect(condition: bool, where: str, expected: str, got: object) -> None:
-    if not condition:
-        raise FormatError(f"{where}: expected {expected}, got {got!r}")
+        return graph, (stored.precision, stored.values(graph)) if stored else None
 
 
 def _object(where: str, value: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from cgru.model.spec import KINDS, from_options
 from cgru.model.value import Value, face
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     import numpy.typing as npt
 
@@ -87,15 +87,15 @@ def save(value: Value, path: str | os.PathLike[str]) -> None:
         if isinstance(weights, Matrix) and weights.scale is not None:
             tensors[name + SCALE] = weights.scale
     data = safetensors.numpy.save(tensors, metadata={KEY: json.dumps(options), VERSION_KEY: str(VERSION)})
-    files.write(path, _as_bfloat16(data) if value.precision == "bfloat16" else data)
+    files.write(path, as_bfloat16(data, set(tensors)) if value.precision == "bfloat16" else data)
 
 
-def _as_bfloat16(data: bytes) -> bytes:
-    """A file in which tensors of 16-bit integers, NumPy having no bfloat16, are called what they are."""
+def as_bfloat16(data: bytes, names: Collection[str]) -> bytes:
+    """A file in which some tensors of 16-bit integers, NumPy having no bfloat16, are called what they are."""
     start = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:start])
-    for entry in header.values():
-        if entry.get("dtype") == "U16":
+    for name, entry in header.items():
+        if name in names and entry.get("dtype") == "U16":
             entry["dtype"] = "BF16"
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -234,7 +234,7 @@ def _own(weights: Weights) -> Value:
                 parameters[key] = weights.tensor(key)
             elif not key.endswith(SCALE):
                 scale = weights.tensor(key + SCALE) if precision == "int8" and key + SCALE in keys else None
-                parameters[key] = _matrix(key, precision, weights.narrow(key, precision), scale)
+                parameters[key] = matrix(key, precision, weights.narrow(key, precision), scale)
         options["dtype"] = np.dtype(options["dtype"])
         arithmetic = Arithmetic(compute, limit and float(limit))
         return Value.of(from_options(kind, options), parameters, arithmetic, block=block)
@@ -244,14 +244,14 @@ def _own(weights: Weights) -> Value:
         raise FormatError(f"{path}: {error}") from error
 
 
-def _matrix(name: str, precision: str, numbers: npt.NDArray[Any], scale: Array | None) -> Matrix:
+def matrix(name: str, precision: str, numbers: npt.NDArray[Any], scale: Array | None) -> Matrix:
     """Weights of a quantized model, if they are whole and finite."""
     if precision == "int8":
         if scale is None:
             raise ValueError(f"{name + SCALE}: expected the scales of int8 weights, got none")
         checks.array(name + SCALE, scale, np.dtype(np.float32), numbers.shape[:1])
-    matrix = Matrix(precision, numbers, scale)
-    finite = np.isfinite(matrix.wide())
+    result = Matrix(precision, numbers, scale)
+    finite = np.isfinite(result.wide())
     if not finite.all():
-        raise ValueError(f"{name}: expected finite numbers, got {matrix.wide()[~finite][0]}")
-    return matrix
+        raise ValueError(f"{name}: expected finite numbers, got {result.wide()[~finite][0]}")
+    return result

@@ -9,12 +9,14 @@ import numpy as np
 
 from cgru import checks
 from cgru.model.nodes.sizes import Size, product
+from cgru.nodes.activations import checked_activation
 from cgru.nodes.layer import Layer, Place, Plain, expect_names
 from cgru.nodes.lists import checked, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from cgru.nodes.layer import Activated
     from cgru.types import Array
 
 
@@ -58,21 +60,22 @@ class LastStep(Plain):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Residual(Layer):
-    """x plus what a list of layers makes of it; parameters are called "0.weight" and so on."""
+    """x plus what a list of layers makes of it, and an activation; parameters are called "0.weight" and so on."""
 
     layers: Sequence[Any]
+    activation: Activated = None
 
     def __post_init__(self) -> None:
-        self._set(layers=checked(self.layers))
+        self._set(layers=checked(self.layers), activation=checked_activation(self.activation))
 
     def write(self, place: Place, x: str) -> str:
-        """The layers, and a sum."""
+        """The layers, a sum, and the activation."""
         y = write_all(place, self.layers, x, f"{place.name}.")
         if place.shape(y) != place.shape(x) or y in place.integers:
             raise place.refused(
                 f"layers that give {', '.join(map(str, place.shape(x)))} as they take it", place.shape(y)
             )
-        return str(place.op("Add", x, y))
+        return place.activated(str(place.op("Add", x, y)), self.activation)
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of all layers' parameters, their names behind the layer's position."""

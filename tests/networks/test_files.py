@@ -1,6 +1,8 @@
 """A network's own file: what is written is read again; damaged and hostile files, and ONNX ones, are refused or load."""
 
+import copy
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -10,9 +12,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 import cgru
-from cgru.formats import network
+from cgru.formats import network, network_precision
 from cgru.formats.onnx.network import from_onnx
-from cgru.model.graph import Graph
+from cgru.model.building import build
+from cgru.model.graph import Graph, Node
 from cgru.model.interpret import run
 
 from ..support import fuzz, networks
@@ -40,7 +43,8 @@ def same(graph, again):
 def there_and_back(graph, folder):
     path = folder / "network.safetensors"
     network.save(graph, path)
-    again = network.load(path)
+    again, quantized = network.load(path)
+    assert quantized is None
     same(graph, again)
     return again
 
@@ -116,9 +120,25 @@ def onnx_frame(path):
     return networks.frame_model(networks.FRAMES, 3).SerializeToString()
 
 
+def own_quantized(path):
+    quantized_network("int8").save(path)
+    return path.read_bytes()
+
+
+def own_halves(path):
+    quantized_network("bfloat16").save(path)
+    return path.read_bytes()
+
+
+def loaded(path, max_memory=MAX_MEMORY):
+    return network.load(path, max_memory)[0]
+
+
 FILES = {
-    "own": (own, network.load),
-    "own_sequence": (own_sequence, network.load),
+    "own": (own, loaded),
+    "own_sequence": (own_sequence, loaded),
+    "own_quantized": (own_quantized, loaded),
+    "own_halves": (own_halves, loaded),
     "onnx_sequence": (onnx_sequence, from_onnx),
     "onnx_everything": (onnx_everything, from_onnx),
     "onnx_frame": (onnx_frame, from_onnx),
@@ -153,13 +173,19 @@ def test_mutated_at_length(name, tmp_path):
     damaged(name, tmp_path, lambda data: fuzz.mutations(data, 15_000, 3))
 
 
+def field_of(header):
+    """What is damaged: how weights are held, where a file says so, else the graph."""
+    return next(key for key in (network_precision.KEY, network.KEY) if key in header["__metadata__"])
+
+
 def headers(data, count, seed):
     """Copies of an own file whose graph is damaged, and whose header is not."""
     size = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:size])
-    text = header["__metadata__"][network.KEY].encode()
+    field = field_of(header)
+    text = header["__metadata__"][field].encode()
     for version in fuzz.mutations(text, count, seed):
-        header["__metadata__"][network.KEY] = version.decode(errors="replace")
+        header["__metadata__"][field] = version.decode(errors="replace")
         new = json.dumps(header).encode()
         yield len(new).to_bytes(8, "little") + new + data[size:]
 
@@ -168,7 +194,8 @@ def values(data, count, seed):
     """Copies whose graph has other JSON in the place of one of its values."""
     size = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:size])
-    text = header["__metadata__"][network.KEY]
+    field = field_of(header)
+    text = header["__metadata__"][field]
     rng = np.random.default_rng(seed)
     others = [None, True, -1, 0, 3, 2**31, 2**63, 1e300, "", "T", "T*T", "x", [], [1], ["T", 2], {}, {"a": 1}, [[1]]]
     for _ in range(count):
@@ -181,12 +208,12 @@ def values(data, count, seed):
                 break
             at = at[key]
         at[key] = others[rng.integers(len(others))]
-        header["__metadata__"][network.KEY] = json.dumps(graph)
+        header["__metadata__"][field] = json.dumps(graph)
         new = json.dumps(header).encode()
         yield len(new).to_bytes(8, "little") + new + data[size:]
 
 
-@pytest.mark.parametrize("name", ["own", "own_sequence"])
+@pytest.mark.parametrize("name", ["own", "own_sequence", "own_quantized"])
 @pytest.mark.parametrize("inside", [headers, values])
 def test_mutated_inside(inside, name, tmp_path):
     refused, _ = damaged(name, tmp_path, lambda data: inside(data, 600, 2))
@@ -194,7 +221,7 @@ def test_mutated_inside(inside, name, tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["own", "own_sequence"])
+@pytest.mark.parametrize("name", ["own", "own_sequence", "own_quantized"])
 @pytest.mark.parametrize("inside", [headers, values])
 def test_mutated_inside_at_length(inside, name, tmp_path):
     damaged(name, tmp_path, lambda data: inside(data, 15_000, 4))
@@ -306,3 +333,96 @@ def test_a_network_is_no_gru(tmp_path):
         cgru.load(path)
     x = np.random.default_rng(0).standard_normal((5, 2, 3)).astype(np.float32)
     assert np.array_equal(cgru.Network.load(path)(x), net(x))
+
+
+# --- Quantized networks -----------------------------------------------------------------------------------------------
+
+
+def quantized_network(precision, calibrate=True):
+    """A GRU of ONNX's in both directions and a whole model, between products; another reader of the GRU's R."""
+    net = Net(3)
+    x = net.input("x", ["T", "B", 4])
+    x = net.op("Relu", net.op("MatMul", x, net.weight(4, 5)))
+    r = net.weight(2, 9, 3)
+    y = net.op("GRU", x, net.weight(2, 9, 5), r, net.weight(2, 18), "", "", direction="bidirectional", hidden_size=3,
+               linear_before_reset=1, outputs=2)[0]  # fmt: skip
+    y = net.op("Reshape", net.op("Transpose", y, perm=[0, 2, 1, 3]), net.constant(np.array([0, 0, 6])))
+    scale = net.op(
+        "ReduceMax", net.op("Abs", net.op("Add", r, net.constant(np.float32(1)))), axes=[0, 1, 2], keepdims=0
+    )
+    first = cgru.Network.from_onnx(net.model(net.op("Mul", y, scale), names=["x2"]))
+    second = cgru.Network([cgru.GRU(6, 4, num_layers=2, rng=0), cgru.nodes.Linear(4, 3, rng=1, activation="tanh")])
+    joined = cgru.Network.join([first, cgru.Network(renamed(second.graph, "x", "x2"))])
+    x = np.random.default_rng(0).standard_normal((9, 2, 4)).astype(np.float32)
+    return joined.quantize(precision, calibrate=x if precision == "int8" and calibrate else None)
+
+
+def renamed(graph, old, new):
+    """A graph whose input has another name."""
+    nodes = [
+        Node(n.operator, n.name, tuple(new if i == old else i for i in n.inputs), n.outputs, n.attributes)
+        for n in graph.nodes
+    ]
+    return build(nodes, graph.constants, {new: graph.inputs[old]}, list(graph.outputs))
+
+
+@pytest.mark.parametrize(("precision", "calibrate"), [("int8", True), ("int8", False), ("bfloat16", 0), ("float16", 0)])
+def test_quantized_networks(precision, calibrate, tmp_path):
+    """Loaded again, saved again, copied or pickled: the same bits; recurrent weights take their bytes."""
+    path, again = tmp_path / "net.safetensors", tmp_path / "again.safetensors"
+    net = quantized_network(precision, calibrate)
+    net.save(path)
+    x = np.random.default_rng(1).standard_normal((20, 3, 4)).astype(np.float32) * 2
+    expected = net(x)
+    assert not np.array_equal(expected, cgru.Network(net.graph)(x))
+    read = cgru.Network.load(path)
+    assert read.precision == precision
+    for other in (read, copy.copy(net), copy.deepcopy(read), pickle.loads(pickle.dumps(net))):
+        assert other.precision == precision
+        np.testing.assert_array_equal(other(x), expected)
+    read.save(again)
+    np.testing.assert_array_equal(cgru.Network.load(again)(x), expected)
+    with pytest.raises(ValueError, match=f"expected float32 for a network of {precision}, got float64"):
+        cgru.Network.load(path, dtype=np.float64)
+    with pytest.raises(cgru.FormatError, match=r"use cgru\.Network\.load"):
+        cgru.load(path)
+
+
+def test_quantized_streams_and_sizes(tmp_path):
+    net = cgru.Network([cgru.GRU(64, 64, rng=0), cgru.nodes.Linear(64, 3, rng=1)]).quantize("int8")
+    path = tmp_path / "net.safetensors"
+    net.save(path)
+    assert path.stat().st_size < 2 * 192 * 64 + 12_000  # a byte a weight, not four
+    x = np.random.default_rng(1).standard_normal((20, 1, 64)).astype(np.float32)
+    read = cgru.Network.load(path)
+    one, other = net.stream(), read.stream()
+    for frame in x:
+        np.testing.assert_array_equal(one.step(frame), other.step(frame))
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda told, first: told.pop("nodes"), "expected the fields precision, nodes"),
+    (lambda told, first: told.update(precision="int4"), "expected one of bfloat16, float16, int8, got 'int4'"),
+    (lambda told, first: told.update(precision="float16"), "for each matrix of int8 and for no other|limit of int8"),
+    (lambda told, first: told["nodes"].pop(next(iter(told["nodes"]))), "expected"),
+    (lambda told, first: told["nodes"].update(other=first), "expected the nodes"),
+    (lambda told, first: first.update(limit=-1.0), "expected a positive limit of int8, or null, got -1.0"),
+    (lambda told, first: first.update(limit=float("nan")), "expected a positive limit"),
+    (lambda told, first: first["weights"].update(weight_ih_l0="none"), "expected a tensor of the file, got 'none'"),
+    (lambda told, first: first["scales"].pop("weight_ih_l0"), "one for each matrix of int8"),
+    (lambda told, first: first["weights"].update(weight_ih_l0=first["scales"]["weight_ih_l0"]), "expected I8 for weights"),
+    (lambda told, first: first["weights"].update(weight_ih_l0=first["weights"]["weight_hh_l0"]), "expected"),
+    (lambda told, first: [first[k].update(more=first[k]["weight_hh_l0"]) for k in ("weights", "scales")], "got .'more'."),
+])  # fmt: skip
+def test_weights_that_are_none(change, message, tmp_path):
+    path = tmp_path / "net.safetensors"
+    own_quantized(path)
+    tensors = safetensors.numpy.load_file(path)
+    with safetensors.safe_open(path, "numpy") as file:
+        metadata = file.metadata()
+    told = json.loads(metadata[network_precision.KEY])
+    change(told, next(iter(told["nodes"].values())))
+    metadata[network_precision.KEY] = json.dumps(told)
+    path.write_bytes(safetensors.numpy.save(tensors, metadata))
+    with pytest.raises(cgru.FormatError, match="(?s)" + str(path) + ".*(" + message + ")"):
+        cgru.Network.load(path)

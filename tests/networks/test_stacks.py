@@ -45,7 +45,7 @@ def test_models_as_nodes(model, tmp_path):
     x = rng.standard_normal((2, 5, 4) if model.batch_first else (5, 2, 4)).astype(np.float32)
     h0 = rng.standard_normal((graph.shapes["h0"][0], 2, 3)).astype(np.float32)
     y, h_n = model(x, h0)
-    for same in (graph, network.load(path)):
+    for same in (graph, network.load(path)[0]):
         outputs, _ = run(same, {"x": x, "h0": h0})
         np.testing.assert_allclose(outputs["z"], np.tanh(y), atol=1e-5)
         np.testing.assert_allclose(outputs["h_n"], h_n, atol=1e-5)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cgru.engines.host.program import patterns
 from cgru.engines.host.program.lowering import Compiler
 from cgru.engines.host.program.plan import NotSoError
 from cgru.model import timing
@@ -54,5 +55,5 @@ def compiled(graph: Graph, sizes: Mapping[str, int] | None = None, **options: An
     streams = graph.steps is not None and graph.steps not in sizes
     bound = {**dict.fromkeys(filter(None, (graph.steps, graph.batch)), 1), **sizes}
     options["batch"] = graph.batch in sizes
-    compiler = Compiler(graph, bound, streams, options)
+    compiler = Compiler(patterns.recognised(graph), bound, streams, options)
     return Compiled(compiler.program(), streams, sizes)

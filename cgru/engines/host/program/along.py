@@ -126,8 +126,6 @@ def arg_max(compiler: Compiler, node: Node) -> None:
 
 def layer_norm(compiler: Compiler, node: Node) -> None:
     """Over the last axes from one on."""
-    if any(node.outputs[1:]):
-        compiler.refuse("one output", "also the mean or the deviation")
     x = compiler.view(node.inputs[0])
     axis = node.attributes["axis"] % len(x.shape)
     view = compiler.dense(x)
@@ -141,6 +139,23 @@ def layer_norm(compiler: Compiler, node: Node) -> None:
         sizes=(view.size // count, count), p=node.attributes["epsilon"], work=6.0 * view.size,
     )  # fmt: skip
     compiler.views[node.outputs[0]] = out
+    if any(node.outputs[1:]):
+        _statistics(compiler, node, view, tuple(range(axis, len(x.shape))))
+
+
+def _statistics(compiler: Compiler, node: Node, x: View, axes: tuple[int, ...]) -> None:
+    """The mean, and 1 over the deviation, for who wants them beside the result."""
+    mean = reduced(compiler, x, "mean", axes, node.outputs[1])
+    if node.outputs[1]:
+        compiler.views[node.outputs[1]] = mean
+    if len(node.outputs) > 2 and node.outputs[2]:
+        centred = compiler.elementwise("sub", compiler.new(x.shape), x, mean)
+        squared = compiler.elementwise("square", centred, centred)
+        inverse = reduced(compiler, squared, "mean", axes, node.outputs[2])
+        epsilon = compiler.put_constant(np.float32(node.attributes["epsilon"]))
+        inverse = compiler.elementwise("add", inverse, inverse, epsilon)
+        inverse = compiler.elementwise("sqrt", inverse, inverse)
+        compiler.views[node.outputs[2]] = compiler.elementwise("reciprocal", inverse, inverse)
 
 
 def instance_norm(compiler: Compiler, node: Node) -> None:

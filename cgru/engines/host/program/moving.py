@@ -5,6 +5,7 @@ All others are followed by `tracing`, and are no steps at all.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -96,23 +97,24 @@ def gather(compiler: Compiler, node: Node) -> None:
         over_time(compiler, node)
         return
     if table is None:
-        compiler.refuse("a table, or indices, that are constant", "data for both")
-    assert table is not None
-    axis = node.attributes["axis"] % table.ndim
-    rows = np.moveaxis(table, axis, 0)
-    if len(rows) > 2**24:
-        compiler.refuse("a table of at most 2^24 rows", len(rows))
+        given_rows = compiler.view(node.inputs[0])
+        axis = node.attributes["axis"] % len(given_rows.shape)
+        rows = compiler.dense(given_rows.transposed([axis, *(a for a in range(len(given_rows.shape)) if a != axis)]))
+    else:
+        axis = node.attributes["axis"] % table.ndim
+        moved = np.moveaxis(table, axis, 0)
+        rows = compiler.put_constant(np.ascontiguousarray(moved))
+    count, *rest = rows.shape
+    if count > 2**24:
+        compiler.refuse("a table of at most 2^24 rows", count)
     x = compiler.dense(compiler.view(node.inputs[1]))
-    width = rows[0].size
+    width = math.prod(rest)
     given = [name for name in compiler.graph.inputs if x.buffer is compiler.views[name].buffer]
     for name in given:
-        compiler.limits[name] = min(len(rows), compiler.limits.get(name, len(rows)))
+        compiler.limits[name] = min(count, compiler.limits.get(name, count))
     compiler.fails |= not given
-    out = compiler.new((*x.shape, *rows.shape[1:]), node.outputs[0])
-    compiler.emit(
-        "lookup", Use(out), Use(x, (1,)), Use(compiler.put_constant(rows.reshape(len(rows), -1))),
-        sizes=(x.size, width, len(rows)),
-    )  # fmt: skip
+    out = compiler.new((*x.shape, *rest), node.outputs[0])
+    compiler.emit("lookup", Use(out), Use(x, (1,)), Use(rows), sizes=(x.size, width, count))
     # the axes of the indices stand where the table's axis was
     order = [*range(x_rank := len(x.shape), x_rank + axis), *range(x_rank), *range(x_rank + axis, len(out.shape))]
     compiler.views[node.outputs[0]] = out.transposed(order)
