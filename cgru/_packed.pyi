@@ -8,6 +8,7 @@ from cgru.model.layer import Layer
 
 ISA: str
 RUNNABLE_ISAS: tuple[str, ...]
+HISTORY: object
 KERNELS: object
 
 class Weights:

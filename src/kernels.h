@@ -376,6 +376,10 @@ struct ThreadCounts {
     int64_t shared, abandoned;
 };
 ThreadCounts thread_counts();
+// What calls have seen of threads (threads/history.h). Modules that are linked apart take one's for all.
+class History;
+History& history();
+void use_history(History*);
 
 // States kept between steps: `layers` layers of `batch` sequences, advanced one step at a time. A step allocates
 // nothing, takes no lock and makes no system call. All memory is taken at construction; `valid()` says whether it was

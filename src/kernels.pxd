@@ -119,6 +119,11 @@ cdef extern from "kernels.h" namespace "cgru" nogil:
 
     ThreadCounts thread_counts()
 
+    cppclass History:
+        pass
+    History& history()
+    void use_history(History*)
+
     cdef cppclass PackedStream:
         PackedStream(const PackedKernels&, const PackedLayer* const*, int64_t, int64_t)
         bint valid()

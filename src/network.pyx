@@ -10,24 +10,24 @@ import numpy as np
 
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from libc.stdint cimport int32_t, int64_t, uint64_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from interrupt cimport ask_signals, finish
 from kernels cimport (
-    CanonicalLayer, CanonicalMatrix, Kernels, Outcome, PackedLayer, elementwise_count, pack_dense, storage_bfloat16,
-    storage_float16,
-    storage_float32, storage_int8
+    CanonicalLayer, CanonicalMatrix, History, Kernels, Outcome, PackedLayer, elementwise_count, pack_dense,
+    storage_bfloat16, storage_float16, storage_float32, storage_int8, use_history
 )
 from program cimport *
 
 from cgru._exclusive cimport Exclusive
-from cgru._packed import KERNELS
+from cgru._packed import HISTORY, KERNELS
 
 cnp.import_array()
 
 cdef const Kernels* table = <const Kernels*> PyCapsule_GetPointer(KERNELS, "cgru.kernels")
+use_history(<History*> PyCapsule_GetPointer(HISTORY, "cgru.history"))
 
 LANES = table.packed.lanes
 AXES, PORTS = most_axes, most_ports
@@ -112,6 +112,10 @@ cdef class Program:
         self.program.fresh = <const float*> self.address(value.fresh, np.float32)
         self.program.arena, self.program.plain, self.program.delay = value.arena, len(value.fresh), value.delay
         self.program.flops, self.program.early, self.program.tail = value.flops, value.early, value.tail
+        meets = np.empty(len(value.steps) + 1, np.uint8)
+        self.kept.append(meets)
+        find_meetings(self.program, <uint8_t*> cnp.PyArray_DATA(<cnp.ndarray> meets))
+        self.program.meets = <const uint8_t*> cnp.PyArray_DATA(<cnp.ndarray> meets)
 
     def __dealloc__(self):
         free(self.steps)
@@ -366,7 +370,7 @@ cdef class States(Exclusive):
         finally:
             self.free()
 
-    def chunk(self, x, out):
+    def chunk(self, x, out, int threads):
         """Some frames of each row, where arrays are of the usual form; None where they need a look."""
         cdef cnp.npy_intp sizes[8]
         cdef Array given, written
@@ -380,8 +384,6 @@ cdef class States(Exclusive):
         if cnp.PyArray_NDIM(a) != self.axes[0] + 1:
             return None
         frames = cnp.PyArray_DIM(a, self.frame_axis[0])
-        if cnp.PyArray_DIM(<cnp.ndarray> self.numbers, 0) > 1 and self.work * frames > SHARED_WORK:
-            return None  # rows may be shared out among threads
         if frames < 1 or self.work * frames > MOST_WORK or not self.fits(x, 0, frames):
             return None
         if out is None:
@@ -399,14 +401,19 @@ cdef class States(Exclusive):
         call.shape = Shape(self.shape.rows, min(frames, self.shape.frames), self.shape.room)
         call.frames = frames
         call.inputs, call.outputs = &given, &written
-        self.go(call)
+        self.go(call, threads)
         return out
 
-    # Run a call; one that takes long lets other threads run.
-    cdef int go(self, Advance& call) except -1:
+    # Run a call; one that takes long lets other threads run, and is shared among as many as it may use.
+    cdef int go(self, Advance& call, int threads=1) except -1:
         cdef int64_t wrong = -1
         cdef int result
-        if self.work * call.frames < RELEASE_WORK:
+        if threads > 1 and self.work * call.frames >= SHARED_WORK:
+            with nogil:
+                result = advance_rows(self.program.program, call, threads, wrong)
+            finish(<Outcome> result)
+            result = advance_index if wrong >= 0 else advance_done
+        elif self.work * call.frames < RELEASE_WORK:
             result = advance(self.program.program, call, wrong)
         else:
             with nogil:
@@ -525,9 +532,8 @@ cdef inline bint meets(cnp.ndarray a, cnp.ndarray b):
     cdef uintptr_t first = <uintptr_t> cnp.PyArray_DATA(a), second = <uintptr_t> cnp.PyArray_DATA(b)
     return first < second + <uintptr_t> cnp.PyArray_NBYTES(b) and second < first + <uintptr_t> cnp.PyArray_NBYTES(a)
 
-
-# From so many operations a chunk on, its rows may be shared out among threads.
-cdef int64_t SHARED_WORK = 1 << 20
+# From so many operations on a chunk may be shared among threads.
+cdef int64_t SHARED_WORK = 1_000_000
 
 # Up to so many operations a chunk is not interrupted.
 cdef int64_t MOST_WORK = 1 << 31

@@ -17,7 +17,7 @@ from libc.string cimport memcpy
 from interrupt cimport ask_signals, finish
 from kernels cimport (
     Activation, CanonicalLayer, CanonicalMatrix, Kernels, Machine, Outcome, PackedCall, PackedLayer, PackedStream,
-    Sharing, ThreadCounts, cell_named, cells, kernels, machine, pack_layer, run_packed_call,
+    Sharing, ThreadCounts, cell_named, cells, history, kernels, machine, pack_layer, run_packed_call,
     runnable_sets, set_sharing, sharing_measured, sharing_none, sharing_rows, sharing_units, storage_bfloat16,
     storage_bfloat16_products, storage_float16, storage_float32, storage_int8, storage_sparse_float32,
     storage_sparse_int8, thread_counts, weights_of
@@ -39,6 +39,7 @@ if table == NULL:
 
 ISA = table.name.decode()
 RUNNABLE_ISAS = tuple(runnable_sets().decode().split())
+HISTORY = PyCapsule_New(<void*> &history(), "cgru.history", NULL)  # of threads: one for all modules
 KERNELS = PyCapsule_New(<void*> table, "cgru.kernels", NULL)  # for the BLAS engine, so that there is one copy of them
 
 STORAGES = {

@@ -1,6 +1,6 @@
 # A network's program as Cython sees it; what each is is written in program/program.h.
 
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
 from kernels cimport Interrupted, NodeKernels, Outcome, PackedKernels, PackedLayer
 
@@ -84,6 +84,9 @@ cdef extern from "program/program.h" namespace "cgru" nogil:
         const float* fresh
         int64_t arena, plain, delay, early, tail
         double flops
+        const uint8_t* meets
+
+    void find_meetings(const CProgram&, uint8_t*)
 
     cdef struct Shape:
         int64_t rows, frames, room

@@ -111,7 +111,7 @@ class NetworkStream(States):
         out : array, or dict of arrays, optional
             Where to write the outputs; must not overlap x.
         num_threads : int, optional
-            Threads this call may use: for rows in lockstep.
+            Threads this call may use; results do not depend on it.
 
         Raises
         ------
@@ -121,7 +121,7 @@ class NetworkStream(States):
             Another thread is using this stream.
         """
         threads = config.threads_for(num_threads)
-        result = self.chunk(x, out)
+        result = self.chunk(x, out, threads)
         if result is not None:  # the usual arguments: no more to check
             return result
         graph, ready = self._net.graph, self._ready

@@ -8,22 +8,13 @@
 
 #include <stdlib.h>
 
+#include "packed/cost.h"
+#include "threads/history.h"
+
 namespace cgru {
 namespace {
 
 const int64_t between_bytes = 1 << 20;  // of states between layers: deep stacks run in blocks of time of this size
-const double smallest_shared = 1e6;     // flops below which no machine's second thread repays its start
-const double burst = 1e-3;              // seconds in which threads that have shared a call still spin for the next
-const double worthwhile = 0.9;          // more threads must promise to take at most so much of the time of one
-
-std::atomic<int> sharing{sharing_measured};
-std::atomic<int64_t> shared_calls{0}, abandoned_calls{0};
-// What the calls of this process have seen. Calls from several threads at once write these in any order, which may cost
-// one of them its best plan, never its result.
-std::atomic<double> last_call{0}, last_shared{0};  // when the last call, and the last shared one, ended
-Patience patience;                                 // whether sharing may be tried again
-std::atomic<double> cold_start{0};                 // seconds that sleeping threads took to begin, of late; 0: unknown
-std::atomic<double> missed{0};                     // seconds that sharing would have saved in this row of calls
 
 // How the directions of a layer are shared out: each in so many parts, of its rows or of its units; all parts at once,
 // or one direction after the other on this thread.
@@ -32,35 +23,18 @@ struct Plan {
     bool units, at_once, cold;  // cold: the other threads sleep
 };
 
-// Seconds of one thread for some rows of a pass: the input product, and the recurrent one of many rows, run at the rate
-// of arithmetic; the recurrent weights of a few rows as fast as they are read.
+// Seconds of one thread for some rows of a pass.
 double seconds_of(const PackedKernels& kernels, const Machine& m, const Pass& pass, double rows) {
     const double steps = pass.lengths ? total(pass.lengths, pass.batch) / double(pass.batch) : double(pass.steps);
-    const Cell& cell = cells[pass.layer->cell];
-    const double hidden = double(pass.layer->hidden), weights = recurrent_gates(cell) * hidden * hidden;
-    const StorageKernels& storage = kernels.of[pass.layer->storage];
-    const double flops = m.flops * storage.rate;
-    const double arithmetic = 2 * weights * rows / flops;
-    const double reading = rows < double(kernels.tile_rows) ? (rows + 1) / 2 * weights * storage.bytes / m.bytes : 0;
-    const double inputs = 2 * cell.gates * rows * hidden * double(pass.layer->inputs) / flops;
-    return steps * (inputs + (arithmetic > reading ? arithmetic : reading));
-}
-
-// Whether a call that threads would make faster by `gain` should wake them. In a row of calls it need not repay that
-// alone: they are woken once the calls of the row, this one too, could have saved as much, so no row loses more than
-// twice that.
-bool worth_waking(const Machine& m, double now, double gain) {
-    if (cold_start.load() == 0) cold_start = m.cold_start;
-    const double could = gain + (now - last_call.load() < burst ? missed.load() : 0);
-    const bool wake = could > cold_start.load();
-    missed = wake ? 0 : could;
-    return wake;
+    const StepSeconds step = step_seconds(kernels, m, *pass.layer, rows);
+    return steps * (step.inputs + step.recurrent);
 }
 
 Plan make_plan(const PackedKernels& kernels, const Pass& pass, int directions, int threads) {
     const Plan here = {1, false, false, false};
     Plan best = here;
-    const int way = sharing.load();
+    History& seen = history();
+    const int way = seen.sharing.load();
     if (way == sharing_measured) threads = int(smaller(threads, processors()));
     if (threads < 2 || !has_threads || way == sharing_none) return best;
     const int64_t each = larger(1, threads / directions);
@@ -74,8 +48,8 @@ Plan make_plan(const PackedKernels& kernels, const Pass& pass, int directions, i
     const double flops = flops_of(cells[pass.layer->cell], pass.layer->inputs, pass.layer->hidden, rows);
     if (directions * flops < smallest_shared) return best;
     const double now = seconds_now();
-    if (!patience.may_share(now)) return best;
-    const bool spinning = now - last_shared.load() < burst;
+    if (!seen.may_share(now)) return best;
+    const bool spinning = seen.spinning(now);
     const Machine m = machine(kernels, spinning);
     const double alone = seconds_of(kernels, m, pass, double(pass.batch));
     double least = worthwhile * directions * alone;
@@ -93,7 +67,7 @@ Plan make_plan(const PackedKernels& kernels, const Pass& pass, int directions, i
     for (int parts = 2; parts <= most_units; ++parts) consider(parts, true, alone / parts + meetings * m.meeting);
     if (!best.at_once || spinning) return best;
     best.cold = true;
-    return worth_waking(m, now, directions * alone - least) ? best : here;
+    return seen.worth_waking(m, now, directions * alone - least) ? best : here;
 }
 
 const int no_threads = 3;  // beside the outcomes of a call
@@ -127,14 +101,7 @@ int run_plan(const PackedKernels& kernels, const Pass* passes, int directions, P
             late += team->lost;
             if (team->abandoned) lost += team->lost;
         }
-        if (plan.cold) {
-            cold_start = 0.7 * cold_start.load() + 0.3 * late;
-        } else {
-            patience.note(run.end, lost);
-            abandoned_calls += lost > 0;
-        }
-        last_shared = run.end;
-        shared_calls += run.ran;
+        history().note_shared(run, late, lost, plan.cold);
         if (!run.ran) result = no_threads;
     }
     free(scratch);
@@ -145,14 +112,11 @@ int run_passes(const PackedKernels& kernels, const Pass* passes, int directions,
     const Plan plan = make_plan(kernels, passes[0], directions, threads);
     int result = run_plan(kernels, passes, directions, plan);
     if (result == no_threads) result = run_plan(kernels, passes, directions, {1, false, false, false});
-    if (threads > 1) last_call = seconds_now();
+    if (threads > 1) history().note_end();
     return result;
 }
 
 }  // namespace
-
-void set_sharing(Sharing way) { sharing = way; }
-ThreadCounts thread_counts() { return {shared_calls.load(), abandoned_calls.load()}; }
 
 Outcome run_packed_call(const PackedKernels& kernels, const PackedCall& call) {
     const int64_t B = call.batch, H = call.layers[0]->hidden, width = call.directions * H, state = B * H;

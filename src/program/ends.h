@@ -36,22 +36,34 @@ struct Ends : Layers {
                 first = smaller(width, larger(0, block.early - done));
                 last = larger(first, smaller(width, block.given + block.early - done));
             }
-            for (int64_t r = 0; r < block.rows; ++r) {
-                for (int64_t t = 0; t < width; ++t)
+            each_own_row(port.at, [&](int64_t r, int64_t own, int64_t end) {
+                for (int64_t t = own; t < end; ++t)
                     if (t < first || t >= last) copy_in(port, nothing(), nothing().data, 0, at(port.at, r, t));
-                const int64_t frame = done - block.early + first;
+                const int64_t begin = larger(first, own), behind = smaller(last, end);
+                const int64_t frame = done - block.early + begin;
                 const char* from = array.data + r * array.row_stride + frame * array.frame_stride;
-                if (together && last > first) {
-                    memcpy(at(port.at, r, first), from, size_t((last - first) * bytes));
-                    continue;
+                if (together && behind > begin) {
+                    memcpy(at(port.at, r, begin), from, size_t((behind - begin) * bytes));
+                    return;
                 }
-                for (int64_t t = first; t < last; ++t, from += array.frame_stride)
+                for (int64_t t = begin; t < behind; ++t, from += array.frame_stride)
                     if (same)
                         memcpy(at(port.at, r, t), from, size_t(bytes));
                     else
                         copy_in(port, array, from, 0, at(port.at, r, t));
-            }
+            });
         }
+    }
+    // call(r, first, last) for each row, with those of its frames that are this thread's. What is in the rows' states
+    // has to be out before the first thread changes these: so that one has it.
+    template <class F> void each_own_row(const Operand& of, const F& call) const {
+        int64_t first = 0, last = frames();
+        if (member && of.space != space_state)
+            own_frames(first, last);
+        else if (member && member->number > 0)
+            last = 0;
+        for (int64_t r = 0; r < block.rows; ++r)
+            call(r, smaller(width, larger(0, first - r * width)), smaller(width, larger(0, last - r * width)));
     }
     // An array that has one number, 0, everywhere.
     static Array nothing() {
@@ -110,19 +122,20 @@ struct Ends : Layers {
                 if (step + last != behind || last == first) continue;
                 first = last - 1;
             }
-            for (int64_t r = 0; r < block.rows; ++r) {
-                const int64_t frame = port.over_time ? step + first : 0;
+            each_own_row(port.at, [&](int64_t r, int64_t own, int64_t end) {
+                const int64_t begin = larger(first, own), behind = smaller(last, end);
+                const int64_t frame = port.over_time ? step + begin : 0;
                 char* to = array.data + r * array.row_stride + frame * array.frame_stride;
-                if (together && last > first) {
-                    memcpy(to, at(port.at, r, first), size_t((last - first) * bytes));
-                    continue;
+                if (together && behind > begin) {
+                    memcpy(to, at(port.at, r, begin), size_t((behind - begin) * bytes));
+                    return;
                 }
-                for (int64_t t = first; t < last; ++t, to += array.frame_stride)
+                for (int64_t t = begin; t < behind; ++t, to += array.frame_stride)
                     if (same)
                         memcpy(to, at(port.at, r, t), size_t(bytes));
                     else
                         copy_out(port, array, at(port.at, r, t), 0, to);
-            }
+            });
         }
     }
     static void copy_out(const Port& port, const Array& array, const float* from, int axis, char* to) {

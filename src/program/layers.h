@@ -21,6 +21,7 @@ struct Layers : Elements {
         const NodeKernels<float>& nodes;
         float** y;                          // [at_once], as long as rows are gathered
         const float** beside[most_after];   // of each function its operand's
+        int64_t first_output, outputs;      // those of them that are computed
 
         // Rows [0, count), of which those that follow each other at one distance are done at once.
         void run(int64_t count) const {
@@ -43,12 +44,13 @@ struct Layers : Elements {
         }
         void apply(int i, int64_t first, int64_t rows) const {
             const After& after = step.after[i];
-            const float* other = after.operand ? beside[i][first] : y[first];
-            const int64_t next = rows > 1 ? y[first + 1] - y[first] : step.outputs;
-            const int64_t next_other = rows > 1 && after.operand ? beside[i][first + 1] - other : next;
-            Lines<float> lines = {rows, step.outputs, y[first], {y[first], other, other},
+            float* out = y[first] + first_output;
+            const float* other = after.operand ? beside[i][first] + first_output : out;
+            const int64_t next = rows > 1 ? y[first + 1] - y[first] : outputs;
+            const int64_t next_other = rows > 1 && after.operand ? beside[i][first + 1] - beside[i][first] : next;
+            Lines<float> lines = {rows, outputs, out, {out, other, other},
                                   next, {next, next_other, next}, float(after.p), float(after.q)};
-            if (next == step.outputs && next_other == next) {
+            if (next == outputs && next_other == next) {
                 lines.count *= rows;
                 lines.lines = 1;
             }
@@ -56,17 +58,20 @@ struct Layers : Elements {
         }
     };
 
-    void product(const Step& step) const {
+    // Threads share the positions; of a few, for which each would read all weights, the outputs.
+    void product(const Step& step) {
         const StorageKernels& storage = program.packed->of[step.section[0].storage];
         Parts parts(scratch);
         const float** x = parts.take<const float*>(at_once);
         float** y = parts.take<float*>(at_once);
-        Finish finish = {step, *program.nodes, parts.take<float*>(at_once), {}};
+        Outputs own = {false, 0, step.outputs, {0, 0}, {step.section[0].blocks, step.section[1].blocks}};
+        if (member) share_outputs(step, own);
+        Finish finish = {step, *program.nodes, parts.take<float*>(at_once), {}, own.first, own.count};
         for (const float**& beside : finish.beside) beside = parts.take<const float*>(at_once);
         DenseStep dense;
         dense.x = x;
         dense.y = y;
-        dense.first_row = dense.first_block = 0;
+        dense.first_row = 0;
         dense.downwards = 0;
         for (int i = 0; i < 2; ++i) dense.pieces[i] = step.pieces[i], dense.distances[i] = step.distances[i];
         dense.length = step.length;
@@ -79,7 +84,8 @@ struct Layers : Elements {
             for (int i = 0; i < step.sections; ++i) {
                 const PackedLayer& section = step.section[i];
                 dense.last_row = count;
-                dense.last_block = section.blocks;
+                dense.first_block = own.first_block[i];
+                dense.last_block = own.last_block[i];
                 dense.outputs = step.groups ? step.outputs / step.groups : step.outputs - first;
                 (step.groups ? program.nodes->grouped[section.cell - 1] : storage.product[section.cell - 2])(section,
                                                                                                              dense);
@@ -88,24 +94,58 @@ struct Layers : Elements {
                 first += width;
             }
             finish.run(count);
+            goes_on(2 * double(count) * double(own.count) * double(step.section[0].inputs));
             count = 0;
         };
-        each_frame([&](int64_t r, int64_t t) {
+        const auto add = [&](int64_t r, int64_t t, int64_t first, int64_t last) {
             const float* from = at(step.in[0], r, t);
             float* to = at(step.out, r, t);
-            for (int64_t i = 0; i < step.size[0]; ++i)
-                for (int64_t j = 0; j < step.size[1]; ++j) {
-                    x[count] = from + i * step.in[0].stride[0] + j * step.in[0].stride[1];
-                    finish.y[count] = y[count] = to + i * step.out.stride[0] + j * step.out.stride[1];
-                    for (int k = 0; k < step.afters; ++k)
-                        if (const int operand = step.after[k].operand) {
-                            const Operand& of = step.in[operand];
-                            finish.beside[k][count] = at(of, r, t) + i * of.stride[0] + j * of.stride[1];
-                        }
-                    if (++count == at_once) compute();
-                }
-        });
+            int64_t i = 0, j = 0;
+            if (first) i = first / step.size[1], j = first % step.size[1];
+            for (int64_t n = first; n < last && !left; ++n) {
+                x[count] = from + i * step.in[0].stride[0] + j * step.in[0].stride[1];
+                finish.y[count] = y[count] = to + i * step.out.stride[0] + j * step.out.stride[1];
+                for (int k = 0; k < step.afters; ++k)
+                    if (const int operand = step.after[k].operand) {
+                        const Operand& of = step.in[operand];
+                        finish.beside[k][count] = at(of, r, t) + i * of.stride[0] + j * of.stride[1];
+                    }
+                if (++count == at_once) compute();
+                if (++j == step.size[1]) j = 0, ++i;
+            }
+        };
+        const int64_t positions = step.size[0] * step.size[1];
+        if (own.shared)
+            for (int64_t n = 0; n < frames() && own.count; ++n) add(n / width, n % width, 0, positions);
+        else
+            each_part(positions, program.packed->tile_rows, add);
         if (count) compute();
+    }
+
+    // Outputs of a product that are this thread's, side by side, and which blocks of its sections they are.
+    struct Outputs {
+        bool shared;
+        int64_t first, count, first_block[2], last_block[2];
+    };
+    void share_outputs(const Step& step, Outputs& own) const {
+        const int64_t rows = frames() * step.size[0] * step.size[1];
+        if (member->by_frames || step.groups || rows >= program.packed->tile_rows * member->parts) return;
+        int64_t blocks = 0, first, last, begin = 0;
+        for (int i = 0; i < step.sections; ++i) blocks += step.section[i].blocks;
+        share_of(blocks, 1, member->part, member->parts, first, last);
+        own.shared = true;
+        own.count = 0;
+        for (int i = 0; i < step.sections; ++i) {
+            const PackedLayer& section = step.section[i];
+            const int64_t size = section.cell * program.packed->lanes, all = section.blocks;
+            own.first_block[i] = smaller(all, larger(0, first));
+            own.last_block[i] = smaller(all, larger(0, last));
+            if (!own.count) own.first = begin + own.first_block[i] * size;
+            own.count += (own.last_block[i] - own.first_block[i]) * size;
+            begin += all * size;
+            first -= all, last -= all;
+        }
+        own.count = larger(0, smaller(own.count, step.outputs - own.first));
     }
     static int64_t product_scratch(const Program& program, const Step& step) {
         return (3 + most_after) * Parts::size<float*>(at_once) +
@@ -121,12 +161,16 @@ struct Layers : Elements {
         int64_t first, last;  // its steps
     };
 
-    void recurrent(const Step& step) const {
+    // Threads share the lines, or all run them together; lines of their own frames they have anyway.
+    void recurrent(const Step& step) {
         const int64_t lines = step.size[1];
         Line rows[at_once];
-        int64_t count = 0;
+        int64_t count = 0, n = 0, first = 0, last = endless;
+        if (member && member->way == way_lines && !own_loops(step))
+            share_of((step.over_time ? block.rows : frames()) * lines, 1, member->part, member->parts, first, last);
         const auto add = [&](int64_t r, int64_t t) {
-            for (int64_t line = 0; line < lines; ++line) {
+            for (int64_t line = 0; line < lines; ++line, ++n) {
+                if (n < first || n >= last) continue;
                 Line& row = rows[count];
                 row.x = at(step.in[0], r, t) + line * step.in[0].stride[1];
                 row.y = at(step.out, r, t) + line * step.out.stride[1];
@@ -143,14 +187,17 @@ struct Layers : Elements {
         };
         if (step.over_time)
             for (int64_t r = 0; r < block.rows; ++r) add(r, 0);
-        else
+        else if (!member || member->by_frames)
             each_frame(add);
+        else
+            for (int64_t i = 0; i < frames(); ++i) add(i / width, i % width);
         if (count) run_lines(step, rows, count);
     }
+    bool own_loops(const Step& step) const { return !member || (member->by_frames && !step.over_time); }
 
     // Rows whose steps differ run one after the other: those at the edges of a sequence, in pools.
-    void run_lines(const Step& step, const Line* rows, int64_t count) const {
-        for (int64_t first = 0; first < count;) {
+    void run_lines(const Step& step, const Line* rows, int64_t count) {
+        for (int64_t first = 0; first < count && !left;) {
             int64_t last = first + 1;
             while (last < count && rows[last].first == rows[first].first && rows[last].last == rows[first].last) ++last;
             run_equal(step, rows + first, last - first);
@@ -158,33 +205,63 @@ struct Layers : Elements {
         }
     }
 
-    void run_equal(const Step& step, const Line* rows, int64_t count) const {
+    // Scratch memory of a loop.
+    struct Room {
+        const float** x;
+        float **y, *state, *other, *reset_state, *update, *products;
+        NarrowRows narrow_x, narrow_state;
+
+        Room(char* memory, const Program& program, const PackedLayer& layer, int64_t count, int64_t many,
+             int64_t width) {
+            const StorageKernels& storage = program.packed->of[layer.storage];
+            const int64_t stride = row_stride(layer, program.packed->lanes);
+            Parts parts(memory);
+            x = parts.take<const float*>(many * count);
+            y = parts.take<float*>(count);
+            state = parts.take<float>(count * stride);
+            other = parts.take<float>(count * stride);
+            reset_state = parts.take<float>(count * stride);
+            update = parts.take<float>(count * stride);
+            products = parts.take<float>(many * count * width);
+            narrow_x = parts.take_narrow(storage, many * count, layer.inputs);
+            narrow_state = parts.take_narrow(storage, count, layer.hidden);
+        }
+        // What threads that run a loop together have in common lies in the first one's room.
+        void share(const Room& first) {
+            state = first.state;
+            other = first.other;
+            reset_state = first.reset_state;
+            update = first.update;
+            products = first.products;
+        }
+    };
+
+    void run_equal(const Step& step, const Line* rows, int64_t count) {
         const PackedLayer& layer = *step.layer;
         const Cell& cell = cells[layer.cell];
-        const StorageKernels& storage = program.packed->of[layer.storage];
-        const PackedCellKernels& kernels = storage.of[layer.cell];
+        const PackedCellKernels& kernels = program.packed->of[layer.storage].of[layer.cell];
         const int64_t H = layer.hidden, stride = row_stride(layer, program.packed->lanes);
         const int64_t steps = rows->last - rows->first;
         const bool together = kernels.from_input && (count >= program.packed->tile_rows || steps == 1);
         const int64_t many = together ? 1 : steps_ahead(program, layer, count, steps);
         const int64_t width = layer.blocks * cell.gates * program.packed->lanes;
-        Parts parts(scratch);
+        const double step_flops = flops_of(cell, layer.inputs, H, double(count));
+        bool shared = !own_loops(step) && member->way != way_lines;
+        bool units = shared && member->way != way_alone && member->parts > 1;
+        const bool first = !shared || member->part == 0;
+        Room room(scratch, program, layer, count, many, width);
+        if (shared) room.share(Room(member->scratch_of(member->leader), program, layer, count, many, width));
+        float *state = room.state, *other = room.other;
         PackedStep packed;
         memset(&packed, 0, sizeof packed);
-        const float** x = parts.take<const float*>(many * count);
-        float** y = parts.take<float*>(count);
-        float* state = parts.take<float>(count * stride);
-        float* other = parts.take<float>(count * stride);
-        packed.x = x;
-        packed.y = y;
         packed.stride = stride;
         packed.last_block = layer.blocks;
-        packed.reset_state = parts.take<float>(count * stride);
-        packed.update = parts.take<float>(count * stride);
-        packed.products = parts.take<float>(many * count * width);
-        packed.narrow_x = parts.take_narrow(storage, many * count, layer.inputs);
-        packed.narrow_state = parts.take_narrow(storage, count, H);
-        for (int64_t i = 0; i < count; ++i) {
+        packed.reset_state = room.reset_state;
+        packed.update = room.update;
+        packed.narrow_x = room.narrow_x;
+        packed.narrow_state = room.narrow_state;
+        packed.y = room.y;
+        for (int64_t i = 0; first && i < count; ++i) {
             float* const of[] = {state, other, packed.reset_state, packed.update};
             for (float* row : of) memset(row + i * stride + H, 0, size_t(stride - H) * sizeof(float));
             if (rows[i].start)
@@ -197,32 +274,50 @@ struct Layers : Elements {
         for (int64_t done = 0; done < steps; done += many) {
             const int64_t size = smaller(many, steps - done);
             for (int64_t k = 0; k < size; ++k)
-                for (int64_t i = 0; i < count; ++i) x[k * count + i] = rows[i].x + place(done + k) * x_step;
+                for (int64_t i = 0; i < count; ++i) room.x[k * count + i] = rows[i].x + place(done + k) * x_step;
             if (!together) {
+                packed.x = room.x;
+                packed.products = room.products;
+                packed.first_block = 0;
+                packed.last_block = layer.blocks;
                 packed.last_row = size * count;
+                if (shared)
+                    share_of(size * count, program.packed->tile_rows, member->part, member->parts, packed.first_row,
+                             packed.last_row);
                 kernels.input_product(layer, packed);
             }
-            float* const products = packed.products;
+            if (shared && (!together || done == 0) && !meet()) return;
+            packed.first_row = 0;
             packed.last_row = count;
-            for (int64_t k = 0; k < size; ++k) {
-                for (int64_t i = 0; i < count; ++i) y[i] = rows[i].y + place(done + k) * y_step;
-                packed.x = x + k * count;
-                packed.products = products + k * count * width;
+            if (units) share_of(layer.blocks, 1, member->part, member->parts, packed.first_block, packed.last_block);
+            for (int64_t k = 0; (first || units) && k < size; ++k) {
+                for (int64_t i = 0; i < count; ++i) room.y[i] = rows[i].y + place(done + k) * y_step;
+                packed.x = room.x + k * count;
+                packed.products = room.products + k * count * width;
                 packed.state = state;
                 packed.next = other;
                 packed.downwards = !packed.downwards;
                 if (together)
                     kernels.from_input(layer, packed);
                 else
-                    for (int p = 0; p < cell.phases; ++p) kernels.phase[p](layer, packed);
+                    for (int p = 0; p < cell.phases; ++p) {
+                        if (p && units && !meet()) return;
+                        kernels.phase[p](layer, packed);
+                    }
+                if (units && !meet()) return;
                 float* const swap = state;
                 state = other;
                 other = swap;
             }
-            packed.x = x;
-            packed.products = products;
+            if (!goes_on(double(size) * step_flops)) return;
+            if (shared && (!together || done % at_once == at_once - 1) && !stay()) return;
+            if (shared && !member) {  // alone from here on
+                shared = units = false;
+                packed.first_block = 0;
+                packed.last_block = layer.blocks;
+            }
         }
-        for (int64_t i = 0; i < count; ++i)
+        for (int64_t i = 0; first && i < count; ++i)
             if (rows[i].end) memcpy(rows[i].end, state + i * stride, size_t(H) * sizeof(float));
     }
     // Steps whose input products are made at once.

@@ -6,13 +6,13 @@
 #include <string.h>
 
 #include "program/ends.h"
+#include "program/plan.h"
 
 namespace cgru {
 namespace {
 
 const int64_t block_frames = 64;         // of all rows of a block, together
 const int64_t arena_bytes = 512 * 1024;  // of a block's arena, about
-const double smallest_shared = 1e6;      // flops of a call below which it stays on one thread
 
 inline void fill_with(float* to, int64_t count, float value) {
     for (int64_t i = 0; i < count; ++i) to[i] = value;
@@ -24,13 +24,12 @@ struct Run : Ends {
 
     // Frames that are none of the sequence's become zero where later ones look at them.
     void clear(const Step& step) const {
-        for (int64_t r = 0; r < block.rows; ++r) {
+        each_frame([&](int64_t r, int64_t t) {
             int64_t first, last;
             valid(step.ahead, step.more, r, first, last);
-            for (int64_t t = 0; t < width; ++t)
-                if (t < first || t >= last)
-                    fill_with(frame_of(step.out, r, t), step.out.row, program.rings[step.out.offset].empty);
-        }
+            if (t < first || t >= last)
+                fill_with(frame_of(step.out, r, t), step.out.row, program.rings[step.out.offset].empty);
+        });
     }
     float* frame_of(const Operand& of, int64_t r, int64_t t) const { return at(of, r, t) - of.inside % of.row; }
 
@@ -55,33 +54,81 @@ struct Run : Ends {
             case step_fill: fill(step); break;
             case step_latest: latest(step); break;
         }
-        if (step.clears) clear(step);
+        if (!step.clears || left) return;
+        // whatever threads wrote the frames that this one clears
+        if (member && (!member->by_frames || crosses(step)) && !meet()) return;
+        clear(step);
     }
 
-    // Move windows back to where they began, so that there is room for the block's frames.
-    void make_room() const {
+    // All steps, up to where this thread leaves.
+    void run_steps() {
+        for (int64_t i = 0; i < program.step_count && !left; ++i) {
+            if (member && (!member->by_frames || program.meets[i]) && !meet()) return;
+            const Step& step = program.steps[i];
+            if (member) member->way = Way(member->team.ways[i]);
+            if (member && member->way == way_beside && !own_loops(step))
+                run_half(i++);
+            else
+                run(step);
+        }
+    }
+    // One of two directions, those of step i and the next.
+    void run_half(int64_t i) {
+        if (member->join_half()) {
+            member->way = member->parts > 1 ? way_units : way_alone;
+            run(program.steps[i + member->second()]);
+        }
+        member->leave_half();
+    }
+    bool is_first() const { return !member || member->number == 0; }
+
+    // Move windows back to where they began, so that there is room for the block's frames; of threads that share it the
+    // first does it.
+    void make_room() {
+        bool moved = false;
         for (int64_t r = 0; r < block.rows; ++r) {
             Place& place = *block.places[r];
             if (place.position + width <= block.shape.room) continue;
-            for (int64_t i = 0; i < program.ring_count; ++i) {
+            for (int64_t i = 0; is_first() && i < program.ring_count; ++i) {
                 const Ring& ring = program.rings[i];
                 float* frames = block.states[r] + rings[i];
                 memmove(frames, frames + place.position * ring.frame,
                         size_t(ring.history * ring.frame) * sizeof(float));
             }
             place.position = 0;
+            moved = true;
         }
+        if (member && moved) meet();
     }
 
     void keep() const {
         for (int64_t r = 0; r < block.rows; ++r) {
-            for (int64_t i = 0; i < program.kept_count; ++i) {
+            for (int64_t i = 0; is_first() && i < program.kept_count; ++i) {
                 const Kept& kept = program.kept[i];
                 memcpy(block.states[r] + kept.to, at(kept.from, r, width - 1), size_t(kept.count) * sizeof(float));
             }
             block.places[r]->position += width;
             block.places[r]->seen += width;
         }
+    }
+
+    // The block's frames from `done` on. An answer other than that it is done ends the call for this thread. Between
+    // the meeting behind the steps and that of `stay` none goes on to where it might find another index.
+    int run_block(int64_t done) {
+        width = smaller(block.shape.frames, block.frames - done);
+        if (member) member->by_frames = have_own_frames({block.rows, width, 1}, member->team.size);
+        make_room();
+        if (!left) read(done);
+        run_steps();
+        if (member && wrong >= 0) member->team.wrong = wrong;
+        if (!left && member) meet();
+        if (member && member->team.wrong >= 0) wrong = member->team.wrong;
+        if (left) return advance_stopped;
+        if (wrong >= 0) return advance_index;
+        write(done);
+        keep();
+        if (!goes_on(double(frames()) * program.flops) || (member && !stay())) return advance_stopped;
+        return advance_done;
     }
 };
 
@@ -91,6 +138,111 @@ void find_rings(const Program& program, int64_t room, int64_t* starts) {
     for (int64_t i = 0; i < program.ring_count; ++i)
         starts[i + 1] = starts[i] + (program.rings[i].history + room) * program.rings[i].frame;
 }
+
+// Where a call's memory has what.
+struct Layout {
+    int64_t* rings;
+    float* arena;
+    char* scratch;
+
+    Layout(const Program& program, const Advance& call) {
+        Parts parts(call.memory);
+        rings = parts.take<int64_t>(program.ring_count + 1);
+        find_rings(program, call.shape.room, rings);
+        arena = parts.take<float>(program.arena * call.shape.rows * call.shape.frames);
+        scratch = parts.take<char>(0);
+    }
+};
+
+// All blocks, or as many as this thread has a part in.
+int run_blocks(Run& run, int64_t& wrong_step) {
+    FlushDenormals mode;
+    for (int64_t done = 0; done < run.block.frames; done += run.width) {
+        const int result = run.run_block(done);
+        if (result == advance_index) wrong_step = run.wrong;
+        if (result != advance_done) return result;
+    }
+    return advance_done;
+}
+
+// Scratch memory of a thread.
+int64_t scratch_size(const Program& program, const Shape& shape) {
+    int64_t scratch = 64;
+    for (int64_t i = 0; i < program.step_count; ++i) {
+        const Step& step = program.steps[i];
+        if (step.kind == step_product) scratch = larger(scratch, Run::product_scratch(program, step));
+        if (step.kind == step_recurrent) scratch = larger(scratch, Run::recurrent_scratch(program, step, shape));
+    }
+    return (scratch + 63) / 64 * 64;
+}
+
+// Memory of a call that a team shares.
+int64_t team_size(const Program& program, const Shape& shape, int team) {
+    const int64_t places = Parts::size<Place>(shape.rows) + Parts::size<Place*>(shape.rows);
+    return memory_size(program, shape) + 64 + (team - 1) * (scratch_size(program, shape) + places);
+}
+
+// A call by a team of threads; or by this one, where there are not so many to be had.
+int advance_by_team(const Program& program, const Advance& call, const Division& how, const uint8_t* ways, Watch& watch,
+                    int64_t& wrong_step) {
+    const Layout layout(program, call);
+    const int64_t scratch = scratch_size(program, call.shape), rows = call.rows;
+    Team team(how.team, ways, layout.scratch, scratch, watch);
+    Parts rest(layout.scratch + how.team * scratch);
+    Place* const places = rest.take<Place>((how.team - 1) * rows);
+    Place** const place_rows = rest.take<Place*>((how.team - 1) * rows);
+    for (int64_t i = 0; i < (how.team - 1) * rows; ++i) {
+        places[i] = *call.places[i % rows];
+        place_rows[i] = places + i;
+    }
+    int result = advance_done;
+    const SharedRun run = run_shared(how.team, watch, [&](int number) {
+        Advance part = call;
+        part.watch = &watch;
+        if (number) part.places = place_rows + (number - 1) * rows;
+        Member member(team, number);
+        Run own(program, part, layout.rings, layout.arena, member.scratch_of(number), &member);
+        int64_t wrong = -1;
+        const int ended = run_blocks(own, wrong);
+        if (number) return;
+        result = ended;
+        wrong_step = wrong;
+    });
+    history().note_shared(run, run.waited + team.lost, run.lost + (team.abandoned ? team.lost : 0), how.cold);
+    return run.ran ? result : advance(program, call, wrong_step);
+}
+
+// The arrays of a call from a row on.
+struct Ports {
+    Array inputs[most_ports], outputs[most_ports];
+
+    Ports(const Program& program, const Array* read, const Array* written, int64_t row) {
+        for (int64_t i = 0; i < program.input_count; ++i) {
+            inputs[i] = read[i];
+            inputs[i].data += row * inputs[i].row_stride;
+        }
+        for (int64_t i = 0; i < program.output_count; ++i) {
+            outputs[i] = written[i];
+            outputs[i].data += row * outputs[i].row_stride;
+        }
+    }
+};
+
+// part(0, n), ..., part(n - 1, n) at once, n the parts of a division; or part(0, 1), where none are wanted, or there
+// are not so many threads to be had.
+template <class Part> void run_parts(const Division& how, Watch& watch, const Part& part) {
+    if (how.parts == 1) return part(0, 1);
+    const SharedRun run = run_shared(how.parts, watch, [&](int number) { part(number, how.parts); });
+    history().note_shared(run, run.waited, run.lost, how.cold);
+    if (!run.ran) part(0, 1);
+}
+
+// Memory that is given back.
+struct Memory {
+    char* const start;
+    explicit Memory(int64_t size) : start(static_cast<char*>(malloc(size_t(size)))) {}
+    ~Memory() { free(start); }
+};
 
 }  // namespace
 
@@ -102,14 +254,19 @@ int64_t state_size(const Program& program, int64_t room) {
 }
 
 int64_t memory_size(const Program& program, const Shape& shape) {
-    int64_t scratch = 64;
-    for (int64_t i = 0; i < program.step_count; ++i) {
-        const Step& step = program.steps[i];
-        if (step.kind == step_product) scratch = larger(scratch, Run::product_scratch(program, step));
-        if (step.kind == step_recurrent) scratch = larger(scratch, Run::recurrent_scratch(program, step, shape));
-    }
     return Parts::size<int64_t>(program.ring_count + 1) +
-           Parts::size<float>(program.arena * shape.rows * shape.frames) + scratch;
+           Parts::size<float>(program.arena * shape.rows * shape.frames) + scratch_size(program, shape);
+}
+
+void find_meetings(const Program& program, uint8_t* meetings) {
+    for (int64_t i = 0, since = 0; i < program.step_count; ++i) {
+        bool found = false;
+        for (int64_t k = 0; k < program.input_count && since == 0 && !found; ++k)
+            found = waits(program.steps[i], program.inputs[k]);
+        for (int64_t k = since; k < i && !found; ++k) found = waits(program.steps[i], program.steps[k]);
+        meetings[i] = found;
+        if (found) since = i;
+    }
 }
 
 void begin_state(const Program& program, int64_t room, float* state) {
@@ -124,26 +281,9 @@ void begin_state(const Program& program, int64_t room, float* state) {
 }
 
 int advance(const Program& program, const Advance& call, int64_t& wrong_step) {
-    FlushDenormals mode;
-    Parts parts(call.memory);
-    int64_t* rings = parts.take<int64_t>(program.ring_count + 1);
-    find_rings(program, call.shape.room, rings);
-    float* arena = parts.take<float>(program.arena * call.shape.rows * call.shape.frames);
-    Run run(program, call, rings, arena, parts.take<char>(0));
-    for (int64_t done = 0; done < call.frames; done += run.width) {
-        run.width = smaller(call.shape.frames, call.frames - done);
-        run.make_room();
-        run.read(done);
-        for (int64_t i = 0; i < program.step_count; ++i) run.run(program.steps[i]);
-        if (run.wrong >= 0) {
-            wrong_step = run.wrong;
-            return advance_index;
-        }
-        run.write(done);
-        run.keep();
-        if (call.watch && !call.watch->goes_on(double(run.frames()) * program.flops)) return advance_stopped;
-    }
-    return advance_done;
+    const Layout layout(program, call);
+    Run run(program, call, layout.rings, layout.arena, layout.scratch);
+    return run_blocks(run, wrong_step);
 }
 
 const char* const elementwise_names[] = {
@@ -173,38 +313,40 @@ int64_t sample_index(const float* logits, int64_t count, double temperature, uin
 }
 
 Outcome advance_rows(const Program& program, const Advance& call, int threads, int64_t& wrong_step) {
-    const int64_t size = (memory_size(program, call.shape) + 127) / 64 * 64;
-    const double work = program.flops * double(call.rows) * double(call.frames);
     const int64_t tiles = (call.rows + call.shape.rows - 1) / call.shape.rows;
-    const int parts = work < smallest_shared ? 1 : int(larger(1, smaller(threads, tiles)));
-    char* memory = static_cast<char*>(malloc(size_t(parts * size)));
-    if (!memory) return outcome_no_memory;
+    const auto work = [&](int parts, int) -> Work {
+        const int64_t own = (tiles + parts - 1) / parts, frames = call.shape.frames;
+        const int64_t blocks = own * ((call.frames + frames - 1) / frames);
+        return {smaller(call.rows, call.shape.rows), smaller(call.frames, frames), double(blocks)};
+    };
+    const Memory ways(program.step_count + 1);
+    uint8_t* const way_of = reinterpret_cast<uint8_t*>(ways.start);
+    if (!way_of) return outcome_no_memory;
+    const double flops = program.flops * double(call.rows) * double(call.frames);
+    const Division how = divide(program, flops, threads, tiles, work, way_of);
+    const int64_t size = (memory_size(program, call.shape) + 127) / 64 * 64;
+    const Memory memory(how.team > 1 ? team_size(program, call.shape, how.team) : how.parts * size);
+    if (!memory.start) return outcome_no_memory;
+    Watch watch;
     std::atomic<int64_t> wrong{-1};
     const auto run_part = [&](int part, int of) {
         for (int64_t tile = tiles * part / of; tile < tiles * (part + 1) / of; ++tile) {
             const int64_t row = tile * call.shape.rows;
-            Array inputs[most_ports], outputs[most_ports];
-            for (int64_t i = 0; i < program.input_count; ++i) {
-                inputs[i] = call.inputs[i];
-                inputs[i].data += row * inputs[i].row_stride;
-            }
-            for (int64_t i = 0; i < program.output_count; ++i) {
-                outputs[i] = call.outputs[i];
-                outputs[i].data += row * outputs[i].row_stride;
-            }
+            const Ports ports(program, call.inputs, call.outputs, row);
             Advance own = call;
-            own.memory = memory + part * size;
+            own.memory = memory.start + part * size;
             own.rows = smaller(call.shape.rows, call.rows - row);
             own.states += row;
             own.places += row;
-            own.inputs = inputs;
-            own.outputs = outputs;
+            own.inputs = ports.inputs;
+            own.outputs = ports.outputs;
             int64_t at = -1;
-            if (advance(program, own, at) == advance_index) wrong = at;
+            const int result = how.team > 1 ? advance_by_team(program, own, how, way_of, watch, at)
+                                            : advance(program, own, at);
+            if (result == advance_index) wrong = at;
         }
     };
-    if (parts == 1 || !run_at_once(parts, [&](int part) { run_part(part, parts); })) run_part(0, 1);
-    free(memory);
+    run_parts(how, watch, run_part);
     wrong_step = wrong;
     return outcome_done;
 }
@@ -212,25 +354,36 @@ Outcome advance_rows(const Program& program, const Advance& call, int threads, i
 Outcome run_sequences(const Program& program, const Sequences& call, int64_t& wrong_step) {
     const int64_t steps = program.early + call.steps + program.tail;
     const int64_t fits = larger(1, arena_bytes / larger(1, program.arena * int64_t(sizeof(float))));
-    const int64_t most = smaller(fits, block_frames);  // frames of a block
-    const int64_t rows = smaller(call.batch, most), frames = larger(1, smaller(most / rows, steps));
-    const Shape shape = {rows, frames, 4 * frames};
-    const int64_t state = (state_size(program, shape.room) + 15) / 16 * 16;
+    const auto rows_of = [&](int parts) { return (call.batch + parts - 1) / parts; };
+    const auto shape_of = [&](int parts, int team) -> Shape {
+        const int64_t most = smaller(fits, block_frames) * team;  // frames of a block
+        const int64_t rows = smaller(rows_of(parts), most), frames = larger(1, smaller(most / rows, steps));
+        return {rows, frames, 4 * frames};
+    };
+    const auto work = [&](int parts, int team) -> Work {
+        const Shape shape = shape_of(parts, team);
+        const int64_t blocks = (steps + shape.frames - 1) / shape.frames;
+        return {shape.rows, shape.frames, double(blocks * ((rows_of(parts) + shape.rows - 1) / shape.rows))};
+    };
+    const Memory ways(program.step_count + 1);
+    uint8_t* const way_of = reinterpret_cast<uint8_t*>(ways.start);
+    if (!way_of) return outcome_no_memory;
+    const double flops = program.flops * double(call.steps) * double(call.batch);
+    const Division how = divide(program, flops, call.threads, (call.batch + 3) / 4, work, way_of);
+    const Shape shape = shape_of(how.parts, how.team);
+    const int64_t rows = shape.rows, state = (state_size(program, shape.room) + 15) / 16 * 16;
     const int64_t size = (Parts::size<float>(state * rows) + Parts::size<Place>(rows) + 2 * Parts::size<char*>(rows) +
-                          memory_size(program, shape) + 127) / 64 * 64;
-    const double work = program.flops * double(call.steps) * double(call.batch);
-    const int parts = work < smallest_shared ? 1 : int(larger(1, smaller(call.threads, (call.batch + 3) / 4)));
+                          team_size(program, shape, how.team) + 127) / 64 * 64;
+    const Memory memory(how.parts * size);
+    if (!memory.start) return outcome_no_memory;
     Watch watch(call.interrupted);
-    char* memory = static_cast<char*>(malloc(size_t(parts * size)));
-    if (!memory) return outcome_no_memory;
     std::atomic<int64_t> wrong{-1};
     const auto run_part = [&](int part, int of) {
-        Parts room(memory + part * size);
+        Parts room(memory.start + part * size);
         float* states = room.take<float>(state * rows);
         Place* places = room.take<Place>(rows);
         float** state_rows = room.take<float*>(rows);
         Place** place_rows = room.take<Place*>(rows);
-        Array inputs[most_ports], outputs[most_ports];
         for (int64_t r = 0; r < rows; ++r) {
             state_rows[r] = states + r * state;
             place_rows[r] = places + r;
@@ -242,25 +395,17 @@ Outcome run_sequences(const Program& program, const Sequences& call, int64_t& wr
                 begin_state(program, shape.room, state_rows[r]);
                 places[r] = {0, -program.early};
             }
-            for (int64_t i = 0; i < program.input_count; ++i) {
-                inputs[i] = call.inputs[i];
-                inputs[i].data += row * inputs[i].row_stride;
-            }
-            for (int64_t i = 0; i < program.output_count; ++i) {
-                outputs[i] = call.outputs[i];
-                outputs[i].data += row * outputs[i].row_stride;
-            }
-            const Advance own = {shape, room.take<char>(0), count, steps, state_rows,
-                                 place_rows, inputs, outputs, program.early, call.steps, call.steps, program.delay,
-                                 &watch};
+            const Ports ports(program, call.inputs, call.outputs, row);
+            const Advance own = {shape, room.take<char>(0), count, steps, state_rows, place_rows, ports.inputs,
+                                 ports.outputs, program.early, call.steps, call.steps, program.delay, &watch};
             int64_t at = -1;
-            const int result = advance(program, own, at);
+            const int result = how.team > 1 ? advance_by_team(program, own, how, way_of, watch, at)
+                                            : advance(program, own, at);
             if (result == advance_index) wrong = at;
             if (result != advance_done) return;
         }
     };
-    if (parts == 1 || !run_at_once(parts, watch, [&](int part) { run_part(part, parts); })) run_part(0, 1);
-    free(memory);
+    run_parts(how, watch, run_part);
     wrong_step = wrong;
     return watch.stopped() ? outcome_interrupted : outcome_done;
 }

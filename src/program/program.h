@@ -136,7 +136,12 @@ struct Program {
     int64_t early;             // steps that a row runs before its first frame: some values have frames before that
     int64_t tail;              // steps behind the last frame until every value has all of its frames; delay or more
     double flops;              // of a frame
+    const uint8_t* meets;      // [step_count] what `find_meetings` found
 };
+
+// Before which steps threads that have frames of their own meet: the step looks at frames of others, or writes where
+// others may still read.
+void find_meetings(const Program& program, uint8_t* meets);
 
 // Room for a block's rows and frames. A row's state is `plain` numbers, and then of each ring its history and `room`
 // frames more.
@@ -171,14 +176,14 @@ const int64_t endless = int64_t(1) << 60;
 enum { advance_done, advance_stopped, advance_index };  // the last: an index was out of range in `wrong_step`
 int advance(const Program& program, const Advance& call, int64_t& wrong_step);
 
-// The same for any number of rows, in blocks of as many as there is memory for in `shape`; they are shared out among
-// threads.
+// The same for any number of rows, in blocks of as many as there is memory for in `shape`. Threads share the blocks, or
+// run every block together where that pays (program/plan.h); results do not depend on it.
 Outcome advance_rows(const Program& program, const Advance& call, int threads, int64_t& wrong_step);
 
 // An index drawn by the softmax of logits (count,) over a temperature: by a seed, a step and a row.
 int64_t sample_index(const float* logits, int64_t count, double temperature, uint64_t seed, int64_t step, int64_t row);
 
-// Whole sequences, rows shared out among threads.
+// Whole sequences; threads share rows, or run every block together where that pays.
 struct Sequences {
     int64_t steps, batch;
     const Array *inputs, *outputs;

@@ -7,7 +7,7 @@
 #include <mutex>
 
 #include "kernels.h"
-#include "threads/parallel.h"
+#include "threads/history.h"
 
 namespace cgru {
 namespace {
@@ -118,6 +118,9 @@ void measure_threads(Machine& m, bool cold) {
     m.meeting = measure_meeting();
 }
 
+History own;
+History* seen = &own;
+
 }  // namespace
 
 Machine machine(const PackedKernels& kernels, bool spinning) {
@@ -136,5 +139,11 @@ Machine machine(const PackedKernels& kernels, bool spinning) {
     }
     return m;
 }
+
+History& history() { return *seen; }
+void use_history(History* other) { seen = other; }
+
+void set_sharing(Sharing way) { history().sharing = way; }
+ThreadCounts thread_counts() { return history().counts(); }
 
 }  // namespace cgru

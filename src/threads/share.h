@@ -63,6 +63,8 @@ template <class Body> SharedRun run_shared(int parts, Watch& watch, const Body& 
     return {ran, end, waited, waited > own / 2 + 5e-4 ? waited : 0};
 }
 
+}  // namespace
+
 // After seconds lost to other processes: for each of them so many alone. Calls from several threads at once write this
 // in any order, which may cost one of them its best plan, never its result.
 class Patience {
@@ -76,5 +78,4 @@ class Patience {
     std::atomic<double> until{0};
 };
 
-}  // namespace
 }  // namespace cgru

@@ -75,17 +75,16 @@ int code_of(const char* name) {
     return code;
 }
 
-struct Net {
-    Dense conv{channels, taps * features};
-    Recurrent gru{channels, hidden};
+// A program while it is written.
+struct Writer {
     std::vector<float> constants = random_values(64), fresh = std::vector<float>(hidden, 0.0f);
-    std::vector<int32_t> to, from;
+    std::vector<uint8_t> meets;
     std::vector<Step> steps;
     Kept kept;
     Ring ring{features, taps - 1, 0};
     Port input, output;
     Program program;
-    int64_t arena = 0;
+    int64_t arena = 0, width = 0, ahead = 0;
 
     int64_t place(int64_t count) {
         const int64_t at = arena;
@@ -114,7 +113,7 @@ struct Net {
         step.out = out;
         for (int64_t& size : step.size) size = 1;
         for (size_t i = 0; i < sizes.size(); ++i) step.size[i] = sizes[i];
-        step.ahead = 1;  // the convolution looks one frame ahead
+        step.ahead = ahead;
         steps.push_back(step);
         return steps.back();
     }
@@ -132,8 +131,34 @@ struct Net {
         return step;
     }
 
+    // From `in` to `out`, both over time; with one state and one window, or none.
+    void finish(Operand in, int64_t inputs, Operand out, int64_t outputs, int states) {
+        memset(&input, 0, sizeof input);
+        memset(&output, 0, sizeof output);
+        input.at = in;
+        output.at = out;
+        for (int64_t& size : input.size) size = 1;
+        for (int64_t& size : output.size) size = 1;
+        input.size[most_axes - 1] = inputs;
+        output.size[most_axes - 1] = width = outputs;
+        input.over_time = output.over_time = 1;
+        program = {&table->packed, table->nodes32, steps.data(), int64_t(steps.size()), &kept, states, &ring, states,
+                   &input, &output, 1, 1, constants.data(), fresh.data(), arena, int64_t(fresh.size()), ahead, 0, ahead,
+                   1e4, nullptr};
+        meets.resize(steps.size());
+        find_meetings(program, meets.data());
+        program.meets = meets.data();
+    }
+};
+
+struct Net : Writer {
+    Dense conv{channels, taps * features};
+    Recurrent gru{channels, hidden};
+    std::vector<int32_t> to, from;
+
     Net() {
         steps.reserve(32);
+        ahead = 1;  // the convolution looks one frame ahead
         Operand frames = in_arena(0, features);
         frames.space = space_ring;
         frames.inside = (taps - 1) * features;
@@ -200,19 +225,43 @@ struct Net {
         };
         put(y, channels), put(h, hidden), put(r, 1), put(m, 4), put(s, channels);
         kept = {in_arena(end, hidden), 0, hidden};
-        memset(&input, 0, sizeof input);
-        memset(&output, 0, sizeof output);
-        input.at = frames;
-        output.at = in_arena(out, at);
-        for (int64_t& size : input.size) size = 1;
-        for (int64_t& size : output.size) size = 1;
-        input.size[most_axes - 1] = features;
-        output.size[most_axes - 1] = width = at;
-        input.over_time = output.over_time = 1;
-        program = {&table->packed, table->nodes32, steps.data(), int64_t(steps.size()), &kept, 1, &ring, 1,
-                   &input, &output, 1, 1, constants.data(), fresh.data(), arena, int64_t(fresh.size()), 1, 0, 1, 1e4};
+        finish(frames, features, in_arena(out, at), at, 1);
     }
-    int64_t width;
+};
+
+// A layer of two directions over the lines of a frame, and a product of each line: a sequence that runs whole.
+struct Both : Writer {
+    enum { length = 37 };
+    Recurrent forwards{features, hidden}, backwards{features, hidden};
+    Dense last{channels, 2 * hidden};
+
+    Both() {
+        steps.reserve(32);
+        const int64_t x = place(length * features), h = place(length * 2 * hidden), end = place(2 * hidden);
+        for (int d = 0; d < 2; ++d) {
+            Step& step = add(step_recurrent, in_arena(h, length * 2 * hidden, {2 * hidden, 2 * hidden}), {length, 1});
+            step.out.inside = d * hidden;
+            step.in[0] = in_arena(x, length * features, {features, features});
+            step.in[2] = in_arena(end, 2 * hidden, {0, hidden});
+            step.in[2].inside = d * hidden;
+            step.layer = d ? &backwards.layer : &forwards.layer;
+            step.has_end = 1;
+            step.reverse = d;
+        }
+        const int64_t y = place(length * channels), z = place(length * channels), e = place(length);
+        Step& product = add(step_product, in_arena(y, length * channels, {channels, channels}), {length, 1});
+        product.in[0] = in_arena(h, length * 2 * hidden, {2 * hidden, 2 * hidden});
+        product.sections = 1;
+        product.section[0] = last.layer;
+        product.outputs = channels;
+        product.code = code_of("tanh");
+        add(step_softmax, in_arena(z, length * channels), {length, channels, 1}).in[0] = in_arena(y, length * channels);
+        add(step_reduce, in_arena(e, length), {length, channels, 1}).in[0] = in_arena(z, length * channels);
+        steps.back().code = 2;
+        elementwise("neg", e, {in_arena(e, length)}, length).flat = 1;
+        finish(in_arena(x, length * features), length * features, in_arena(e, length), length, 0);
+        program.plain = 0;
+    }
 };
 
 Array array_of(float* data, int64_t steps, int64_t width) {
@@ -229,9 +278,10 @@ Array array_of(float* data, int64_t steps, int64_t width) {
 Answer never() { return Answer(0); }
 
 // Whole sequences; frame t has been computed when frame t + 1 has come.
-std::vector<float> whole(const Net& net, std::vector<float> x, int64_t steps, int64_t batch, int threads) {
+std::vector<float> whole(const Writer& net, std::vector<float> x, int64_t steps, int64_t batch, int threads) {
     std::vector<float> y(size_t(batch * steps * net.width), NAN);
-    const Array in = array_of(x.data(), steps, features), out = array_of(y.data(), steps, net.width);
+    const Array in = array_of(x.data(), steps, net.input.size[most_axes - 1]);
+    const Array out = array_of(y.data(), steps, net.width);
     int64_t wrong = -1;
     const Sequences call = {steps, batch, &in, &out, threads, never};
     if (run_sequences(net.program, call, wrong) != outcome_done || wrong >= 0) exit(3);
@@ -240,7 +290,7 @@ std::vector<float> whole(const Net& net, std::vector<float> x, int64_t steps, in
 
 // The same in blocks of so many frames, the last of which comes behind the sequence.
 std::vector<float> stepped(const Net& net, std::vector<float> x, int64_t steps, int64_t batch, int64_t frames,
-                           int64_t room) {
+                           int64_t room, int threads = 1) {
     std::vector<float> y(size_t(batch * steps * net.width), NAN), rest(size_t(batch * frames * net.width), NAN);
     const Shape shape = {batch, frames, room};
     const int64_t size = state_size(net.program, room);
@@ -263,7 +313,9 @@ std::vector<float> stepped(const Net& net, std::vector<float> x, int64_t steps, 
         int64_t wrong = -1;
         const Advance call = {shape, memory.get(), batch, frames, state_rows.data(), place_rows.data(), &in, &out, 0,
                               given, given == frames ? endless : steps, 0, nullptr};
-        if (advance(net.program, call, wrong) != advance_done) exit(4);
+        if (threads == 1 ? advance(net.program, call, wrong) != advance_done
+                         : advance_rows(net.program, call, threads, wrong) != outcome_done)
+            exit(4);
         for (int64_t r = 0; r < batch; ++r)
             for (int64_t t = 0; t < frames; ++t)  // the first of all is none of the sequence's
                 if (done + t >= 1 && done + t <= steps)
@@ -271,6 +323,32 @@ std::vector<float> stepped(const Net& net, std::vector<float> x, int64_t steps, 
                            &part[size_t((r * frames + t) * net.width)], size_t(net.width) * sizeof(float));
     }
     return y;
+}
+
+// Threads that share blocks in each way: the same bits as one thread.
+void shared() {
+    const Net net;
+    const Both both;
+    const char* const names[] = {"rows", "units"};
+    const Sharing ways[] = {sharing_rows, sharing_units};
+    for (int way = 0; way < 2; ++way)
+        for (const int64_t batch : {1, 2, 9}) {
+            const std::vector<float> x = random_values(batch * 150 * features);
+            const std::vector<float> lines = random_values(batch * Both::length * features);
+            set_sharing(sharing_none);
+            const std::vector<float> y = whole(net, x, 150, batch, 1), z = whole(both, lines, 1, batch, 1);
+            set_sharing(ways[way]);
+            int64_t different = 0;
+            for (const int threads : {2, 3, 5}) {
+                different += differences(whole(net, x, 150, batch, threads), y);
+                different += differences(whole(both, lines, 1, batch, threads), z);
+                for (const int64_t frames : {4, 31})
+                    different += differences(stepped(net, x, 150, batch, frames, frames + 3, threads), y);
+            }
+            set_sharing(sharing_measured);
+            printf("%s, batch %d: ", names[way], int(batch));
+            expect(different == 0, "2, 3 and 5 threads, values with other bits", double(different));
+        }
 }
 
 }  // namespace
@@ -303,5 +381,6 @@ int main() {
             expect(different == 0, "blocks, values with other bits", double(different));
         }
     }
+    shared();
     return failures != 0;
 }
