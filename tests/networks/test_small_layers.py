@@ -126,7 +126,10 @@ def test_rows_of_a_pool(directions):
 
 
 def parallel(seed, hidden=3, ahead=0):
-    """Two GRUs over time on parts of what a convolution gives, which may look ahead, and one on another's results."""
+    """Two GRUs over time on parts of what a convolution gives, which may look ahead, and one on another's results.
+
+    And a convolution over frames of a GRU, of which those before the first and behind the last must be zero.
+    """
     net = Net(seed)
     x = net.input("x", ["B", "T", 4])
     y = net.op("Transpose", x, perm=[0, 2, 1])
@@ -135,7 +138,10 @@ def parallel(seed, hidden=3, ahead=0):
     found = [net.op("GRU", part, *weights_of(net, 1, 2, hidden), outputs=2, hidden_size=hidden)[0] for part in parts]
     last = net.op("Squeeze", found[1], net.constant(np.array([1])))
     found.append(net.op("GRU", last, *weights_of(net, 1, hidden, hidden), outputs=2, hidden_size=hidden)[0])
+    behind = net.op("Squeeze", found[1], net.constant(np.array([1])))
+    behind = net.op("Conv", net.op("Transpose", behind, perm=[1, 2, 0]), net.weight(3, hidden, 4), pads=[2, 1])
     whole = net.op("Squeeze", net.op("Concat", *found, axis=3), net.constant(np.array([1])))
+    whole = net.op("Concat", whole, net.op("Transpose", behind, perm=[2, 0, 1]), axis=2)
     return net.model(net.op("Transpose", whole, perm=[1, 0, 2]))
 
 
@@ -143,7 +149,7 @@ def parallel(seed, hidden=3, ahead=0):
 @pytest.mark.parametrize("ahead", [0, 1, 2])
 def test_over_time(ahead, monkeypatch):
     """Whole, stepped, in chunks, and in a pool whose rows have seen different numbers of frames: the same bits."""
-    hidden, steps = min(3, LARGEST), 11
+    hidden, steps = min(3, LARGEST), 150
     model = parallel(ahead, hidden, ahead)
     net = cgru.Network.from_onnx(model)
     assert [len(step.members) for step in steps_of(net)] == [2, 1]
@@ -153,7 +159,7 @@ def test_over_time(ahead, monkeypatch):
     other = packed(monkeypatch, lambda: cgru.Network.from_onnx(model))
     assert other(x).tobytes() == whole.tobytes()
     stream = net.stream(6)
-    for lengths, by_step in (([1] * steps, True), ([4, 1, 6], False), ([steps], False)):
+    for lengths, by_step in (([1] * steps, True), ([40, 1, 109], False), ([steps], False)):
         compiled.same(compiled.streamed(stream, net, x, lengths, by_step)["y0"], whole)
     for row, frames in enumerate(compiled.pooled(net, x, rng, 6, steps)):
         got = np.stack([frame["y0"][0] for frame in frames])
@@ -177,6 +183,39 @@ def test_a_state_that_a_row_begins_with():
         got = [pool.step([row], frame) for frame in x]
         assert np.stack(got).tobytes() == whole.tobytes()
         pool.close(row)
+
+
+@small
+def test_states_that_are_given():
+    """A sequence's states come in as an input: each row begins with its own."""
+    net, hidden = Net(1), 2
+    x, start = net.input("x", ["T", "B", 2]), net.input("h", [1, "B", hidden])
+    y, _ = net.op("GRU", x, *weights_of(net, 1, 2, hidden), "", start, outputs=2, hidden_size=hidden)
+    model = net.model(net.op("Squeeze", y, net.constant(np.array([1]))))
+    net = cgru.Network.from_onnx(model, states={})
+    assert steps_of(net)[0].kind == "side_by_side"
+    rng = np.random.default_rng(1)
+    inputs = {"x": rng.standard_normal((5, 3, 2)).astype(np.float32)}
+    inputs["h"] = rng.standard_normal((1, 3, 2)).astype(np.float32)
+    whole = compiled.as_specified(net, inputs, model)["y0"]
+    stream = net.stream(3)
+    got = [stream.step({"x": frame, "h": inputs["h"]}) for frame in inputs["x"]]
+    assert np.stack(got).tobytes() == whole.tobytes()
+
+
+@small
+def test_inputs_with_gaps():
+    """Inputs may lie apart; layers whose inputs lie apart in different ways share no vector."""
+    net, hidden = Net(4), 2
+    parts = [net.input("x", [4, 1, 2]), net.op("Transpose", net.input("turned", [2, 1, 4]), perm=[2, 1, 0])]
+    found = [
+        net.op("GRU", part, *weights_of(net, 1, 2, hidden), outputs=2, hidden_size=hidden)[0]
+        for part in (*parts, net.op("Exp", parts[0]), net.op("Identity", parts[1]))
+    ]
+    model = net.model(*found)
+    net = cgru.Network.from_onnx(model)
+    assert [len(step.members) for step in steps_of(net)] == [2, 2]
+    compiled.as_specified(net, a_grid(np.random.default_rng(0), model), model)
 
 
 @small

@@ -269,7 +269,7 @@ class Compiler(Values):
         delay = self.graph.delay if self.streams else 0
         early = -min(0, *self.ahead.values(), 0)
         for step in itertools.chain(self.steps, *(step.members for step in self.steps)):
-            if step.written.view.buffer.space == "ring":
+            if step.written.view.buffer.space == "ring" and not step.members:
                 step.clears = bool(step.ahead or step.more or self.tail or early)
             step.flat = step.flat and all(use.view.buffer.space == "arena" for use in step.uses)
             step.out = operand(step.written)
