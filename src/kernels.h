@@ -198,6 +198,7 @@ struct LaneVector {
 };
 
 struct LaneStep {
+    int cell;                        // of cells/cell.h: a GRU
     int64_t inputs, hidden, steps;
     int64_t input_stride;            // of x, from one input to the next
     const float* first;              // [lanes] integers: of each lane the first one of its slot
@@ -210,7 +211,7 @@ struct PackedKernels {
     int64_t lanes;
     int64_t tile_rows;               // rows from which x and h are best multiplied together
     StorageKernels of[storage_count];
-    LaneKernel side_by_side[2];      // of usual GRUs: reset before the product, and after it
+    LaneKernel side_by_side;         // of usual GRUs
     double (*multiply_adds)(int64_t rounds);                            // so much arithmetic; returns how many flops
     void (*read)(const float* memory, int64_t count, int downwards);    // as the kernels read weights
 };

@@ -99,6 +99,7 @@ cdef extern from "kernels.h" namespace "cgru" nogil:
     const int most_slots
 
     cdef struct LaneStep:
+        int cell
         int64_t inputs, hidden, steps, input_stride
         const float *first
         const float *masks

@@ -178,6 +178,7 @@ cdef class Program:
         lanes = step.lanes
         to.over_time = step.over_time
         to.members, to.member_count, to.slots = members, len(step.members), len(lanes.masks)
+        to.lanes.cell = members[0].layer.cell
         to.lanes.inputs, to.lanes.hidden = lanes.inputs, lanes.hidden
         to.lanes.input_stride = members[0].operands[0].stride[2]
         to.lanes.first = <const float*> self.address(lanes.first, np.int32)

@@ -55,7 +55,7 @@ template <int... code> constexpr PackedKernels packed_kernels(std::integer_seque
     return {lanes,
             tile_rows,
             {storage_kernels<Storage<code>>()...},
-            {run_side_by_side<true>, run_side_by_side<false>},
+            run_side_by_side,
             multiply_adds,
             read_memory};
 }

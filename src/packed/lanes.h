@@ -88,7 +88,7 @@ template <int N> struct LaneSums {
 };
 
 // N vectors side by side through all steps.
-template <int N, bool before> static CGRU_NOINLINE void run_lanes(const LaneStep& step, const LaneVector* of) {
+template <int N> static CGRU_NOINLINE void run_lanes(const LaneStep& step, const LaneVector* of) {
     const int64_t I = step.inputs, H = step.hidden;
     const int64_t recurrent = (4 + 3 * I) * lanes;
     const IntegerVector first = same_bits<IntegerVector>(load<float>(step.first));
@@ -115,18 +115,18 @@ template <int N, bool before> static CGRU_NOINLINE void run_lanes(const LaneStep
                 const float* weights = of[i].weights + recurrent + 3 * k * lanes;
                 sums.gates[i] = fma(load<float>(weights), state, sums.gates[i]);
                 sums.gates[N + i] = fma(load<float>(weights + lanes), state, sums.gates[N + i]);
-                if (!before) product[i] = fma(load<float>(weights + 2 * lanes), state, product[i]);
+                product[i] = fma(load<float>(weights + 2 * lanes), state, product[i]);
             }
         sigmoids<float, 2 * N>(sums.gates);
-        if (before) {
+        if (step.cell == cell_gru_after) {
+            CGRU_EACH(i, N) sums.candidate[i] = fma(sums.gates[i], product[i], sums.candidate[i]);
+        } else {
             FloatVector reset[N];
             CGRU_EACH(i, N) reset[i] = sums.gates[i] * h[i];
             CGRU_LOOP for (int64_t k = 0; k < H; ++k)
                 CGRU_EACH(i, N) sums.candidate[i] =
                     fma(load<float>(of[i].weights + recurrent + (3 * k + 2) * lanes),
                         pick_lanes(reset[i], first + int32_t(k)), sums.candidate[i]);
-        } else {
-            CGRU_EACH(i, N) sums.candidate[i] = fma(sums.gates[i], product[i], sums.candidate[i]);
         }
         tanhs<float, N>(sums.candidate);
         CGRU_EACH(i, N) {
@@ -143,10 +143,10 @@ template <int N, bool before> static CGRU_NOINLINE void run_lanes(const LaneStep
 
 // The kernel of the table. A step is a chain of operations that wait for each other: of several vectors they stand side
 // by side.
-template <bool before> static void run_side_by_side(const LaneStep& step, const LaneVector* of, int64_t count) {
-    for (; count >= 4; of += 4, count -= 4) run_lanes<4, before>(step, of);
-    if (count >= 2) run_lanes<2, before>(step, of), of += 2, count -= 2;
-    if (count) run_lanes<1, before>(step, of);
+static void run_side_by_side(const LaneStep& step, const LaneVector* of, int64_t count) {
+    for (; count >= 4; of += 4, count -= 4) run_lanes<4>(step, of);
+    if (count >= 2) run_lanes<2>(step, of), of += 2, count -= 2;
+    if (count) run_lanes<1>(step, of);
 }
 
 }  // namespace CGRU_SET

@@ -28,7 +28,7 @@ struct SmallLayers : Layers {
         int64_t count = 0, row = 0;          // whole ones; of the next ones' rows those that are there
 
         Waiting(const Program& program, const Step& step)
-            : step(step), kernel(program.packed->side_by_side[step.members->layer->cell]), members(step.member_count),
+            : step(step), kernel(program.packed->side_by_side), members(step.member_count),
               slots(step.slots), size((4 + 3 * (step.lanes.inputs + step.lanes.hidden)) * program.packed->lanes),
               patterns(members < slots ? 1 : (members + slots - 1) / slots),
               rows(members < slots ? slots / members : 1), lanes(step.lanes) {

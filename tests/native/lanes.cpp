@@ -125,13 +125,14 @@ int64_t other_bits(int cell, int64_t I, int64_t H, int64_t count) {
     for (LaneVector& vector : vectors)
         for (int64_t s = 0; s < vector.slots; ++s) rows[at++].fill(vector.slot[s]);
     LaneStep step;
+    step.cell = cell;
     step.inputs = I;
     step.hidden = H;
     step.steps = steps;
     step.input_stride = H % 3 + 1;
     step.first = reinterpret_cast<const float*>(first.data());
     step.masks = reinterpret_cast<const float*>(masks.data());
-    table->packed.side_by_side[cell](step, vectors.data(), count);
+    table->packed.side_by_side(step, vectors.data(), count);
     int64_t different = 0;
     for (Row& row : rows) {
         different += differences(row.run_alone(), row.end);
