@@ -147,6 +147,30 @@ def keyword(folder):
     yield "keyword, windows of its own", net, [frame[:, :, 0] for frame in x], peer, 12, "steps"
 
 
+def groups_over_bands(folder):
+    """Two bidirectional GRUs, I 8 H 4, over the 33 bands of a frame, as dual-path networks have them."""
+    import torch
+
+    bands, inputs, hidden = 33, 8, 4
+
+    class Groups(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.grus = torch.nn.ModuleList(
+                torch.nn.GRU(inputs, hidden, bidirectional=True, batch_first=True) for _ in range(2)
+            )
+
+        def forward(self, x):
+            return torch.cat([gru(part)[0] for gru, part in zip(self.grus, x.chunk(2, 2), strict=True)], 2)
+
+    torch.manual_seed(0)
+    path = folder / "groups.onnx"
+    x = np.random.default_rng(0).standard_normal((FRAMES, 1, bands, 2 * inputs)).astype(np.float32)
+    exported(Groups(), (torch.from_numpy(x[0]),), ["x"], ["y"], path)
+    peer = by_onnxruntime(path, lambda frame: {"x": frame}, {})
+    yield "2 GRUs both ways, 33 bands", cgru.Network.load(path), list(x), peer, 10, "steps"
+
+
 def compared(net, frames, peer, way, precise):
     """Assert that both give the same, frame by frame; of a peer without states the first frame."""
     stream = net.stream()
@@ -261,7 +285,7 @@ def main():
     kept = []
     with tempfile.TemporaryDirectory() as folder:
         cases = [*nsnet2("nsnet2-20ms-baseline.onnx", 161), *nsnet2("nsnet2-20ms-48k-baseline.onnx", 513)]
-        cases += [*policy(Path(folder)), *keyword(Path(folder))]
+        cases += [*policy(Path(folder)), *keyword(Path(folder)), *groups_over_bands(Path(folder))]
         for name, net, frames, peer, asked, way in cases:
             compared(net, frames, peer, way, net.precision == "float32")
             stream = net.stream()

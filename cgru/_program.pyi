@@ -9,6 +9,8 @@ from cgru._exclusive import Exclusive
 LANES: int
 AXES: int
 PORTS: int
+MEMBERS: int
+SLOTS: int
 OPERANDS: dict[str, int]
 NUMBERS: tuple[np.dtype[Any], ...]
 

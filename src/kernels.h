@@ -179,10 +179,39 @@ struct PartKernels {
 
 const int64_t large_weights = 1 << 20;  // bytes of a matrix that lies beyond the second-level cache
 
+// Layers of so few units that a vector has room for several: it is cut into slots, of which each is a row of a layer
+// over some steps (packed/lanes.h).
+const int most_slots = 8;
+
+struct LaneSlot {
+    const float* x;                  // (I,) of the first step; read
+    float* y;                        // (H,) of the first step; written
+    int64_t x_step, y_step;          // to the next one
+    const float* start;              // (H,); null: zero
+    float* end;                      // (H,) where the last state goes; null: it does not
+};
+
+struct LaneVector {
+    const float* weights;            // [4 + 3 I + 3 H][lanes]: biases, then r, z, n of each input, and of each state
+    int64_t slots;                   // that there are; lanes behind them are unused
+    LaneSlot slot[most_slots];
+};
+
+struct LaneStep {
+    int cell;                        // of cells/cell.h: a GRU
+    int64_t inputs, hidden, steps;
+    int64_t input_stride;            // of x, from one input to the next
+    const float* first;              // [lanes] integers: of each lane the first one of its slot
+    const float* masks;              // [slots][lanes] integers: all bits where a lane is the slot's
+};
+
+typedef void (*LaneKernel)(const LaneStep&, const LaneVector*, int64_t count);
+
 struct PackedKernels {
     int64_t lanes;
     int64_t tile_rows;               // rows from which x and h are best multiplied together
     StorageKernels of[storage_count];
+    LaneKernel side_by_side;         // of usual GRUs
     double (*multiply_adds)(int64_t rounds);                            // so much arithmetic; returns how many flops
     void (*read)(const float* memory, int64_t count, int downwards);    // as the kernels read weights
 };

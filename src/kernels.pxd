@@ -69,7 +69,7 @@ cdef extern from "kernels.h" namespace "cgru" nogil:
 
     cdef struct PackedLayer:
         int64_t inputs, hidden
-        int cell
+        int cell, usual
 
     cdef enum Answer:
         answer_go_on, answer_stop, answer_never_ask
@@ -95,6 +95,14 @@ cdef extern from "kernels.h" namespace "cgru" nogil:
         const float* start
         int threads
         Interrupted interrupted
+
+    const int most_slots
+
+    cdef struct LaneStep:
+        int cell
+        int64_t inputs, hidden, steps, input_stride
+        const float *first
+        const float *masks
 
     cdef struct PackedKernels:
         int64_t lanes

@@ -16,7 +16,7 @@ from libc.string cimport memset
 
 from interrupt cimport ask_signals, finish
 from kernels cimport (
-    CanonicalLayer, CanonicalMatrix, History, Kernels, Outcome, PackedLayer, elementwise_count, pack_dense,
+    CanonicalLayer, CanonicalMatrix, History, Kernels, Outcome, PackedLayer, elementwise_count, most_slots, pack_dense,
     storage_bfloat16, storage_float16, storage_float32, storage_int8, use_history
 )
 from program cimport *
@@ -30,7 +30,7 @@ cdef const Kernels* table = <const Kernels*> PyCapsule_GetPointer(KERNELS, "cgru
 use_history(<History*> PyCapsule_GetPointer(HISTORY, "cgru.history"))
 
 LANES = table.packed.lanes
-AXES, PORTS = most_axes, most_ports
+AXES, PORTS, MEMBERS, SLOTS = most_axes, most_ports, most_members, most_slots
 OPERANDS = {elementwise_names[i].decode().rstrip("_"): elementwise_operands[i] for i in range(elementwise_count)}
 """Of the functions of single elements how many operands each has."""
 
@@ -38,10 +38,10 @@ cdef dict CODES = {name: i for i, name in enumerate(OPERANDS)}
 cdef dict SPACES = {"": space_none, "arena": space_arena, "constant": space_constant, "state": space_state,
                     "ring": space_ring}
 cdef dict KINDS = {
-    "elementwise": step_elementwise, "product": step_product, "recurrent": step_recurrent, "reduce": step_reduce,
-    "softmax": step_softmax, "log_softmax": step_log_softmax, "arg_max": step_arg_max, "normalise": step_normalise,
-    "window": step_window, "multiply": step_multiply, "lookup": step_lookup, "list": step_list, "fill": step_fill,
-    "latest": step_latest,
+    "elementwise": step_elementwise, "product": step_product, "recurrent": step_recurrent,
+    "side_by_side": step_side_by_side, "reduce": step_reduce, "softmax": step_softmax, "log_softmax": step_log_softmax,
+    "arg_max": step_arg_max, "normalise": step_normalise, "window": step_window, "multiply": step_multiply,
+    "lookup": step_lookup, "list": step_list, "fill": step_fill, "latest": step_latest,
 }
 cdef dict STORAGES = {"float32": storage_float32, "bfloat16": storage_bfloat16, "float16": storage_float16,
                       "int8": storage_int8}
@@ -167,9 +167,28 @@ cdef class Program:
             to.layer = <const PackedLayer*> <uintptr_t> step.weights.address
             to.over_time, to.reverse = step.over_time, step.reverse
             to.has_start, to.has_end, to.has_initial = (operand is not None for operand in step.operands[1:])
+        if step.kind == "side_by_side":
+            self.put_members(to, step)
         if step.kind == "list":
             to.to = <const int32_t*> self.address(step.to, np.int32)
             to.source = <const int32_t*> self.address(step.source, np.int32)
+
+    cdef put_members(self, Step& to, step):
+        cdef Step* members
+        memory = np.zeros(len(step.members) * sizeof(Step), np.uint8)
+        self.kept.append(memory)
+        members = <Step*> cnp.PyArray_DATA(<cnp.ndarray> memory)
+        for i, member in enumerate(step.members):
+            self.put_step(members[i], member)
+        lanes = step.lanes
+        to.over_time = step.over_time
+        to.members, to.member_count, to.slots = members, len(step.members), len(lanes.masks)
+        to.lanes.cell = members[0].layer.cell
+        to.lanes.inputs, to.lanes.hidden = lanes.inputs, lanes.hidden
+        to.lanes.input_stride = members[0].operands[0].stride[2]
+        to.lanes.first = <const float*> self.address(lanes.first, np.int32)
+        to.lanes.masks = <const float*> self.address(lanes.masks, np.int32)
+        to.lane_weights = <const float*> self.address(lanes.weights, np.float32)
 
     cdef put_section(self, PackedLayer& to, section):
         cdef CanonicalLayer given

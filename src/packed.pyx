@@ -82,6 +82,11 @@ cdef class Weights:
         """Where the layer is, for programs: valid as long as this object is alive."""
         return <uintptr_t> &self.layer
 
+    @property
+    def usual(self):
+        """Whether its cell's usual functions are its own."""
+        return bool(self.layer.usual)
+
 
 # A matrix as it is packed from; `arrays` keeps its memory.
 cdef CanonicalMatrix canonical(matrix, limit, list arrays):

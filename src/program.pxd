@@ -2,18 +2,18 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
-from kernels cimport Interrupted, NodeKernels, Outcome, PackedKernels, PackedLayer
+from kernels cimport Interrupted, LaneStep, NodeKernels, Outcome, PackedKernels, PackedLayer
 
 
 cdef extern from "program/program.h" namespace "cgru" nogil:
-    const int most_axes, most_operands, most_ports
+    const int most_axes, most_operands, most_ports, most_members
     const char* elementwise_names[]
     const int elementwise_operands[]
 
     cdef enum:
         space_none, space_arena, space_constant, space_state, space_ring
-        step_elementwise, step_product, step_recurrent, step_reduce, step_softmax, step_log_softmax, step_arg_max,
-        step_normalise, step_window, step_multiply, step_lookup, step_list, step_fill, step_latest
+        step_elementwise, step_product, step_recurrent, step_side_by_side, step_reduce, step_softmax, step_log_softmax,
+        step_arg_max, step_normalise, step_window, step_multiply, step_lookup, step_list, step_fill, step_latest
         type_float32, type_float64, type_int64, type_int32, type_int16, type_int8, type_uint8, type_bool
         advance_done, advance_stopped, advance_index
 
@@ -47,6 +47,10 @@ cdef extern from "program/program.h" namespace "cgru" nogil:
         int over_time, reverse, has_start, has_end, has_initial
         const int32_t *to
         const int32_t *source "from"
+        const Step* members
+        int64_t member_count, slots
+        LaneStep lanes
+        const float* lane_weights
 
     cdef struct Kept:
         Operand source "from"

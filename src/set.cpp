@@ -44,6 +44,7 @@ extern const PartKernels CGRU_NAME(part_, CGRU_SET) = {
 
 #include <utility>
 
+#include "packed/lanes.h"
 #include "simd/probe.h"
 #include "training/products.h"
 
@@ -51,7 +52,12 @@ namespace cgru {
 namespace CGRU_SET {
 
 template <int... code> constexpr PackedKernels packed_kernels(std::integer_sequence<int, code...>) {
-    return {lanes, tile_rows, {storage_kernels<Storage<code>>()...}, multiply_adds, read_memory};
+    return {lanes,
+            tile_rows,
+            {storage_kernels<Storage<code>>()...},
+            run_side_by_side,
+            multiply_adds,
+            read_memory};
 }
 
 template <class T> constexpr GateKernels<T> gate_kernels() {

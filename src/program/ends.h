@@ -3,13 +3,13 @@
 
 #include <string.h>
 
-#include "program/layers.h"
+#include "program/lanes.h"
 
 namespace cgru {
 namespace {
 
-struct Ends : Layers {
-    using Layers::Layers;
+struct Ends : SmallLayers {
+    using SmallLayers::SmallLayers;
 
     // Whether the numbers of a frame lie in an array as they do in the program: side by side.
     static bool alike(const Port& port, const Array& array) {

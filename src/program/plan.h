@@ -36,9 +36,10 @@ inline bool meets(const Operand& a, const Operand& b) {
     return a.offset < b.offset + b.row && b.offset < a.offset + a.row;
 }
 
-// Whether a step looks at frames of other threads.
+// Whether a step looks at frames of other threads. Small layers side by side have operands of their own each.
 inline bool crosses(const Step& step) {
-    return step.kind == step_latest || (step.kind == step_recurrent && step.over_time);
+    return step.kind == step_latest || step.kind == step_side_by_side ||
+           (step.kind == step_recurrent && step.over_time);
 }
 
 // Whether a step has to wait for all of another one before it.

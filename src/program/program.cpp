@@ -38,6 +38,7 @@ struct Run : Ends {
             case step_elementwise: elementwise(step); break;
             case step_product: product(step); break;
             case step_recurrent: recurrent(step); break;
+            case step_side_by_side: side_by_side(step); break;
             case step_reduce:
                 each_middle(step, [&](const Middle<float>& of) { program.nodes->reduce[step.code](of); });
                 break;
@@ -54,10 +55,14 @@ struct Run : Ends {
             case step_fill: fill(step); break;
             case step_latest: latest(step); break;
         }
-        if (!step.clears || left) return;
+        bool clears = step.clears;
+        for (int64_t i = 0; i < step.member_count; ++i) clears = clears || step.members[i].clears;
+        if (!clears || left) return;
         // whatever threads wrote the frames that this one clears
         if (member && (!member->by_frames || crosses(step)) && !meet()) return;
-        clear(step);
+        if (step.clears) clear(step);
+        for (int64_t i = 0; i < step.member_count; ++i)
+            if (step.members[i].clears) clear(step.members[i]);
     }
 
     // All steps, up to where this thread leaves.

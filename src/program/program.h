@@ -14,7 +14,7 @@
 
 namespace cgru {
 
-const int most_axes = 6, most_operands = 4, most_ports = 32;
+const int most_axes = 6, most_operands = 4, most_ports = 32, most_members = 16;
 
 // Of the functions in the order of their codes.
 extern const char* const elementwise_names[];
@@ -38,6 +38,7 @@ enum StepKind {
     step_elementwise,  // size: axes, the last innermost
     step_product,      // size: positions; strides [0], [1] of operand 0 and of out lead from one to the next
     step_recurrent,    // one direction of one layer
+    step_side_by_side, // several of those, all small: members that share vectors
     step_reduce,       // size: outer, count, inner; operands contiguous, as those of the next ones
     step_softmax,
     step_log_softmax,
@@ -83,6 +84,11 @@ struct Step {
     int has_end;               // operand 2: where its states go in the end
     int has_initial;           // operand 3: the states that a row begins with, in the place of operand 1
     const int32_t *to, *from;  // of lists
+    // small recurrent layers: steps of their own; slots are rows of members, then members (program/lanes.h)
+    const Step* members;
+    int64_t member_count, slots;
+    LaneStep lanes;            // what is the same for all rows
+    const float* lane_weights; // of the patterns of slots that follow each other
 };
 
 // What is copied to a row's state when a block has run: from the operand's last frame.

@@ -6,6 +6,7 @@
 #define CGRU_VECTOR_BYTES 32
 #define CGRU_OWN_PARTS
 #define CGRU_OWN_LOW_BYTES
+#define CGRU_OWN_PICKED_LANES
 #include "vector_types.h"
 #include "operations.h"
 #include "without.h"
@@ -48,6 +49,11 @@ CGRU_INLINE void store_first(float* p, FloatVector x, int64_t count) {
 }
 CGRU_INLINE void store_first(double* p, DoubleVector x, int64_t count) {
     _mm256_maskstore_pd(p, first_lanes(count, 8), x);
+}
+
+// In every lane the one of x that an index names.
+CGRU_INLINE FloatVector pick_lanes(FloatVector x, IntegerVector index) {
+    return _mm256_permutevar8x32_ps(x, (__m256i)index);
 }
 
 // Numbers of float16 as float32.

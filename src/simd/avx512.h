@@ -5,6 +5,7 @@
 
 #define CGRU_VECTOR_BYTES 64
 #define CGRU_OWN_PARTS
+#define CGRU_OWN_PICKED_LANES
 #include "vector_types.h"
 #include "operations.h"
 #include "without.h"
@@ -40,6 +41,11 @@ CGRU_INLINE void store_first(float* p, FloatVector x, int64_t count) {
 }
 CGRU_INLINE void store_first(double* p, DoubleVector x, int64_t count) {
     _mm512_mask_storeu_pd(p, __mmask8(first_lanes(count)), x);
+}
+
+// In every lane the one of x that an index names.
+CGRU_INLINE FloatVector pick_lanes(FloatVector x, IntegerVector index) {
+    return _mm512_permutexvar_ps((__m512i)index, x);
 }
 
 // Numbers of float16 as float32.

@@ -38,6 +38,19 @@ CGRU_INLINE DoubleVector with_one_nan(DoubleVector x) {
     return x == x ? x : from_bits(DoubleBits{} + (uint64_t(0x7ff8) << 48));
 }
 
+#if !defined(CGRU_OWN_PICKED_LANES)
+// In every lane the one of x that an index names.
+CGRU_INLINE FloatVector pick_lanes(FloatVector x, IntegerVector index) {
+    float from[Vector<float>::lanes], to[Vector<float>::lanes];
+    int32_t at[Vector<float>::lanes];
+    memcpy(from, &x, sizeof x);
+    memcpy(at, &index, sizeof index);
+    for (int i = 0; i < Vector<float>::lanes; ++i) to[i] = from[at[i]];
+    memcpy(&x, to, sizeof x);
+    return x;
+}
+#endif
+
 // Integers as floats, rounded to nearest, and the lowest half or byte of each.
 CGRU_INLINE FloatVector to_float(IntegerVector x) { return CGRU_CONVERT(x, FloatVector); }
 CGRU_INLINE HalfVector low_halves(FloatBits x) { return CGRU_CONVERT(x, HalfVector); }

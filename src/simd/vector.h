@@ -8,8 +8,8 @@
 // text gives the same bits wherever it is inlined.
 //
 // A set's header gives: vectors and their lanes, tile_rows, weights_ahead, fma, at_least, at_most, widen_halves,
-// IntegerProducts, opaque; and PairProducts, SparseProducts, low_bytes and load_first where they differ from what is
-// here and in operations.h. SparseBlock for 16 lanes is in eights.h.
+// IntegerProducts, opaque; and PairProducts, SparseProducts, low_bytes, load_first and pick_lanes where they differ
+// from what is here and in operations.h. SparseBlock for 16 lanes is in eights.h.
 #pragma once
 
 #include "compiler.h"

@@ -7,13 +7,14 @@ function of `LOWER`.
 
 from __future__ import annotations
 
+import itertools
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cgru import _program
-from cgru.engines.host.program import assembling, fusing, margins
+from cgru.engines.host.program import assembling, fusing, margins, side_by_side
 from cgru.engines.host.program.plan import (
     Buffer,
     Kept,
@@ -266,14 +267,15 @@ class Compiler(Values):
                 oldest = wanted[wanted // assembling.SPACE == number].min() % assembling.SPACE - assembling.MIDDLE
                 self.make_ring(View(buffer, 0, (), ()), -int(oldest // buffer.size))
         self.steps = [step for step in self.steps if not step.margin or step.written.view.buffer.space == "arena"]
+        self.steps = side_by_side.merged(self.steps)
         for number, buffer in enumerate(self.rings):
             buffer.inside = number
         lasting = [port.at.view.buffer for port in outputs] + [kept.source.view.buffer for kept in self.kept]
         arena = lay_out(self.steps, [port.at.view.buffer for port in inputs], lasting)
         delay = self.graph.delay if self.streams else 0
         early = -min(0, *self.ahead.values(), 0)
-        for step in self.steps:
-            if step.written.view.buffer.space == "ring":
+        for step in itertools.chain(self.steps, *(step.members for step in self.steps)):
+            if step.written.view.buffer.space == "ring" and not step.members:
                 step.clears = bool(step.ahead or step.more or self.tail or early)
             step.flat = step.flat and all(use.view.buffer.space == "arena" for use in step.uses)
             step.out = operand(step.written)

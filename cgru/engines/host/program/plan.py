@@ -15,6 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from cgru.model.layer import Layer
     from cgru.types import Array
 
 LINE = 16
@@ -171,6 +172,19 @@ class Operand(NamedTuple):
     strides: tuple[int, ...]
 
 
+class Lanes(NamedTuple):
+    """Vectors that small recurrent layers share, as src/packed/lanes.h has them."""
+
+    inputs: int
+    hidden: int
+    weights: Array
+    """(patterns, 4 + 3 I + 3 H, lanes)."""
+    first: Array
+    """(lanes,): of each lane the first one of its slot."""
+    masks: Array
+    """(slots, lanes): -1 where a lane is the slot's, else 0."""
+
+
 class Section(NamedTuple):
     """Some of a product's outputs, and their weights (outputs, inputs), in blocks of `vectors` vectors."""
 
@@ -211,6 +225,12 @@ class Step:
     weights: Any = None
     margin: bool = False
     """Whether it makes a buffer's margins zero, as a ring's are from the beginning."""
+    layer: Layer | None = None
+    """Of a recurrent step that may share vectors with others (side_by_side.py)."""
+    members: Sequence[Step] = ()
+    """Recurrent steps that run side by side."""
+    lanes: Lanes | None = None
+    """How they share vectors."""
     over_time: bool = False
     reverse: bool = False
     to: Array | None = None
@@ -224,8 +244,9 @@ class Step:
     @property
     def uses(self) -> Iterator[Use]:
         """What it reads and writes."""
-        yield self.written
-        yield from filter(None, self.read)
+        for step in self.members or (self,):
+            yield step.written
+            yield from filter(None, step.read)
 
     @property
     def moves(self) -> bool:
@@ -298,7 +319,8 @@ class Program(NamedTuple):
     @property
     def counts(self) -> bool:
         """Whether what a row does depends on how many frames it has seen."""
-        initial = (step.kind == "recurrent" and step.operands[3] is not None for step in self.steps)
+        layers = (one for step in self.steps for one in (step.members or (step,)) if one.kind == "recurrent")
+        initial = (step.operands[3] is not None for step in layers)
         return bool(self.tail or self.early or any(initial))
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgru.engines.host import packed
+from cgru.engines.host.program import side_by_side
 from cgru.engines.host.program.plan import Use, View
 from cgru.model.nodes import stack
 from cgru.model.spec import from_options
@@ -16,6 +17,7 @@ from cgru.model.value import Value
 if TYPE_CHECKING:
     from cgru.engines.host.program.lowering import Compiler, Lower
     from cgru.model.graph import Node
+    from cgru.model.layer import Layer
 
 
 OPEN = 100.0
@@ -64,12 +66,15 @@ def gru(compiler: Compiler, node: Node) -> None:
     for k in range(spec.num_layers):
         steps, lines, _ = x.shape
         out = compiler.new((steps, lines, spec.directions, spec.hidden_size), node.outputs[0])
-        if (x.strides[2] != 1 and x.shape[2] > 1) or x.buffer.space not in ("arena", "ring"):
+        layers = value.stack.layers[k]
+        small = all(map(side_by_side.is_small, layers, weights[k * len(layers) :]))
+        reads_gaps = small and (not over_time or x.buffer.space in ("arena", "ring"))
+        if not reads_gaps and ((x.strides[2] != 1 and x.shape[2] > 1) or x.buffer.space not in ("arena", "ring")):
             x = compiler.copied(x)
         for d in range(spec.directions):
             index = k * spec.directions + d
             one(compiler, weights[index], x, out, d, start, kept, ends, index,
-                spec.reverse or d == 1, over_time)  # fmt: skip
+                spec.reverse or d == 1, over_time, layers[d] if small else None)  # fmt: skip
         x = View(out.buffer, 0, (steps, lines, spec.directions * spec.hidden_size),
                  (out.strides[0], out.strides[1], 1))  # fmt: skip
     if own:
@@ -114,7 +119,7 @@ def plain(compiler: Compiler, node: Node) -> Value:
 
 def one(
     compiler: Compiler, weights: Any, x: View, out: View, direction: int, start: View | None, kept: View | None,
-    ends: View, index: int, reverse: bool, over_time: bool,
+    ends: View, index: int, reverse: bool, over_time: bool, small: Layer | None,
 ) -> None:  # fmt: skip
     """One direction of one layer."""
     steps, lines, inputs = x.shape
@@ -132,9 +137,9 @@ def one(
     gates = 3 * hidden * (inputs + hidden)
     compiler.emit(
         "recurrent", Use(y, (out.strides[0] if not over_time else out.buffer.size, out.strides[1])),
-        Use(x, (x.strides[0] if not over_time else x.buffer.size, x.strides[1])), own, layer(ends),
+        Use(x, (x.strides[0] if not over_time else x.buffer.size, *x.strides[1:])), own, layer(ends),
         given if kept is not None else None,
-        sizes=(steps, lines), weights=weights, over_time=over_time, reverse=reverse,
+        sizes=(steps, lines), weights=weights, layer=small, over_time=over_time, reverse=reverse,
         work=2.0 * steps * lines * gates, weight_bytes=gates * 4,
     )  # fmt: skip
 

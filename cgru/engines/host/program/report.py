@@ -22,7 +22,9 @@ STEP = 0.02
 def lines(program: Program) -> Iterator[tuple[str, str, str, int, float]]:
     """Of each step: what it comes from, what it does, the shape that it writes, bytes of weights, microseconds."""
     for step in program.steps:
-        what = step.code if step.kind == "elementwise" else ", ".join([step.kind, *(code for code, *_ in step.after)])
+        what = ", ".join([step.code if step.kind == "elementwise" else step.kind, *(code for code, *_ in step.after)])
+        if step.members:
+            what = f"recurrent, {len(step.members)} side by side" if len(step.members) > 1 else "recurrent"
         shape = "x".join(str(size) for size in step.written.view.shape if size != 1) or "1"
         yield step.title, what, shape, step.weight_bytes, step.work / FLOPS * 1e6 + STEP
 
