@@ -21,7 +21,7 @@ def a_sequence(layers, seed, chunks, batch=1):
     model, _ = convolutional.model(layers, seed, batch="B" if batch > 1 else 1)
     net, steps = cgru.Network.from_onnx(model), sum(chunks)
     rng = np.random.default_rng(seed)
-    x = {"x": rng.standard_normal((batch, convolutional.CHANNELS, steps, convolutional.BANDS)).astype(F)}
+    x = {"x": rng.standard_normal((batch, net.inputs["x"][1], steps, net.inputs["x"][3])).astype(F)}
     whole = compiled.as_specified(net, x, model)
     if net.graph.steps is None:  # nothing runs over time
         return
@@ -38,7 +38,7 @@ def a_sequence(layers, seed, chunks, batch=1):
     rows = compiled.pooled(net, x, rng, batch, steps) if batch > 1 else []
     for row, frames in enumerate(rows):
         got = np.stack([frame["y"] for frame in frames], 2)[:, :, net.delay :]
-        compiled.same(got, whole["y"][row : row + 1, :, : steps - net.delay], "pool")
+        compiled.same(got, whole["y"][row : row + 1, :, : max(0, steps - net.delay)], "pool")
 
 
 def a_frame(layers, seed, steps):
@@ -46,7 +46,7 @@ def a_frame(layers, seed, steps):
     model, states = convolutional.model(layers, seed, frame=True)
     net, session = cgru.Network.from_onnx(model, states=states), onnx_graphs.session(model)
     rng, names = np.random.default_rng(seed), [value.name for value in session.get_outputs()]
-    frames = rng.standard_normal((steps, 1, convolutional.CHANNELS, 1, convolutional.BANDS)).astype(F)
+    frames = rng.standard_normal((steps, *net.inputs["x"])).astype(F)
     caches = {name: np.zeros(shape, F) for name, shape in net.states.items()}
     taken = {value.name for value in session.get_inputs()}
     stream, kept, found = net.stream(), None, []

@@ -11,7 +11,8 @@ import numpy as np
 
 from .networks import Net
 
-CHANNELS, BANDS = 4, 9
+SIZES = [(4, 9), (4, 9), (16, 33), (8, 65), (2, 130)]
+"""Channels and bands of the input, by the seed."""
 
 
 class Layers:
@@ -20,8 +21,8 @@ class Layers:
     def __init__(self, seed, frame, batch):
         self.net = Net(seed)
         self.rng, self.frame, self.batch = self.net.rng, frame, batch
-        self.shape = (CHANNELS, BANDS)
-        self.x = self.net.input("x", [1 if frame else batch, CHANNELS, 1 if frame else "T", BANDS])
+        self.shape = channels, bands = SIZES[seed % len(SIZES)]
+        self.x = self.net.input("x", [1 if frame else batch, channels, 1 if frame else "T", bands])
         self.past, self.caches = [], {}
 
     def draw(self, low, high):
@@ -99,7 +100,7 @@ def transposed(layers):
     each, pads = layers.draw(1, 4), [layers.draw(0, 2) for _ in range(2)]
     extra = layers.draw(0, step)
     made = (bands - 1) * step + kf - sum(pads) + extra
-    if made < 1 or made > 40:
+    if made < 1 or made > 260:
         return
     if layers.frame:  # a kernel turned round, over frames that a cache keeps
         x, _ = layers.over_time(layers.x, channels, bands, span, 0)
@@ -140,7 +141,7 @@ def residual(layers):
 def skip(layers):
     """Channels of an earlier value beside these, where it has as many bands; else its own, added to."""
     (channels, bands), net = layers.shape, layers.net
-    fitting = [(x, c) for x, (c, f) in layers.past if f == bands and c + channels <= 24]
+    fitting = [(x, c) for x, (c, f) in layers.past if f == bands and c + channels <= 40]
     if not fitting:
         return
     x, more = fitting[layers.draw(0, len(fitting))]
@@ -177,7 +178,7 @@ def shuffle(layers):
 def neighbours(layers):
     """Each band with those beside it as channels: padding, and a gather of windows."""
     (channels, bands), net = layers.shape, layers.net
-    if channels > 6:
+    if channels > 8:
         return
     x = net.op("Pad", layers.x, layers.ints(0, 0, 0, 1, 0, 0, 0, 1))
     parts = [net.op("Slice", x, *(layers.ints(n) for n in (k, k + bands, 3))) for k in range(3)]
