@@ -137,6 +137,10 @@ struct Writer {
         memset(&output, 0, sizeof output);
         input.at = in;
         output.at = out;
+        for (Operand* at : {&input.at, &output.at}) {
+            at->stride[0] = 0;
+            at->stride[most_axes - 1] = 1;
+        }
         for (int64_t& size : input.size) size = 1;
         for (int64_t& size : output.size) size = 1;
         input.size[most_axes - 1] = inputs;
@@ -254,7 +258,8 @@ struct Both : Writer {
         product.sections = 1;
         product.section[0] = last.layer;
         product.outputs = channels;
-        product.code = code_of("tanh");
+        product.afters = 1;
+        product.after[0] = {code_of("tanh"), 0, 0, 0};
         add(step_softmax, in_arena(z, length * channels), {length, channels, 1}).in[0] = in_arena(y, length * channels);
         add(step_reduce, in_arena(e, length), {length, channels, 1}).in[0] = in_arena(z, length * channels);
         steps.back().code = 2;

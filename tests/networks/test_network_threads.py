@@ -83,12 +83,13 @@ def both_ways():
     ]
 
 
-def pooled():
-    """Whole, over all time."""
-    return [cgru.MinGRU(6, 50, rng=0), cgru.GRU(50, 33, reverse=True, rng=1), nodes.Linear(33, 150, rng=2)]
+def backwards():
+    """Outputs enough that threads share them where there is one frame, and a function behind them."""
+    wide = nodes.Linear(33, 150, activation="sigmoid", rng=2)
+    return [cgru.MinGRU(6, 50, rng=0), cgru.GRU(50, 33, reverse=True, rng=1), wide]
 
 
-LISTS = {"keyword": keyword, "ahead": ahead, "both ways": both_ways, "reverse": pooled}
+LISTS = {"keyword": keyword, "ahead": ahead, "both ways": both_ways, "backwards": backwards}
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])
