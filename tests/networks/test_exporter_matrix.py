@@ -1,8 +1,9 @@
-"""One small network of PyTorch through both of its exporters, in every operator set that each can write, against itself."""
+"""Exporters: a small network through both of PyTorch's, in every operator set that each can write; a file of tf2onnx's."""
 
 import io
 import warnings
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -99,3 +100,16 @@ def test_dynamo_exporter(opset):
 def test_later_operator_sets():
     with pytest.raises(cgru.FormatError, match="expected an operator set from 7 to 22, got 23"):
         cgru.Network.from_onnx(exported(module("none"), 23, dynamo=False))
+
+
+def test_tf2onnx():
+    """A Keras model as tf2onnx wrote it (saved/make_tensorflow.py): convolution, norm, GELU, residual, SiLU."""
+    folder = Path(__file__).parent / "saved"
+    given = np.load(folder / "tensorflow.npz")
+    net = cgru.Network.load(folder / "tensorflow.onnx")
+    codes = [step.code for step in net.runner.streaming(2).compiled.program.steps]
+    assert {"gelu_tanh", "swish"} <= set(codes)
+    compiled.near(net(given["x"]), given["y"])
+    stream = net.stream(batch_size=2)
+    steps = [stream.step(given["x"][:, t]) for t in range(7)]
+    compiled.same(np.stack(steps, 1), net(given["x"]))
