@@ -96,15 +96,27 @@ def test_deep_filter_net(tmp_path):
 def test_whole_grus(model, tmp_path):
     graph = around(model)
     spec = model.value.spec
-    reason = "expected a GRU, got a MinGRU" if spec.kind == "MinGRU" else "merge" if spec.merge != "concat" else None
-    if reason is not None:
-        with pytest.raises(cgru.FormatError, match=f"cgru.Stack 'gru': .*{reason}"):
+    if spec.kind == "MinGRU":
+        with pytest.raises(cgru.FormatError, match=r"cgru.Stack 'gru': .*expected a GRU, got a MinGRU"):
             to_onnx(graph)
         return
     proto = written(graph)
     assert [node.op_type for node in proto.graph.node].count("GRU") == model.num_layers
     to_onnx(graph, tmp_path / "network.onnx")
     assert onnx.load(tmp_path / "network.onnx") == proto
+
+
+def test_what_the_checker_does_not_take(tmp_path, monkeypatch):
+    """Its words come with the file's name, and no file is written."""
+
+    def refuse(model, full_check):
+        raise onnx.checker.ValidationError("no such thing")
+
+    monkeypatch.setattr(onnx.checker, "check_model", refuse)
+    path = tmp_path / "network.onnx"
+    with pytest.raises(cgru.FormatError, match=f"{path}: ONNX's checker does not take what was written: no such thing"):
+        to_onnx(around(MODELS[0]), path)
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("options", [{}, {"bidirectional": True}, {"batch_first": True}])

@@ -21,8 +21,8 @@ MAX_BYTES = 2**31 - 2**20
 """Of weights in one file: protobuf ends at 2 GiB."""
 
 
-def refuse(value: Value) -> None:
-    """FormatError where the operator has no such layer, naming the option."""
+def refuse(value: Value, beside: bool = False) -> None:
+    """FormatError where the operator has no such layer, naming the option; or it and other operators beside it."""
     refuse_unknown(value, "ONNX")
     gru = value.spec
     gates = [direction.gate for direction in gru.by_direction]
@@ -30,7 +30,7 @@ def refuse(value: Value) -> None:
         raise FormatError(
             f"update_gate: ONNX has {gru.update_gate!r} only for sigmoid gates, got {gru.recurrent_activation!r}"
         )
-    if gru.merge != "concat":
+    if gru.merge != "concat" and not beside:
         raise FormatError(f"merge: the file's GRU knows 'concat' only, got {gru.merge!r}")
 
 

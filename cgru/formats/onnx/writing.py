@@ -58,7 +58,10 @@ def to_onnx(graph: Graph, path: str | os.PathLike[str] | None = None) -> onnx.Mo
     if graph.nbytes > layers.MAX_BYTES:
         raise FormatError(f"an ONNX file holds up to {layers.MAX_BYTES} bytes of weights; save a .safetensors file")
     model = _Model(graph).proto()
-    onnx.checker.check_model(model, full_check=True)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise FormatError(f"{path or 'network'}: ONNX's checker does not take what was written: {error}") from error
     if path is not None:
         files.write(path, model.SerializeToString())
     return model
@@ -402,12 +405,12 @@ def recurrent(model: _Model, node: Node) -> None:
 
 
 def whole_gru(model: _Model, node: Node) -> None:
-    """A node GRU a layer, each with its directions put side by side."""
+    """A node GRU a layer, each with its directions put side by side, or added."""
     computed = [repr(name) for name in node.inputs[2:] if name not in model.graph.constants]
     if computed:
         raise FormatError(f"expected parameters that are constants, got {checks.listed(computed)}")
     value = value_of(model.graph, node)
-    layers.refuse(value)
+    layers.refuse(value, beside=True)
     spec = value.spec
     directions, options = spec.directions, layers.attributes_of(spec)
     x, h0, *_ = node.inputs
@@ -430,6 +433,9 @@ def whole_gru(model: _Model, node: Node) -> None:
         if directions == 1:
             axes = model.constant(np.array([1]), f"{node.name}.direction")
             below = model.op(node, "Squeeze", states, axes, to=to)
+        elif spec.merge == "sum":
+            axes = model.constant(np.array([1]), f"{node.name}.direction")
+            below = model.op(node, "ReduceSum", states, axes, to=to, keepdims=0)
         else:
             turned = model.op(node, "Transpose", states, perm=(0, 2, 1, 3))
             shape = model.constant(np.array([0, 0, directions * spec.hidden_size]), f"{node.name}.side_by_side")
