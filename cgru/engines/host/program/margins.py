@@ -47,7 +47,7 @@ def wanted(values: Values) -> tuple[dict[str, tuple[int, int]], set[str]]:
         if pads is None:
             continue
         places = np.pad(values.trace.places(node.inputs[0]), [(0, 0), (0, 0), *pads])
-        for number in np.unique(values.trace.base_of(places))[1:]:
+        for number in np.unique(values.trace.base_of(places)):
             name = values.trace.bases[number]
             if not isinstance(name, str) or name in {*values.graph.constants, *values.graph.states}:
                 continue
@@ -60,6 +60,15 @@ def wanted(values: Values) -> tuple[dict[str, tuple[int, int]], set[str]]:
                 before = found.get(name, (0, 0))
                 found[name] = max(before[0], front), max(before[1], behind)
     values.node = None
+    for node in reversed(values.graph.nodes):  # a shift's frames are its input's own
+        result = node.outputs[0]
+        if values.streams and values.graph.timing.roles.get(node.name) == "shift" and result in read:
+            name = next(name for name in node.inputs if values.timed(name))
+            if name not in values.trace.of and len(values.shape(name)) == len(values.shape(result)):
+                read.add(name)
+                if result in found:
+                    before = found.get(name, (0, 0))
+                    found[name] = max(before[0], found[result][0]), max(before[1], found[result][1])
     return found, read
 
 

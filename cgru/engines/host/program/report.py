@@ -39,10 +39,12 @@ def described(net: Network) -> str:
     head = f"Network({ends[0]} -> {ends[1]}, {graph.weights:,} weights)"
     if net.runner.obstacles:
         return f"{head}\n  whole sequences alone: {net.runner.obstacles[0]}"
-    found = list(lines(net.runner.streaming(1).compiled.program))
+    program = net.runner.streaming(1).compiled.program
+    found = list(lines(program))
     widths = [max((len(str(line[i])) for line in found), default=0) for i in range(3)]
     rows = [
         f"  {title:<{widths[0]}}  {what:<{widths[1]}}  {shape:>{widths[2]}}  {size:>11,} B  {time:7.2f} us"
         for title, what, shape, size, time in found
     ]
-    return "\n".join([head, *rows])
+    moves = sum(step.moves for step in program.steps)
+    return "\n".join([head, *rows, f"  steps: {len(rows)}, of which {moves} only move numbers"])
