@@ -110,6 +110,7 @@ cdef extern from "kernels.h" namespace "cgru" nogil:
         void (*read)(const float*, int64_t, int) noexcept nogil
 
     int64_t pack_layer(const PackedKernels&, const CanonicalLayer&, char*, PackedLayer&)
+    int64_t input_products(const PackedKernels&, const PackedLayer&, const float* const*, int64_t, float*)
     int64_t pack_dense(const PackedKernels&, const CanonicalLayer&, char*, PackedLayer&)
 
     cdef struct Machine:

@@ -165,7 +165,7 @@ cdef class Program:
         if step.kind == "recurrent":
             self.kept.append(step.weights)
             to.layer = <const PackedLayer*> <uintptr_t> step.weights.address
-            to.over_time, to.reverse = step.over_time, step.reverse
+            to.over_time, to.reverse, to.made = step.over_time, step.reverse, step.made
             to.has_start, to.has_end, to.has_initial = (operand is not None for operand in step.operands[1:])
         if step.kind == "side_by_side":
             self.put_members(to, step)

@@ -17,8 +17,8 @@ from libc.string cimport memcpy
 from interrupt cimport ask_signals, finish
 from kernels cimport (
     Activation, CanonicalLayer, CanonicalMatrix, Kernels, Machine, Outcome, PackedCall, PackedLayer, PackedStream,
-    Sharing, ThreadCounts, cell_named, cells, history, kernels, machine, pack_layer, run_packed_call,
-    runnable_sets, set_sharing, sharing_measured, sharing_none, sharing_rows, sharing_units, storage_bfloat16,
+    Sharing, ThreadCounts, cell_named, cells, history, input_products, kernels, machine, pack_layer,
+    run_packed_call, runnable_sets, set_sharing, sharing_measured, sharing_none, sharing_rows, sharing_units, storage_bfloat16,
     storage_bfloat16_products, storage_float16, storage_float32, storage_int8, storage_sparse_float32,
     storage_sparse_int8, thread_counts, weights_of
 )
@@ -81,6 +81,27 @@ cdef class Weights:
     def address(self):
         """Where the layer is, for programs: valid as long as this object is alive."""
         return <uintptr_t> &self.layer
+
+    def products(self, rows):
+        """What steps with these inputs (N, I) start from: (N, numbers) float32; None where none are made ahead."""
+        cdef cnp.ndarray x = np.ascontiguousarray(rows, np.float32)
+        cdef int64_t i, count = x.shape[0], width = input_products(table.packed, self.layer, NULL, 0, NULL)
+        cdef cnp.ndarray found
+        cdef const float** addresses
+        if x.ndim != 2 or x.shape[1] != self.layer.inputs:
+            raise ValueError(f"rows: expected (N, {self.layer.inputs}), got {(<object> x).shape}")
+        if width == 0:
+            return None
+        found = np.empty((count, width), np.float32)
+        addresses = <const float**> malloc(max(1, count) * sizeof(float*))
+        if addresses == NULL:
+            raise MemoryError()
+        for i in range(count):
+            addresses[i] = <const float*> cnp.PyArray_DATA(x) + i * self.layer.inputs
+        with nogil:
+            input_products(table.packed, self.layer, addresses, count, <float*> cnp.PyArray_DATA(found))
+        free(addresses)
+        return found
 
     @property
     def usual(self):

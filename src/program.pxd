@@ -44,7 +44,7 @@ cdef extern from "program/program.h" namespace "cgru" nogil:
         int afters
         After after[3]
         const PackedLayer* layer
-        int over_time, reverse, has_start, has_end, has_initial
+        int over_time, reverse, has_start, has_end, made, has_initial
         const int32_t *to
         const int32_t *source "from"
         const Step* members

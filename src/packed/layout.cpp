@@ -170,6 +170,22 @@ int64_t pack_layer(const PackedKernels& kernels, const CanonicalLayer& layer, ch
     return packer.used;
 }
 
+int64_t input_products(const PackedKernels& kernels, const PackedLayer& layer, const float* const* rows, int64_t count,
+                       float* products) {
+    const StorageKernels& storage = kernels.of[layer.storage];
+    if (storage.narrow) return 0;  // inputs are rounded row by row, in memory of the call
+    if (products) {
+        PackedStep step;
+        memset(&step, 0, sizeof step);
+        step.x = rows;
+        step.products = products;
+        step.last_row = count;
+        step.last_block = layer.blocks;
+        storage.of[layer.cell].input_product(layer, step);
+    }
+    return layer.blocks * cells[layer.cell].gates * kernels.lanes;
+}
+
 int64_t pack_dense(const PackedKernels& kernels, const CanonicalLayer& layer, char* memory, PackedLayer& to) {
     const int vectors = layer.cell;
     const Phase all = {0, vectors, 0};

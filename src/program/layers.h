@@ -242,7 +242,7 @@ struct Layers : Elements {
         const PackedCellKernels& kernels = program.packed->of[layer.storage].of[layer.cell];
         const int64_t H = layer.hidden, stride = row_stride(layer, program.packed->lanes);
         const int64_t steps = rows->last - rows->first;
-        const bool together = kernels.from_input && (count >= program.packed->tile_rows || steps == 1);
+        const bool together = kernels.from_input && !step.made && (count >= program.packed->tile_rows || steps == 1);
         const int64_t many = together ? 1 : steps_ahead(program, layer, count, steps);
         const int64_t width = layer.blocks * cell.gates * program.packed->lanes;
         const double step_flops = flops_of(cell, layer.inputs, H, double(count));
@@ -284,7 +284,11 @@ struct Layers : Elements {
                 if (shared)
                     share_of(size * count, program.packed->tile_rows, member->part, member->parts, packed.first_row,
                              packed.last_row);
-                kernels.input_product(layer, packed);
+                if (step.made)
+                    for (int64_t i = packed.first_row; i < packed.last_row; ++i)
+                        memcpy(room.products + i * width, room.x[i], size_t(width) * sizeof(float));
+                else
+                    kernels.input_product(layer, packed);
             }
             if (shared && (!together || done == 0) && !meet()) return;
             packed.first_row = 0;

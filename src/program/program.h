@@ -82,6 +82,7 @@ struct Step {
     int over_time, reverse;    // over_time: its steps are the frames of a row, and its state is the row's
     int has_start;             // operand 1: the states that it starts from; else zero
     int has_end;               // operand 2: where its states go in the end
+    int made;                  // operand 0 is no inputs, but what `input_products` makes of them
     int has_initial;           // operand 3: the states that a row begins with, in the place of operand 1
     const int32_t *to, *from;  // of lists
     // small recurrent layers: steps of their own; slots are rows of members, then members (program/lanes.h)

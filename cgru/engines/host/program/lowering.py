@@ -258,6 +258,12 @@ class Compiler(Values):
         """What a part of a row's state becomes."""
         self.kept.append(Kept(Use(view), buffer.inside, buffer.size))
 
+    def leave_out(self, ports: Iterable[Port]) -> None:
+        """Drop rows that are looked up and that nobody reads, as others took their place."""
+        read = {use.view.buffer for step in self.steps for use in step.read if use}
+        read |= {port.at.view.buffer for port in ports} | {kept.source.view.buffer for kept in self.kept}
+        self.steps = [step for step in self.steps if step.kind != "lookup" or step.written.view.buffer in read]
+
     def finished(self, inputs: list[Port], outputs: list[Port]) -> Program:
         """Everything in its place."""
         for places in self.trace.states.values():
@@ -267,6 +273,7 @@ class Compiler(Values):
                 oldest = wanted[wanted // assembling.SPACE == number].min() % assembling.SPACE - assembling.MIDDLE
                 self.make_ring(View(buffer, 0, (), ()), -int(oldest // buffer.size))
         self.steps = [step for step in self.steps if not step.margin or step.written.view.buffer.space == "arena"]
+        self.leave_out(ports=(*inputs, *outputs))
         self.steps = side_by_side.merged(self.steps)
         for number, buffer in enumerate(self.rings):
             buffer.inside = number

@@ -223,6 +223,8 @@ class Step:
     after: list[tuple[str, float, float, int]] = field(default_factory=list)
     """Functions that a product's results go through: code, p, q, and which operand is the other one; 0: none."""
     weights: Any = None
+    made: bool = False
+    """Whether a recurrent layer reads the products of its inputs, as `Weights.products` makes them."""
     margin: bool = False
     """Whether it makes a buffer's margins zero, as a ring's are from the beginning."""
     layer: Layer | None = None

@@ -73,8 +73,9 @@ def gru(compiler: Compiler, node: Node) -> None:
             x = compiler.copied(x)
         for d in range(spec.directions):
             index = k * spec.directions + d
-            one(compiler, weights[index], x, out, d, start, kept, ends, index,
-                spec.reverse or d == 1, over_time, layers[d] if small else None)  # fmt: skip
+            made = looked_up(compiler, x, weights[index]) if k == 0 and not small else None
+            one(compiler, weights[index], x if made is None else made, out, d, start, kept, ends, index,
+                spec.reverse or d == 1, over_time, layers[d] if small else None, made is not None)  # fmt: skip
         x = View(out.buffer, 0, (steps, lines, spec.directions * spec.hidden_size),
                  (out.strides[0], out.strides[1], 1))  # fmt: skip
     if own:
@@ -88,6 +89,26 @@ def gru(compiler: Compiler, node: Node) -> None:
         compiler.views[node.outputs[0]] = out.transposed(order)
     if wanted:
         compiler.views[node.outputs[1]] = ends.transposed((1, 0, 2)) if not own and spec.batch_first else ends
+
+
+def looked_up(compiler: Compiler, x: View, weights: Any) -> View | None:
+    """What a layer makes of inputs that are rows of a table: rows of a table of that, if it saves as many weights."""
+    step = next((one for one in compiler.steps if one.written.view.buffer is x.buffer), None)
+    if step is None or step.kind != "lookup" or x.buffer.space != "arena":
+        return None
+    count, inputs, rows = step.sizes
+    table = compiler.numbers(step.read[1].view) if step.read[1] else None
+    aligned = not any(place % inputs for place in (x.inside, *x.strides[:2]))
+    if table is None or inputs != x.shape[2] or rows > inputs or x.strides[2] != 1 or not aligned:
+        return None
+    products = weights.products(table.reshape(rows, inputs))
+    if products is None:
+        return None
+    width = products.shape[1]
+    out = compiler.new((count, width))
+    compiler.emit("lookup", Use(out), step.read[0], Use(compiler.put_constant(products)), sizes=(count, width, rows))
+    strides = (*(stride // inputs * width for stride in x.strides[:2]), 1)
+    return View(out.buffer, x.inside // inputs * width, (*x.shape[:2], width), strides)
 
 
 def plain(compiler: Compiler, node: Node) -> Value:
@@ -119,7 +140,7 @@ def plain(compiler: Compiler, node: Node) -> Value:
 
 def one(
     compiler: Compiler, weights: Any, x: View, out: View, direction: int, start: View | None, kept: View | None,
-    ends: View, index: int, reverse: bool, over_time: bool, small: Layer | None,
+    ends: View, index: int, reverse: bool, over_time: bool, small: Layer | None, made: bool,
 ) -> None:  # fmt: skip
     """One direction of one layer."""
     steps, lines, inputs = x.shape
@@ -139,7 +160,7 @@ def one(
         "recurrent", Use(y, (out.strides[0] if not over_time else out.buffer.size, out.strides[1])),
         Use(x, (x.strides[0] if not over_time else x.buffer.size, *x.strides[1:])), own, layer(ends),
         given if kept is not None else None,
-        sizes=(steps, lines), weights=weights, layer=small, over_time=over_time, reverse=reverse,
+        sizes=(steps, lines), weights=weights, layer=small, over_time=over_time, reverse=reverse, made=made,
         work=2.0 * steps * lines * gates, weight_bytes=gates * 4,
     )  # fmt: skip
 

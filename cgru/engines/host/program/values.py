@@ -180,6 +180,13 @@ class Values:
             self.known[key] = View(buffer, 0, numbers.shape, row_major(numbers.shape))
         return self.known[key]
 
+    def numbers(self, view: View) -> Array | None:
+        """The numbers of a view that `put_constant` gave; None of any other."""
+        for (numbers, shape), known in self.known.items():
+            if known == view:
+                return np.frombuffer(numbers, np.float32).reshape(shape)
+        return None
+
     def put_fresh(self, array: Array, name: str) -> Buffer:
         """Numbers of a row's state, and what a row begins with."""
         buffer = Buffer(array.size, "state", name, inside=self.plain)
