@@ -220,13 +220,13 @@ struct PackedKernels {
 // memory, only that.
 int64_t pack_layer(const PackedKernels& kernels, const CanonicalLayer& layer, char* memory, PackedLayer& packed);
 
-// Of rows (I,) of inputs what a step of a layer starts from, bias + W x: rows of [blocks][gates][lanes], the bits that a
-// call makes by itself. Returns how long such a row is; 0: none are made so. Without memory, only that.
+// Of rows (I,) of inputs what a step of a layer starts from, bias + W x: rows of [blocks][gates][lanes], the bits that
+// a call makes by itself. Returns how long such a row is; 0: none are made so. Without memory, only that.
 int64_t input_products(const PackedKernels& kernels, const PackedLayer& layer, const float* const* rows, int64_t count,
                        float* products);
 
-// As `pack_layer`, of a matrix without a state: `cell` says how many vectors a block's outputs are, which stand in the place of
-// as many gates. Output (block * vectors + v) * lanes + lane is unit block * lanes + lane of gate v.
+// As `pack_layer`, of a matrix without a state: `cell` says how many vectors a block's outputs are, which stand in the
+// place of as many gates. Output (block * vectors + v) * lanes + lane is unit block * lanes + lane of gate v.
 int64_t pack_dense(const PackedKernels& kernels, const CanonicalLayer& layer, char* memory, PackedLayer& packed);
 
 // A matrix (inner, outer) laid out for products from the left, as training/products.h says; the last vectors are padded

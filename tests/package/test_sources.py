@@ -51,7 +51,7 @@ def test_only_simd_asks_for_the_machine():
 
 def test_lines_are_at_most_120_wide():
     files = [
-        *texts(".h", ".cpp", ".pyx", ".pxd", ".def"),
+        *texts(".h", ".cpp", ".pyx", ".pxd", ".pxi", ".def"),
         *ROOT.glob("tests/*/*.cpp"),
         *ROOT.glob("tests/*/*.h"),
         *ROOT.rglob("cgru/**/*.cu"),
