@@ -138,7 +138,7 @@ def written(forms: list[Form], out: Any, sizes: Mapping[str, int], inputs: Mappi
             for size in form.shape
         )
         if form.name in given:
-            found[form.name] = checks.output(given[form.name], form.dtype, shape, dict(inputs))
+            found[form.name] = checks.output(given[form.name], form.dtype, shape, {**inputs, **found})
         else:
             found[form.name] = np.empty(shape, form.dtype)
     return found

@@ -5,13 +5,14 @@ import pickle
 
 import numpy as np
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 import cgru
 from cgru.model.interpret import run
 
 from ..support import compiled
 from ..support.networks import Net
+from ..support.onnx_graphs import model
 
 F = np.float32
 RNG = np.random.default_rng(0)
@@ -478,3 +479,15 @@ def test_outputs_that_are_inputs_constants_or_the_same():
     for lengths in ([7], [1, 4, 2]):
         for key, array in compiled.streamed(net.stream(3), net, given, lengths).items():
             compiled.same(array, whole[key], key)
+
+
+def test_outputs_that_share_memory_are_refused():
+    nodes = [helper.make_node("Exp", ["x"], ["e"], name="e"), helper.make_node("Tanh", ["x"], ["t"], name="t")]
+    net = cgru.Network.from_onnx(model(nodes, {"x": ([1, 4], 1)}, ["e", "t"], {}))
+    x, both = np.ones((1, 4), np.float32), np.zeros((1, 5), np.float32)
+    for call in (net, net.stream().step):
+        with pytest.raises(ValueError, match="out: expected memory of its own, got an array that overlaps e"):
+            call(x, out={"e": both[:, :4], "t": both[:, 1:]})
+        assert not both.any()
+        got = call(x, out={"e": np.empty_like(x), "t": np.empty_like(x)})
+        np.testing.assert_array_equal(got["e"], call(x)["e"])
