@@ -131,7 +131,7 @@ def written(forms: list[Form], out: Any, sizes: Mapping[str, int], inputs: Mappi
     """The arrays that outputs go to: those given, or new ones."""
     names = tuple(form.name for form in forms)
     given = {} if out is None else named_outputs(out, names)
-    found = {}
+    found: dict[str, Array] = {}
     for form in forms:
         shape = tuple(
             size.at(sizes) if isinstance(size, Size) else sizes[size] if isinstance(size, str) else size
