@@ -38,7 +38,7 @@ pytestmark = pytest.mark.full
 SETS = runpy.run_path(str(ROOT / "src" / "sets.py"))
 
 
-PROGRAMS = {"kernels": 46, "products": 4, "training": 66, "networks": 21, "lanes": 2}
+PROGRAMS = {"kernels": 46, "products": 4, "training": 66, "networks": 21, "lanes": 2, "groups": 54}
 """The comparisons that each prints."""
 
 
