@@ -118,7 +118,7 @@ template <class T> struct Functions {
     static CGRU_MEMBER V ceil(V x, V, V, T, T) { return by_lane<T>(x, [](T v) { return ceil_lane(v); }); }
     static CGRU_MEMBER V round(V x, V, V, T, T) { return by_lane<T>(x, [](T v) { return round_lane(v); }); }
     static CGRU_MEMBER V trunc(V x, V, V, T, T) {
-        return by_lane<T>(x, [](T v) { return v < 0 ? ceil_lane(v) : floor_lane(v); });
+        return by_lane<T>(x, [](T v) { return v < 0 ? ceil_lane(v) : floor_lane(v); }) + T(0);  // integers have no -0
     }
     static CGRU_MEMBER V not_(V x, V, V, T, T) { return x == T(0) ? number(1) : number(0); }
     static CGRU_MEMBER V square(V x, V, V, T, T) { return x * x; }

@@ -279,3 +279,80 @@ def test_groups_keep_to_themselves(operator, groups, inputs, outputs):
     apart = (slice(None),) * axis + (slice(1 if operator == "Einsum" else outputs, None),)
     assert np.isnan(marred).any()
     compiled.same(marred[apart], whole[apart])
+
+
+@pytest.mark.parametrize(
+    ("equation", "x", "w"),
+    [
+        ("iae,ie->a", (6, 4, 1), (6, 1)),
+        ("bfgh,efh->bge", (2, 3, 4, 1), (5, 3, 1)),
+        ("abc,azb->cz", (3, 1, 4), (3, 2, 1)),
+    ],
+)
+def test_sums_over_an_axis_of_one(equation, x, w):
+    """What is summed over lies apart in memory, though its last axis has one element."""
+    rng = np.random.default_rng(5)
+    constants = {"w": rng.standard_normal(w).astype(np.float32)}
+    proto = model([node("Einsum", ["x", "w"], "y", equation=equation)], {"x": (list(x), FLOAT)}, ["y"], constants)
+    compiled.as_specified(cgru.Network.from_onnx(proto), {"x": rng.standard_normal(x).astype(np.float32)}, proto)
+
+
+def test_a_cache_of_an_embedding_that_nobody_reads():
+    """It is what a caller sees in the state, and takes to another stream."""
+    nodes = [
+        node("Gather", ["table", "i"], "e", axis=0),
+        node("GRU", ["e", "w", "r", "", "", "h"], "y", hidden_size=5),
+        node("Slice", ["c", "one", "end", "one"], "rest"),
+        node("Concat", ["rest", "e"], "c_out", axis=1),
+    ]
+    nodes[1].output.append("h_out")
+    rng = np.random.default_rng(6)
+    shapes = {"table": (6, 8), "w": (1, 15, 8), "r": (1, 15, 5)}
+    constants = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    constants |= {"one": np.array([1]), "end": np.array([9])}
+    inputs = {"i": ([1, 1], 7), "h": ([1, 1, 5], FLOAT), "c": ([1, 3, 8], FLOAT)}
+    proto = model(nodes, inputs, ["y", "h_out", "c_out"], constants)
+    net = cgru.Network.from_onnx(proto, states={"h": "h_out", "c": "c_out"})
+    stream, states = net.stream(), {}
+    for t in range(5):
+        _, states = run(net.graph, {"i": np.array([[t]])}, states)
+        stream.step(np.array([[t]]))
+        np.testing.assert_array_equal(stream.state["c"].reshape(1, 3, 8), states["c"].astype(np.float32))
+
+
+@pytest.mark.parametrize(("before", "after"), [(3, 2), (2, 3), (3, 4), (5, 12), (7, 6)])
+def test_casts_that_change_integers_are_refused(before, after):
+    nodes = [node("Cast", ["x"], "c", to=after), node("Cast", ["c"], "y", to=FLOAT)]
+    with pytest.raises(cgru.FormatError, match="'c': expected casts of integers to types that hold them"):
+        cgru.Network.from_onnx(model(nodes, {"x": ([3], before)}, ["y"], {})).stream()
+
+
+def test_zeros_keep_their_sign():
+    nodes = [
+        node("Pad", ["x", "pads", "zero"], "p"),
+        node("Reciprocal", ["p"], "y"),
+        node("Cast", ["x"], "i", to=7),
+        node("Cast", ["i"], "f", to=FLOAT),
+        node("Reciprocal", ["f"], "z"),
+    ]
+    constants = {"pads": np.array([1, 1]), "zero": np.float32(-0.0)}
+    net = cgru.Network.from_onnx(model(nodes, {"x": ([1], FLOAT)}, ["y", "z"], constants))
+    got = net(np.float32([-0.5]))
+    np.testing.assert_array_equal(got["y"], np.float32([-np.inf, -2, -np.inf]))
+    np.testing.assert_array_equal(got["z"], np.float32([np.inf]))
+
+
+def test_a_product_of_no_inputs_is_its_bias():
+    nodes = [
+        node("Slice", ["x", "end", "end", "one"], "none"),
+        node("MatMul", ["none", "w"], "m"),
+        node("Add", ["m", "b"], "y"),
+    ]
+    constants = {
+        "end": np.array([9]),
+        "one": np.array([1]),
+        "w": np.zeros((0, 3), np.float32),
+        "b": np.float32([1, 2, 3]),
+    }
+    net = cgru.Network.from_onnx(model(nodes, {"x": ([2, 4], FLOAT)}, ["y"], constants))
+    np.testing.assert_array_equal(net(np.ones((2, 4), np.float32)), np.tile(np.float32([1, 2, 3]), (2, 1)))

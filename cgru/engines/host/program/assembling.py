@@ -40,7 +40,7 @@ def resolved(values: Values, places: Array, ahead: int | None) -> Array:
     for number in np.unique(numbers):
         base = trace.bases[number]
         here = numbers == number
-        if base == 0.0:
+        if number == 0:
             continue
         if isinstance(base, float):
             found[here] = addresses(values, values.put_constant(np.float32(base)))

@@ -66,7 +66,7 @@ def group_section(weights: Array, bias: Array | None) -> Section:
         numbers[v, :, : own.shape[1]] = own
         if bias is not None:
             biases[v, :, : own.shape[1]] = bias[:, v * lanes : (v + 1) * lanes]
-    return Section(vectors, numbers.reshape(-1, inputs), biases.ravel(), "float32", None, None)
+    return Section(vectors, numbers.reshape(biases.size, inputs), biases.ravel(), "float32", None, None)
 
 
 def storage_of(compiler: Compiler) -> tuple[str, float | None]:
@@ -274,12 +274,10 @@ def einsum(compiler: Compiler, node: Node) -> None:
     assert weights is not None
     size = dict(zip(of_x, x.shape, strict=True)) | dict(zip(of_w, weights.shape, strict=True))
     x = x.transposed([of_x.index(letter) for letter in (*groups, *kept, *summed)])
-    if (
-        x.reshaped(*x.shape[: len(groups) + len(kept)], math.prod(size[s] for s in summed)) is None
-        or x.strides[-1] != 1
-    ):
-        x = compiler.copied(x)
-    flat = x.reshaped(*x.shape[: len(groups) + len(kept)], math.prod(size[s] for s in summed))
+    joined = *x.shape[: len(groups) + len(kept)], math.prod(size[letter] for letter in summed)
+    flat = x.reshaped(*joined)
+    if flat is None or (flat.strides[-1] != 1 and flat.shape[-1] > 1):
+        flat = compiler.copied(x).reshaped(*joined)
     assert flat is not None
     matrix = weights.transpose([of_w.index(letter) for letter in (*groups, *written, *summed)])
     width = math.prod(size[letter] for letter in written)

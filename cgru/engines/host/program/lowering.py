@@ -262,6 +262,7 @@ class Compiler(Values):
         """Drop rows that are looked up and that nobody reads, as others took their place."""
         read = {use.view.buffer for step in self.steps for use in step.read if use}
         read |= {port.at.view.buffer for port in ports} | {kept.source.view.buffer for kept in self.kept}
+        read |= set(self.rings)
         self.steps = [step for step in self.steps if step.kind != "lookup" or step.written.view.buffer in read]
 
     def finished(self, inputs: list[Port], outputs: list[Port]) -> Program:

@@ -36,7 +36,7 @@ class Trace:
         self.values = values
         self.bases: list[str | float] = [0.0]
         """By number a value's name, or a number; 0 is the number 0, as padding is."""
-        self.numbers: dict[str | float, int] = {0.0: 0}
+        self.numbers: dict[str | bytes, int] = {np.float32(0).tobytes(): 0}
         self.of: dict[str, Array] = {}
         self.nodes: set[str] = set()
         """Those that only move numbers."""
@@ -62,10 +62,11 @@ class Trace:
 
     def number(self, base: str | float) -> int:
         """Of a value, or of a number."""
-        if base not in self.numbers:
-            self.numbers[base] = len(self.bases)
+        key = base if isinstance(base, str) else np.float32(base).tobytes()  # -0.0 is another one
+        if key not in self.numbers:
+            self.numbers[key] = len(self.bases)
             self.bases.append(base)
-        return self.numbers[base]
+        return self.numbers[key]
 
     def places(self, name: str) -> Array:
         """Where the elements of a value come from."""
@@ -125,8 +126,9 @@ class Trace:
     def _padded(self, x: Array, attributes: Mapping[str, Any]) -> Array:
         pads = movement.paddings(x.shape, attributes["pads"], attributes["axes"])
         inside = tuple(slice(max(0, -a), n - max(0, -b)) for n, (a, b) in zip(x.shape, pads, strict=True))
-        value = self.number(float(np.float32(attributes["value"] or 0))) * BASE
-        return np.pad(x[inside], [(max(0, a), max(0, b)) for a, b in pads], constant_values=value)
+        value = 0.0 if attributes["value"] is None else float(np.float32(attributes["value"]))
+        around = [(max(0, a), max(0, b)) for a, b in pads]
+        return np.pad(x[inside], around, constant_values=self.number(value) * BASE)
 
     def _scattered(self, node: Node) -> tuple[Array, ...] | None:
         indices = self.values.constant(node.inputs[1])
@@ -207,6 +209,4 @@ def same_numbers(values: Values, node: Node) -> bool:
     before, after = (values.graph.types[name] for name in (node.inputs[0], node.outputs[0]))
     if after.kind == "b":
         return before.kind == "b"
-    if after.kind in "iu":
-        return before.kind == "b" or (before.kind in "iu" and after.itemsize >= before.itemsize)
-    return True
+    return after.kind == "f" or np.can_cast(before, after, "safe")
