@@ -13,6 +13,8 @@ namespace {
 
 const int64_t block_frames = 64;         // of all rows of a block, together
 const int64_t arena_bytes = 512 * 1024;  // of a block's arena, about
+const int64_t large_network = 4 << 20;   // bytes of weights that no second-level cache holds
+const int64_t large_arena = 4;           // so many times as much where weights lie far: a block reads them once
 
 inline void fill_with(float* to, int64_t count, float value) {
     for (int64_t i = 0; i < count; ++i) to[i] = value;
@@ -356,9 +358,26 @@ Outcome advance_rows(const Program& program, const Advance& call, int threads, i
     return outcome_done;
 }
 
+// Of all products and recurrent layers, about.
+static int64_t weight_bytes(const Program& program) {
+    int64_t bytes = 0;
+    const auto add = [&](const PackedLayer& layer, int64_t vectors, int64_t inputs) {
+        bytes += layer.blocks * vectors * program.packed->lanes * inputs * program.packed->of[layer.storage].bytes;
+    };
+    for (int64_t i = 0; i < program.step_count; ++i) {
+        const Step& step = program.steps[i];
+        for (int k = 0; step.kind == step_product && k < step.sections; ++k)
+            add(step.section[k], step.section[k].cell, step.section[k].inputs);
+        if (step.kind == step_recurrent)
+            add(*step.layer, cells[step.layer->cell].gates, step.layer->inputs + step.layer->hidden);
+    }
+    return bytes;
+}
+
 Outcome run_sequences(const Program& program, const Sequences& call, int64_t& wrong_step) {
     const int64_t steps = program.early + call.steps + program.tail;
-    const int64_t fits = larger(1, arena_bytes / larger(1, program.arena * int64_t(sizeof(float))));
+    const int64_t bytes = weight_bytes(program) > large_network ? large_arena * arena_bytes : arena_bytes;
+    const int64_t fits = larger(1, bytes / larger(1, program.arena * int64_t(sizeof(float))));
     const auto rows_of = [&](int parts) { return (call.batch + parts - 1) / parts; };
     const auto shape_of = [&](int parts, int team) -> Shape {
         const int64_t most = smaller(fits, block_frames) * team;  // frames of a block
